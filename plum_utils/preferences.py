@@ -1,0 +1,148 @@
+"""Stage 3: verdicts -> chosen and rejected completions -> the sets that TRL's trainers take (paper, section 3).
+
+The label rule. Chosen: the program passes every test of every consistent suite of its instruction. Rejected: it runs
+and fails at least one. Un-runnable programs are in neither set; they are the negatives of the Figure 3 ablation.
+Prompts are stored rendered, as the single user message of a conversation: training uses ``VERBATIM_TEMPLATE``, which
+adds nothing, so the policy is trained on exactly the tokens that it sampled.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from typing import Any
+
+import pandas as pd
+
+CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
+LABEL_OF_STATUS = {
+    "passed": CHOSEN,
+    "failed": REJECTED,
+    "timeout": REJECTED,
+    "memory": REJECTED,
+    "forbidden": REJECTED,
+    "error": UNRUNNABLE,
+    "syntax": UNRUNNABLE,
+    "type_error": UNRUNNABLE,
+    "no_code": UNRUNNABLE,
+    "infrastructure": UNDECIDED,
+}
+
+
+def normalise(completion: str) -> str:
+    """A completion with runs of white space folded line by line: what counts as the same answer."""
+    return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
+
+
+def label_samples(verdicts: list[dict[str, Any]], samples: list[dict[str, Any]], deduplicate: bool = True
+                  ) -> pd.DataFrame:
+    """Join samples with their verdicts and label them.
+
+    Returns:
+        One row a sample: the sample's fields, ``status``, ``label``, ``duplicate`` (an earlier sample of the same
+        instruction is the same text) and ``used`` (in the KTO set: chosen or rejected, not a duplicate, and its
+        instruction has a chosen solution).
+
+    Raises:
+        ValueError: a sample without a verdict, or a verdict that is our fault and not the program's.
+    """
+    by_key = {(row["instruction_id"], row["sample_index"]): row for row in verdicts}
+    rows, seen = [], set()
+    for sample in samples:
+        key = (sample["instruction_id"], sample["sample_index"])
+        if key not in by_key:
+            raise ValueError(f"sample {key[0]}/{key[1]} has no verdict; run stage 03 again")
+        label = LABEL_OF_STATUS[by_key[key]["status"]]
+        if label == UNDECIDED:
+            raise ValueError(f"sample {key[0]}/{key[1]}: the sandbox failed ({by_key[key]['detail']}); run 03 again")
+        text_key = (sample["instruction_id"], normalise(sample["completion"]))
+        rows.append(sample | {"status": by_key[key]["status"], "label": label,
+                              "duplicate": deduplicate and text_key in seen})
+        seen.add(text_key)
+    frame = pd.DataFrame(rows)
+    solvable = set(frame.loc[frame.label == CHOSEN, "instruction_id"])
+    frame["used"] = (frame.label.isin([CHOSEN, REJECTED]) & ~frame.duplicate & frame.instruction_id.isin(solvable))
+    return frame
+
+
+def _conversation(row: Any) -> dict[str, Any]:
+    return {"instruction_id": row.instruction_id, "prompt": [{"role": "user", "content": row.prompt}],
+            "completion": [{"role": "assistant", "content": row.completion}]}
+
+
+def cap_per_side(frame: pd.DataFrame, max_per_side: int | None, seed: int) -> pd.DataFrame:
+    """At most ``max_per_side`` chosen and as many rejected per instruction, drawn with a seed; order kept."""
+    if max_per_side is None:
+        return frame
+    shuffled = frame.sample(frac=1.0, random_state=seed)
+    kept = shuffled.groupby(["instruction_id", "label"], sort=False).head(max_per_side)
+    return kept.sort_index()
+
+
+def kto_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """KTO's singleton feedback: every used sample with its label (``True`` = desirable = chosen)."""
+    return [_conversation(row) | {"label": row.label == CHOSEN} for row in frame[frame.used].itertuples()]
+
+
+def dpo_rows(frame: pd.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
+    """DPO's pairs: per instruction as many as its smaller side has, sub-sampled with a seed (section 4.2)."""
+    rng = random.Random(seed)
+    pairs = []
+    for _, group in frame[frame.used].groupby("instruction_id", sort=False):
+        chosen = [_conversation(row) for row in group[group.label == CHOSEN].itertuples()]
+        rejected = [_conversation(row) for row in group[group.label == REJECTED].itertuples()]
+        size = min(len(chosen), len(rejected))
+        for good, bad in zip(rng.sample(chosen, size), rng.sample(rejected, size)):
+            pairs.append({"instruction_id": good["instruction_id"], "prompt": good["prompt"],
+                          "chosen": good["completion"], "rejected": bad["completion"]})
+    return pairs
+
+
+def sft_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """SFT on the policy's own chosen solutions: instruction and completion only (Table 5)."""
+    chosen = frame[frame.used & (frame.label == CHOSEN)]
+    return [_conversation(row) for row in chosen.itertuples()]
+
+
+def unrunnable_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The Figure 3 ablation: the same chosen solutions, un-runnable ones as the rejected side."""
+    solvable = set(frame.loc[frame.used & (frame.label == CHOSEN), "instruction_id"])
+    bad = (frame.label == UNRUNNABLE) & ~frame.duplicate & frame.instruction_id.isin(solvable)
+    chosen = frame.used & (frame.label == CHOSEN)
+    return [_conversation(row) | {"label": row.label == CHOSEN} for row in frame[bad | chosen].itertuples()]
+
+
+def correctness_ratios(frame: pd.DataFrame) -> pd.Series:
+    """Per instruction, the share of all its samples that pass every test (Figure 2); values in [0, 1]."""
+    return (frame.label == CHOSEN).groupby(frame.instruction_id).mean()
+
+
+def flow_counts(frame: pd.DataFrame) -> dict[str, int]:
+    """How many samples each rule removes, from all samples to the KTO set; the parts add up to the whole."""
+    counts: Counter[str] = Counter()
+    for row in frame.itertuples():
+        if row.label == UNRUNNABLE:
+            counts["un-runnable"] += 1
+        elif row.duplicate:
+            counts["duplicate"] += 1
+        elif not row.used:
+            counts["no chosen solution"] += 1
+        else:
+            counts[row.label] += 1
+    return {name: counts[name] for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}
+
+
+def split_instructions(instruction_ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """A seeded split into training and validation instructions; no instruction is on both sides."""
+    ids = sorted(set(instruction_ids))
+    random.Random(seed).shuffle(ids)
+    n_validation = round(len(ids) * fraction)
+    return sorted(ids[n_validation:]), sorted(ids[:n_validation])
+
+
+def by_instruction(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows grouped by instruction id, order kept."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["instruction_id"]].append(row)
+    return dict(groups)

@@ -1,0 +1,144 @@
+"""What the notebooks call between their lessons: opening a stage, and the resumable loops of sampling and judging."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from plum_utils.backends import Backend
+from plum_utils.extract import extract_code
+from plum_utils.instructions import Instruction
+from plum_utils.params import Params, load_params
+from plum_utils.prompts import policy_message, render
+from plum_utils.runs import Run, fingerprint, shards
+from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.static_checks import check_programs
+
+
+def open_stage(params: dict[str, Any] | str, run_dir: str) -> tuple[Params, Run]:
+    """The validated parameters and the run's folder.
+
+    Args:
+        params: what the pipeline passes (a dictionary), or the path of a parameter file when a notebook is opened by
+            hand; relative paths count from the repository's root or from ``notebooks/``.
+    """
+    root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
+    loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
+    return loaded, Run(root / run_dir)
+
+
+def open_sandbox(p: Params) -> Sandbox:
+    """The sandbox with the run's limits."""
+    limits = Limits(seconds=p.sandbox.seconds, memory_mb=p.sandbox.memory_mb, allow_weak=p.sandbox.allow_weak)
+    return Sandbox(workers=p.sandbox.workers, limits=limits)
+
+
+def policy_prompt(p: Params, tokenizer: Any, instruction: str) -> str:
+    """The exact string the policy is conditioned on, the same in sampling, training and evaluation."""
+    return render(tokenizer, policy_message(instruction, p.policy.answer_instruction), p.policy.prompt,
+                  p.policy.system)
+
+
+def adapter_digest(adapter: str | Path | None) -> str:
+    """Hash of an adapter's weights, so that results of a retrained policy are never taken for the old one's."""
+    if adapter is None:
+        return "none"
+    return hashlib.sha256((Path(adapter) / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
+                  ) -> list[dict[str, Any]]:
+    """K completions for each instruction; one file a shard, a finished shard is never sampled again.
+
+    Returns:
+        Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, code, finish_reason,
+        n_tokens, seed.
+    """
+    size = p.sampling.shard_size
+    parts = {f"shard_{start // size:04d}": instructions[start:start + size]
+             for start in range(0, len(instructions), size)}
+
+    def make(key: str) -> list[dict[str, Any]]:
+        seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
+        prompts = [policy_prompt(p, tokenizer, item.instruction) for item in parts[key]]
+        outputs = backend.generate(prompts, n=p.sampling.k, temperature=p.sampling.temperature, top_p=p.sampling.top_p,
+                                   max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=seed)
+        return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
+                 "completion": out.text, "code": extract_code(out.text), "finish_reason": out.finish_reason,
+                 "n_tokens": out.n_tokens, "seed": seed}
+                for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
+
+    mark = fingerprint([p.sampling.model_dump(), p.policy.model_dump(), p.seed, backend.name,
+                        [asdict(item) for item in instructions]])
+    return shards(folder, list(parts), make, mark, "sampling")
+
+
+def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path
+                  ) -> list[dict[str, Any]]:
+    """A verdict for each sample whose instruction has a consistent suite; resumable by shard.
+
+    Returns:
+        Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, mypy, mypy_codes,
+        seconds. Samples that do not parse are not executed; those that mypy rejects are, so that notebook 03 can
+        count how often the two disagree.
+    """
+    judged = [row for row in samples if row["instruction_id"] in suites]
+    ids = list(dict.fromkeys(row["instruction_id"] for row in judged))
+    size = p.sampling.shard_size
+    parts = {f"shard_{start // size:04d}": set(ids[start:start + size]) for start in range(0, len(ids), size)}
+
+    def make(key: str) -> list[dict[str, Any]]:
+        return _judge(p, [row for row in judged if row["instruction_id"] in parts[key]], suites, sandbox)
+
+    mark = fingerprint([p.sandbox.model_dump(), p.labels.model_dump(), judged, suites])
+    return shards(folder, list(parts), make, mark, "judging")
+
+
+def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox) -> list[dict[str, Any]]:
+    names = [f"{row['instruction_id']}/{row['sample_index']}" for row in rows]
+    codes = {name: row["code"] for name, row in zip(names, rows) if row["code"].strip()}
+    static = check_programs(codes)
+    runnable = [Program(name, row["code"], suites[row["instruction_id"]]) for name, row in zip(names, rows)
+                if name in codes and static[name].status != "syntax"]
+    ran = {verdict.id: verdict for verdict in sandbox.run(runnable)}
+    return [_verdict_row(p, row, static.get(name), ran.get(name)) for name, row in zip(names, rows)]
+
+
+def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[str, Any]:
+    if static is None:
+        status, detail = "no_code", "no Python code in the completion"
+    elif static.status == "syntax":
+        status, detail = "syntax", static.detail
+    elif p.labels.mypy and static.status == "type_error" and ran.status != "passed":
+        status, detail = "type_error", static.detail
+    else:
+        status, detail = ran.status, ran.detail
+    return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,
+            "assurance": "shared", "detail": detail, "executed": ran.status if ran else None,
+            "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else [],
+            "seconds": round(ran.seconds, 3) if ran else 0.0}
+
+
+def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
+                       temperature: float, max_tokens: int, adapter: Path | None, label: str) -> list[dict[str, Any]]:
+    """``n`` solutions for each problem (``temperature`` 0: greedy, one), kept by shard like the training samples.
+
+    Args:
+        problems: objects with ``task_id`` and ``instruction``.
+
+    Returns:
+        Rows ``task_id``, ``sample_index``, ``completion``, ``solution`` (the code in the completion), ``n_tokens``.
+    """
+    def make(_: str) -> list[dict[str, Any]]:
+        prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
+        outputs = backend.generate(prompts, n=n, temperature=temperature, max_tokens=max_tokens,
+                                   stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
+        return [{"task_id": problem.task_id, "sample_index": index, "completion": out.text,
+                 "solution": extract_code(out.text), "n_tokens": out.n_tokens}
+                for problem, outs in zip(problems, outputs) for index, out in enumerate(outs)]
+
+    mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
+                        adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
+    return shards(folder, [label], make, mark, label)

@@ -1,0 +1,149 @@
+"""Stage 1: generator responses -> reference solution and tests, kept only when they agree (paper, section 3)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from plum_utils.instructions import Instruction
+
+if TYPE_CHECKING:
+    from plum_utils.sandbox import Sandbox
+
+SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
+_HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:\*\*)?\[(Analysis|Solution|Start Code|Test Code)\](?:\*\*)?:?[ \t]*$",
+                      re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+
+
+class MalformedResponse(ValueError):
+    """A generator response that does not follow Figure 3's format; the message is the counted reason."""
+
+
+@dataclass(frozen=True)
+class GeneratorResponse:
+    """The four parts Figure 3 asks for."""
+
+    analysis: str
+    solution: str
+    start_code: str
+    test_code: str
+
+
+@dataclass(frozen=True)
+class TestSuite:
+    """One row of ``testgen.jsonl``; ``consistent`` suites label samples in stage 3."""
+
+    __test__ = False
+
+    instruction_id: str
+    source: str
+    attempt: int
+    response: str
+    solution: str
+    start_code: str
+    test_code: str
+    n_tests: int
+    consistent: bool
+    reason: str
+
+
+def parse_response(text: str) -> GeneratorResponse:
+    """Split a response at its section headings; code is taken out of its fence.
+
+    Raises:
+        MalformedResponse: a section is missing, twice there, empty, or out of order, or the code does not parse.
+    """
+    marks = list(_HEADING.finditer(text))
+    names = tuple(mark.group(1) for mark in marks)
+    missing = [name for name in SECTIONS if name not in names]
+    if missing:
+        raise MalformedResponse(f"no [{missing[0]}] section")
+    if names != SECTIONS:
+        raise MalformedResponse("sections repeated or out of order")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    body = {mark.group(1): text[mark.end():end].strip("\n") for mark, end in zip(marks, ends)}
+    response = GeneratorResponse(body["Analysis"].strip(), *(_code(body[name]) for name in SECTIONS[1:]))
+    for name, code in (("Solution", response.solution), ("Test Code", response.test_code)):
+        _check_code(name, code)
+    return response
+
+
+def _code(section: str) -> str:
+    blocks = _FENCE.findall(section)
+    return "\n".join(block.rstrip() for block in blocks) if blocks else section.strip()
+
+
+def _check_code(name: str, code: str) -> None:
+    if not code.strip():
+        raise MalformedResponse(f"empty [{name}] section")
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise MalformedResponse(f"[{name}] is not Python ({type(error).__name__})") from error
+
+
+def count_tests(test_code: str) -> int:
+    """Number of ``assert`` statements in a test suite, asserts inside functions and loops included."""
+    return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(test_code)))
+
+
+def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bool = True) -> list[TestSuite]:
+    """Parse every recorded or generated response and run the consistency filter.
+
+    A suite is consistent when its reference solution runs and passes all its own tests. A response whose run failed
+    for a reason of ours (``infrastructure``) raises instead of being counted as inconsistent.
+
+    Returns:
+        One row per response, instructions and attempts in order.
+    """
+    from plum_utils.sandbox import Program
+
+    rows, programs = [], []
+    for item in instructions:
+        for attempt, text in enumerate(item.responses):
+            row = _parsed_row(item, attempt, text)
+            rows.append(row)
+            if not row["reason"]:
+                programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"]))
+    verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress)}
+    return [_with_verdict(row, verdicts.get(f"{row['instruction_id']}/{row['attempt']}")) for row in rows]
+
+
+def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
+    row = {"instruction_id": item.instruction_id, "source": item.source, "attempt": attempt, "response": text,
+           "solution": "", "start_code": "", "test_code": "", "n_tests": 0, "consistent": False, "reason": ""}
+    try:
+        parsed = parse_response(text)
+    except MalformedResponse as error:
+        return row | {"reason": f"malformed: {error}"}
+    n_tests = count_tests(parsed.test_code)
+    reason = "" if n_tests else "malformed: no assert in [Test Code]"
+    return row | {"solution": parsed.solution, "start_code": parsed.start_code, "test_code": parsed.test_code,
+                  "n_tests": n_tests, "reason": reason}
+
+
+def _with_verdict(row: dict[str, Any], verdict: Any) -> TestSuite:
+    if verdict is None:
+        return TestSuite(**row)
+    if verdict.status == "infrastructure":
+        raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")
+    if verdict.status == "passed":
+        return TestSuite(**row | {"consistent": True})
+    return TestSuite(**row | {"reason": f"{verdict.status}: {verdict.detail}"})
+
+
+def suites_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Instruction id -> the test code of all its consistent suites joined: all apply to each sample (Algorithm 1)."""
+    suites: dict[str, list[str]] = {}
+    for row in rows:
+        if row["consistent"]:
+            suites.setdefault(row["instruction_id"], []).append(row["test_code"].rstrip())
+    return {key: "\n".join(parts) + "\n" for key, parts in suites.items()}
+
+
+def as_rows(suites: list[TestSuite]) -> list[dict[str, Any]]:
+    """Suites as JSON-ready rows."""
+    return [asdict(suite) for suite in suites]
