@@ -1,0 +1,85 @@
+"""JSON Lines and text files, read with errors that name the line and written so that no reader sees half a file."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Iterable
+
+
+class JsonlError(ValueError):
+    """A line that is not a JSON object with the required keys: ``path:line: what is wrong, how to mend it``."""
+
+
+class DiskFull(OSError):
+    """No room left for a file; nothing that was finished is lost."""
+
+
+def read_jsonl(path: str | Path, required: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Rows of a ``.jsonl`` or ``.jsonl.gz`` file; empty lines are skipped.
+
+    Raises:
+        JsonlError: a line that is not a JSON object, or lacks one of the ``required`` keys.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as handle:
+        return [_row(line, f"{path}:{number}", required) for number, line in enumerate(handle, 1) if line.strip()]
+
+
+def _row(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise JsonlError(f"{where}: not JSON ({error}); mend or delete this line") from error
+    if not isinstance(row, dict):
+        raise JsonlError(f"{where}: expected a JSON object, got {type(row).__name__}; mend or delete this line")
+    missing = [key for key in required if key not in row]
+    if missing:
+        raise JsonlError(f"{where}: no key {missing[0]!r} (it has {', '.join(sorted(row)) or 'none'}); add it")
+    return row
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file by way of a temporary one: after a kill it holds the old text or the new, never a part.
+
+    Raises:
+        DiskFull: the device is full; the old file is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(error.errno, f"{path}: the disk is full; make room and run the same command again, "
+                                        "finished work is kept") from error
+        raise
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write one JSON document, indented, atomically."""
+    write_text(path, json.dumps(obj, indent=1, sort_keys=True) + "\n")
+
+
+def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSON Lines text."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSON Lines, atomically."""
+    write_text(path, to_jsonl(rows))

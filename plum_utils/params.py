@@ -1,0 +1,244 @@
+"""Every parameter of the study: defaults from the paper, units, bounds; YAML files composed by ``extends:``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+OptionalLimit = Annotated[int, Field(gt=0)] | None
+
+
+class ParamsError(ValueError):
+    """A parameter file that cannot be used: ``file:line key: expected ..., got ...``."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PolicyParams(_Section):
+    """The model to be trained, and how it is asked."""
+
+    model: str = "embedded:smollm2"
+    revision: str | None = None
+    prompt: Literal["chat", "base"] = "chat"
+    dtype: Literal["bfloat16", "float32", "float16", "auto"] = "bfloat16"
+    system: str | None = None
+    answer_instruction: str = "Answer with one python code block."
+
+
+class GeneratorParams(_Section):
+    """Stage 1: where reference solutions and tests come from."""
+
+    backend: Literal["recorded"] = "recorded"
+    live_model: str = "embedded:smollm2"
+    live_instructions: Annotated[int, Field(ge=0)] = 6
+    live_max_tokens: Positive = 512
+    live_temperature: Temperature = 0.2
+
+
+class DataParams(_Section):
+    """Instruction sets: bundled names or JSONL files."""
+
+    train: str = "basics_train"
+    train_limit: OptionalLimit = None
+    table1: list[str] = ["oss", "evol", "sharegpt"]
+    table1_limit: OptionalLimit = None
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SamplingParams(_Section):
+    """Stage 2 (paper, section 4: K = 20, 50 for Evol-Instruct; T = 1)."""
+
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    k: Positive = 20
+    temperature: Temperature = 1.0
+    top_p: Rate = 1.0
+    max_tokens: Positive = 512
+    stop: list[str] = []
+    shard_size: Positive = 32
+
+
+class SandboxParams(_Section):
+    """Limits of one untrusted program."""
+
+    workers: Positive = 2
+    seconds: Annotated[float, Field(gt=0)] = 5.0
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+    allow_weak: bool = False
+
+
+class LabelParams(_Section):
+    """Stage 3."""
+
+    mypy: bool = True
+    deduplicate: bool = True
+
+
+class TrainingParams(_Section):
+    """Stage 4. The paper gives neither learning rate, epochs, batch, beta nor LoRA rank: these are our choices."""
+
+    objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
+    negatives: Literal["failing", "unrunnable"] = "failing"
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    quantization: Literal["none", "nf4"] = "nf4"
+    lora_r: OptionalLimit = 16
+    lora_alpha: Positive = 32
+    lora_dropout: Fraction = 0.0
+    learning_rate: Rate = 5e-5
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    batch_size: Positive = 8
+    accumulation: Positive = 2
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    warmup_ratio: Fraction = 0.1
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    max_length: Positive = 2048
+    desirable_ratio: Annotated[float, Field(ge=1, le=4 / 3)] = 1.0
+    max_per_side: OptionalLimit = None
+    sft_learning_rate: Rate = 1e-4
+    sft_epochs: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Fraction = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    save_steps: Positive = 20
+    precompute_reference: bool = False
+
+    @model_validator(mode="after")
+    def _kl_needs_neighbours(self) -> TrainingParams:
+        if "kto" in self.objective and self.batch_size < 4:
+            raise ValueError(f"batch_size: expected at least 4 for KTO (its KL term pairs neighbours of a batch), got "
+                             f"{self.batch_size}")
+        return self
+
+
+class SuiteParams(_Section):
+    """One held-out suite: greedy always, and ``n`` samples at each temperature."""
+
+    name: str
+    n: Annotated[int, Field(ge=0)] = 0
+    temperatures: list[Annotated[float, Field(gt=0, le=2)]] = []
+    limit: OptionalLimit = None
+
+
+class EvaluationParams(_Section):
+    """Stage 5."""
+
+    suites: list[SuiteParams] = []
+    k: list[Positive] = [1, 10]
+    max_tokens: Positive = 512
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+
+class LiveCodeBenchParams(_Section):
+    """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id."""
+
+    source: str = "bundled"
+    release: str = "release_v2"
+    n: Positive = 1
+    temperature: Temperature = 0.0
+    limit: OptionalLimit = None
+    max_tokens: Positive = 1024
+    seconds: Annotated[float, Field(gt=0)] = 6.0
+
+
+class Params(_Section):
+    """All parameters of one run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    policy: PolicyParams = PolicyParams()
+    generator: GeneratorParams = GeneratorParams()
+    data: DataParams = DataParams()
+    sampling: SamplingParams = SamplingParams()
+    sandbox: SandboxParams = SandboxParams()
+    labels: LabelParams = LabelParams()
+    training: TrainingParams = TrainingParams()
+    evaluation: EvaluationParams = EvaluationParams()
+    livecodebench: LiveCodeBenchParams = LiveCodeBenchParams()
+
+
+def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Params:
+    """Read a parameter file, the files it ``extends:`` (paths relative to it), and ``key.subkey`` overrides.
+
+    Raises:
+        ParamsError: no such file, broken YAML, an unknown key or a value out of bounds; it names file, line and key.
+    """
+    path = Path(path)
+    values, origin = _compose(path, ())
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+        origin[key] = "-p"
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain(item, origin, path) for item in error.errors())) from None
+
+
+def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    if path.resolve() in seen:
+        raise ParamsError(f"{path}: extends itself through {' -> '.join(one.name for one in seen)}")
+    try:
+        text = path.read_text()
+        node = yaml.compose(text)
+        values = yaml.safe_load(text) or {}
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such parameter file; params/ holds the ready ones") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}:1: expected keys and values, got {type(values).__name__}")
+    origin = {key: f"{path}:{line}" for key, line in _lines(node).items()}
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values, origin
+    base, base_origin = _compose(path.parent / str(parent), (*seen, path.resolve()))
+    return _merge(base, values), base_origin | origin
+
+
+def _lines(node: Any, prefix: str = "") -> dict[str, int]:
+    lines = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            lines[name] = key.start_mark.line + 1
+            lines |= _lines(value, name + ".")
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[f"{prefix}{index}"] = value.start_mark.line + 1
+            lines |= _lines(value, f"{prefix}{index}.")
+    return lines
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _merge(both[key], value) if nested else value
+    return both
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ParamsError(f"-p {key}: {parent!r} is a value, not a section")
+    values[last] = value
+
+
+def _explain(item: dict[str, Any], origin: dict[str, str], path: Path) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    places = [".".join(str(part) for part in item["loc"][:size]) for size in range(len(item["loc"]), 0, -1)]
+    where = next((origin[place] for place in places if place in origin), str(path))
+    if item["type"] == "extra_forbidden":
+        return f"{where} {key}: unknown parameter; see plum_utils/params.py for the known ones"
+    if item["type"] == "missing":
+        return f"{where} {key}: missing; add it"
+    return f"{where} {key}: {item['msg']}, got {item['input']!r}"

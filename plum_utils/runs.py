@@ -1,0 +1,123 @@
+"""A run's folder: stage artifacts, tables, figures, manifest, and shards that survive a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from plum_utils.jsonl import to_jsonl, write_json, write_text
+
+STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
+
+
+def check(condition: Any, message: str) -> None:
+    """Assert a result, with an explanation; it holds under ``python -O`` too.
+
+    Raises:
+        AssertionError: the condition is false.
+    """
+    if not condition:
+        raise AssertionError(message)
+
+
+def fingerprint(obj: Any) -> str:
+    """First 16 hex digits of the SHA-256 of an object's canonical JSON."""
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class Run:
+    """One run's folder. Stages meet only in the files below it."""
+
+    def __init__(self, run_dir: str | Path):
+        self.path = Path(run_dir)
+
+    def stage_dir(self, stage: str) -> Path:
+        """Folder of a stage's artifacts, made if it is not there."""
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}; one of {', '.join(STAGES)}")
+        folder = self.path / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
+        """Write ``tables/<name>.csv`` and ``.md``."""
+        write_text(self.path / "tables" / f"{name}.csv", table.to_csv(index=False))
+        write_text(self.path / "tables" / f"{name}.md", table.to_markdown(index=False) + "\n")
+
+    def load_table(self, name: str) -> pd.DataFrame:
+        """Read ``tables/<name>.csv``."""
+        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+
+    def save_figure(self, figure: Figure, name: str) -> None:
+        """Write ``figures/<name>.png`` (150 dpi) and ``.svg``; without dates, so that the same figure is the same
+        file."""
+        folder = self.path / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
+            partial = folder / f".{name}.{suffix}"
+            partial.write_bytes(buffer.getvalue())
+            partial.replace(folder / f"{name}.{suffix}")
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """The run's manifest; empty before the first stage has finished."""
+        return json.loads(self.manifest_path.read_text()) if self.manifest_path.exists() else {"stages": {}}
+
+    def update_stage(self, stage: str, entry: dict[str, Any]) -> None:
+        """Replace one stage's entry of the manifest, atomically."""
+        manifest = self.manifest()
+        manifest["stages"][stage] = entry
+        write_json(self.manifest_path, manifest)
+
+
+def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str
+           ) -> list[dict[str, Any]]:
+    """Rows of all shards in key order; finished shards are read, the others made and written at once.
+
+    Args:
+        folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
+        make: rows of one shard, JSON-ready.
+        mark: fingerprint of everything the rows depend on; a shard with another mark is made again.
+        progress: name of the progress bar.
+    """
+    rows: list[dict[str, Any]] = []
+    for key in tqdm(keys, desc=progress, unit="shard"):
+        path = folder / f"{key}.jsonl"
+        found = _read_shard(path, mark)
+        if found is None:
+            body = to_jsonl(make(key))
+            header = {"mark": mark, "sha256": _digest(body)}
+            write_text(path, json.dumps(header) + "\n" + body)
+            found = _read_shard(path, mark)
+        rows += found
+    return rows
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read_shard(path: Path, mark: str) -> list[dict[str, Any]] | None:
+    if not path.exists():
+        return None
+    head, _, body = path.read_text(encoding="utf-8", errors="surrogatepass").partition("\n")
+    try:
+        header = json.loads(head)
+    except ValueError:
+        return None
+    if header != {"mark": mark, "sha256": _digest(body)}:
+        return None
+    return [json.loads(line) for line in body.splitlines()]
