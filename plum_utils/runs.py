@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from plum_utils.jsonl import to_jsonl, write_json, write_text
 

@@ -25,7 +25,7 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 CHILD = Path(__file__).with_name("_sandbox_child.py")
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault

@@ -1,0 +1,112 @@
+"""``python -m plum_utils run|status|report``: the study from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plum_utils.params import ParamsError, load_params
+from plum_utils.pipeline import ROOT, STAGES, Pipeline, RunLocked, Stage, StageFailed, write_report
+from plum_utils.runs import Run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit status is 0, 1 (a stage failed) or 2 (bad input)."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return arguments.action(arguments)
+    except (ParamsError, RunLocked) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StageFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m plum_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="run the notebooks that are not up to date")
+    run.add_argument("params", type=Path)
+    run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
+    run.add_argument("--only", metavar="NN", help="only this stage")
+    run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
+    run.set_defaults(action=_run)
+    status = commands.add_parser("status", help="which stages are up to date")
+    status.add_argument("params", type=Path)
+    status.set_defaults(action=_status)
+    report = commands.add_parser("report", help="write report.md with all tables and figures")
+    report.add_argument("params", type=Path)
+    report.set_defaults(action=_report)
+    for command in (run, status, report):
+        command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>")
+        command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
+                             help="override a parameter, e.g. -p training.learning_rate=1e-4")
+    return parser
+
+
+def _pipeline(arguments: argparse.Namespace) -> Pipeline:
+    params = load_params(arguments.params, dict(_override(text) for text in arguments.overrides))
+    return Pipeline(params, Run(arguments.run_dir or ROOT / "outputs" / params.name))
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ParamsError(f"-p {text}: expected key=value, e.g. -p sampling.k=10")
+    parsed = yaml.safe_load(value)
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as a string
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key, parsed
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Stage]:
+    numbers = {stage.number: place for place, stage in enumerate(STAGES)}
+    for given in (arguments.first, arguments.only):
+        if given is not None and given[:2] not in numbers:
+            raise ParamsError(f"unknown stage {given!r}: expected one of {', '.join(numbers)}")
+    if arguments.only:
+        return [STAGES[numbers[arguments.only[:2]]]]
+    return list(STAGES[numbers[arguments.first[:2]] if arguments.first else 0:])
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pipeline = _pipeline(arguments)
+    pipeline.execute(_chosen(arguments), arguments.force)
+    print(f"report: {write_report(pipeline.run)}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    pipeline = _pipeline(arguments)
+    entries = pipeline.run.manifest()["stages"]
+    for stage in pipeline.stages:
+        state, why = pipeline.state(stage)
+        seconds = entries.get(stage.name, {}).get("seconds")
+        print(f"{stage.name:24}{state:12}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    print(write_report(_pipeline(arguments).run))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Stage 6: LiveCodeBench's code-generation problems: its JSONL schema, its encoded private tests, its grading.
+
+Rules read from LiveCodeBench's runner: stdin problems compare output line by line after stripping, falling back to
+numbers; functional problems call a method of ``class Solution`` with JSON-decoded arguments.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import zlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from plum_utils.jsonl import JsonlError, read_jsonl
+from plum_utils.sandbox import Program
+
+HUB_ID = "livecodebench/code_generation_lite"
+RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
+            for number in range(1, 7)}
+FIELDS = ("question_title", "question_content", "platform", "question_id", "contest_id", "contest_date",
+          "starter_code", "difficulty", "public_test_cases", "private_test_cases", "metadata")
+DIFFICULTIES = ("easy", "medium", "hard")
+MAX_TESTS_BYTES = 512 << 20
+
+
+class LiveCodeBenchUnavailable(RuntimeError):
+    """The data set is not on this machine and no hub is reachable; the message says how to bring it."""
+
+
+@dataclass(frozen=True)
+class LcbTest:
+    """One test: standard input and output, or JSON arguments (one a line) and JSON result."""
+
+    input: str
+    output: str
+    testtype: str  # "stdin" or "functional"
+
+
+@dataclass(frozen=True)
+class LcbProblem:
+    """One row of the data set, tests decoded."""
+
+    question_id: str
+    title: str
+    content: str
+    platform: str
+    contest_date: str
+    difficulty: str
+    starter_code: str
+    func_name: str | None
+    public_tests: tuple[LcbTest, ...]
+    private_tests: tuple[LcbTest, ...]
+
+    @property
+    def task_id(self) -> str:
+        return self.question_id
+
+    @property
+    def instruction(self) -> str:
+        return lcb_message(self)
+
+
+class _NoGlobals(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"refused global {module}.{name}: private tests are plain strings")
+
+
+def decode_private_tests(text: str) -> list[dict[str, str]]:
+    """Private tests: plain JSON, or base64 of zlib of a pickled JSON string, as LiveCodeBench publishes them.
+
+    The unpickler refuses every global, so that a data file cannot run code here.
+
+    Raises:
+        ValueError: neither form, a pickle that holds more than a string, or more than 512 MiB.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        stream = zlib.decompressobj()
+        raw = stream.decompress(base64.b64decode(text, validate=True), MAX_TESTS_BYTES)
+        if stream.unconsumed_tail:
+            raise ValueError(f"private tests of more than {MAX_TESTS_BYTES >> 20} MiB")
+        decoded = _NoGlobals(io.BytesIO(raw)).load()
+        return json.loads(decoded)
+    except (pickle.UnpicklingError, zlib.error, EOFError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise ValueError(f"private tests cannot be decoded: {error}") from error
+
+
+def encode_private_tests(tests: list[dict[str, str]]) -> str:
+    """The inverse of ``decode_private_tests``, in LiveCodeBench's form."""
+    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
+
+
+def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None
+                       ) -> list[LcbProblem]:
+    """Problems of LiveCodeBench, or of the bundled set in its schema.
+
+    Args:
+        source: ``bundled``; a JSONL file; a folder with ``test.jsonl``, ``test2.jsonl``, ...; or a hub id.
+        release: which files make up the data set (``release_v1`` to ``release_v6``, cumulative).
+
+    Raises:
+        LiveCodeBenchUnavailable: files missing, or the hub is out of reach.
+        JsonlError: a broken row, with file and line.
+    """
+    problems = []
+    for path in _paths(source, release):
+        for number, row in enumerate(read_jsonl(path, required=FIELDS), 1):
+            problems.append(_problem(row, f"{path}:{number}"))
+    return problems[:limit]
+
+
+def _paths(source: str, release: str) -> list[Path]:
+    if source == "bundled":
+        return [Path(str(files("plum_utils") / "data" / "livecodebench_mini.jsonl"))]
+    if Path(source).is_file():
+        return [Path(source)]
+    if release not in RELEASES:
+        raise ValueError(f"livecodebench.release: unknown {release!r}; one of {', '.join(RELEASES)}")
+    if Path(source).is_dir():
+        paths = [Path(source) / name for name in RELEASES[release]]
+        missing = [path.name for path in paths if not path.exists()]
+        if missing:
+            raise LiveCodeBenchUnavailable(f"{source}: {release} needs {', '.join(missing)}")
+        return paths
+    return [_from_hub(source, name) for name in RELEASES[release]]
+
+
+def _from_hub(repository: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+    except Exception as error:
+        raise LiveCodeBenchUnavailable(
+            f"{repository}/{name}: not loadable ({type(error).__name__}). Give a folder that holds {name}, use "
+            "livecodebench.source: bundled, or unset HF_HUB_OFFLINE where a hub is reachable") from error
+
+
+def _problem(row: dict[str, Any], where: str) -> LcbProblem:
+    try:
+        public = tuple(LcbTest(**test) for test in json.loads(row["public_test_cases"]))
+        private = tuple(LcbTest(**test) for test in decode_private_tests(row["private_test_cases"]))
+        metadata = json.loads(row["metadata"]) if row["metadata"] else {}
+    except (ValueError, TypeError) as error:
+        raise JsonlError(f"{where}: {row['question_id']}: {error}; fetch the file again") from error
+    return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
+                      str(row["contest_date"]), row["difficulty"], row["starter_code"], metadata.get("func_name"),
+                      public, private)
+
+
+def lcb_message(problem: LcbProblem) -> str:
+    """The user message: the question, then how the program is called (stdin, or the starter code to complete)."""
+    if problem.starter_code:
+        how = f"Complete this starter code.\n\n```python\n{problem.starter_code.rstrip()}\n```"
+    else:
+        how = "Write a whole program that reads standard input and prints the answer to standard output."
+    return f"{problem.content.strip()}\n\n{how}"
+
+
+# --- grading, inside the sandbox ------------------------------------------------------------------------------------
+
+STDIN_JUDGE = '''
+import io as _io, sys as _sys
+from decimal import Decimal as _Decimal
+
+def _numbers(line):
+    try:
+        return [_Decimal(word) for word in line.split()]
+    except ArithmeticError:
+        return None
+
+def _same(got, expected):
+    got = [line.strip() for line in got.strip().split("\\n")]
+    expected = [line.strip() for line in expected.strip().split("\\n")]
+    if len(got) != len(expected):
+        return False
+    for one, two in zip(got, expected):
+        if one != two and (_numbers(one) is None or _numbers(one) != _numbers(two)):
+            return False
+    return True
+
+def _judge_stdin(source, tests):
+    program = compile(source, "<solution>", "exec")
+    for given, expected in tests:
+        buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
+        kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
+        _sys.stdin, _sys.stdout = buffer, out
+        try:
+            exec(program, {"__name__": "__main__"})
+        except SystemExit:
+            pass
+        finally:
+            _sys.stdin, _sys.stdout = kept
+        assert _same(out.getvalue(), expected), (given[:60], out.getvalue()[:60], expected[:60])
+'''
+
+FUNCTIONAL_JUDGE = '''
+import json as _json
+
+def _plain(value):
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+def _judge_functional(method, tests):
+    for given, expected in tests:
+        out = _plain(method(*[_json.loads(line) for line in given.split("\\n") if line.strip()]))
+        assert out == _json.loads(expected), (given[:60], out, expected[:60])
+'''
+
+
+def lcb_program(problem: LcbProblem, code: str, name: str) -> Program:
+    """The sandboxed program that grades one solution on all public and private tests.
+
+    A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
+    """
+    tests = [(test.input, test.output) for test in problem.public_tests + problem.private_tests]
+    if problem.func_name:
+        prelude = "from typing import *\nimport collections, functools, heapq, itertools, math\n"
+        judge = f"{FUNCTIONAL_JUDGE}\n_judge_functional(Solution().{problem.func_name}, {tests!r})\n"
+        return Program(name, prelude + code, judge)
+    return Program(name, f"_SOURCE = {code!r}\n", f"{STDIN_JUDGE}\n_judge_stdin(_SOURCE, {tests!r})\n")
