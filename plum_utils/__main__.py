@@ -10,21 +10,24 @@ from typing import Any
 
 import yaml
 
-from plum_utils.params import ParamsError, load_params
-from plum_utils.pipeline import ROOT, STAGES, Pipeline, RunLocked, Stage, StageFailed, write_report
+from plum_utils.jsonl import DiskFull
+from plum_utils.params import Params, ParamsError, load_params
+from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
+from plum_utils.provenance import ROOT
+from plum_utils.report import write_report
 from plum_utils.runs import Run
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit status is 0, 1 (a stage failed) or 2 (bad input)."""
+    """Entry point; the exit status is 0, 1 (a stage failed), 2 (bad input) or 130 (interrupted)."""
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return arguments.action(arguments)
-    except (ParamsError, RunLocked) as error:
+    except (ParamsError, NotReady, RunLocked) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except StageFailed as error:
+    except (StageFailed, DiskFull) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -46,34 +49,45 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
     run.set_defaults(action=_run)
     status = commands.add_parser("status", help="which stages are up to date")
-    status.add_argument("params", type=Path)
+    status.add_argument("params", type=Path, help="a parameter file, or a run's folder")
     status.set_defaults(action=_status)
     report = commands.add_parser("report", help="write report.md with all tables and figures")
-    report.add_argument("params", type=Path)
+    report.add_argument("params", type=Path, help="a parameter file, or a run's folder")
     report.set_defaults(action=_report)
     for command in (run, status, report):
         command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>")
+        command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
         command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                              help="override a parameter, e.g. -p training.learning_rate=1e-4")
     return parser
 
 
 def _pipeline(arguments: argparse.Namespace) -> Pipeline:
-    params = load_params(arguments.params, dict(_override(text) for text in arguments.overrides))
-    return Pipeline(params, Run(arguments.run_dir or ROOT / "outputs" / params.name))
+    overrides = dict(_override(text) for text in arguments.overrides)
+    if arguments.params.is_dir():
+        if overrides:
+            raise ParamsError("-p: give a parameter file to override, not a run's folder")
+        run = Run(arguments.params)
+        return Pipeline(_recorded_params(run), run, arguments.notebooks)
+    params = load_params(arguments.params, overrides)
+    return Pipeline(params, Run(arguments.run_dir or ROOT / "outputs" / params.name), arguments.notebooks)
+
+
+def _recorded_params(run: Run) -> Params:
+    recorded = run.manifest().get("params")
+    if recorded is None:
+        raise ParamsError(f"{run.path}: no run's folder (its manifest.json is missing); give a parameter file")
+    return Params.model_validate(recorded)
 
 
 def _override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise ParamsError(f"-p {text}: expected key=value, e.g. -p sampling.k=10")
-    parsed = yaml.safe_load(value)
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as a string
-        try:
-            parsed = float(parsed)
-        except ValueError:
-            pass
-    return key, parsed
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ParamsError(f"-p {text}: the value is not YAML; quote it") from None
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Stage]:
@@ -87,6 +101,8 @@ def _chosen(arguments: argparse.Namespace) -> list[Stage]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.params.is_dir():
+        raise ParamsError(f"{arguments.params}: run takes a parameter file, not a folder")
     pipeline = _pipeline(arguments)
     pipeline.execute(_chosen(arguments), arguments.force)
     print(f"report: {write_report(pipeline.run)}")
@@ -99,7 +115,7 @@ def _status(arguments: argparse.Namespace) -> int:
     for stage in pipeline.stages:
         state, why = pipeline.state(stage)
         seconds = entries.get(stage.name, {}).get("seconds")
-        print(f"{stage.name:24}{state:12}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")
+        print(f"{stage.name:24}{state:14}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")
     return 0
 
 

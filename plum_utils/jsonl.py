@@ -45,7 +45,7 @@ def _row(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any]:
     return row
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file by way of a temporary one: after a kill it holds the old text or the new, never a part.
 
     Raises:
@@ -55,8 +55,8 @@ def write_text(path: str | Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(partial, 0o644)
@@ -68,6 +68,11 @@ def write_text(path: str | Path, text: str) -> None:
         raise
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text (lone surrogates included: models write them) as ``write_bytes`` does."""
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
 def write_json(path: str | Path, obj: Any) -> None:

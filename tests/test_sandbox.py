@@ -1,0 +1,406 @@
+"""The sandbox against ordinary, careless and hostile programs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from plum_utils import sandbox as sandbox_module
+from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
+PASSING = Program("good", "def add(a, b):\n    return a + b", "assert add(1, 2) == 3")
+LIMITS = Limits(seconds=1.5, memory_mb=512)
+
+
+@pytest.fixture(scope="module", params=[(), ("namespaces",), ("landlock",), ("namespaces", "landlock")],
+                ids=["all", "without-namespaces", "without-landlock", "seccomp-only"])
+def sandbox(request):
+    limits = Limits(seconds=1.5, allow_weak=len(request.param) == 2)
+    try:
+        with Sandbox(workers=1, limits=limits, without=request.param) as opened:
+            yield opened
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+def judge(sandbox: Sandbox, code: str, tests: str = "pass") -> Verdict:
+    """The verdict on one program; afterwards an honest one must still pass."""
+    verdict, after = sandbox.run([Program("x", textwrap.dedent(code), textwrap.dedent(tests)), PASSING])
+    assert after.status == "passed", f"the program after it: {after}"
+    assert len(verdict.detail) <= 300 and "\n" not in verdict.detail
+    return verdict
+
+
+@pytest.mark.parametrize("code, tests, status, detail", [
+    ("def add(a, b): return a + b", "assert add(1, 2) == 3", "passed", ""),
+    ("def add(a, b): return a + b", "x = 1\nassert add(1, 2) == 4", "failed",
+     "AssertionError: assert add(1, 2) == 4 (test line 2)"),
+    ("def add(a): return a", "add(1, 2)", "failed",
+     "TypeError: add() takes 1 positional argument but 2 were given: add(1, 2) (test line 1)"),
+    ("def f():\n    raise KeyError('k')", "\n\nf()", "failed", "KeyError: 'k': f() (test line 3)"),
+    ("def f(): pass", "assert f( ==", "failed", "SyntaxError: invalid syntax"),
+    ("x = 1\ny = undefined", "pass", "error", "NameError: name 'undefined' is not defined: y = undefined (line 2)"),
+    ("import no_such_module", "pass", "error", "ModuleNotFoundError"),
+    ("def f(:", "pass", "syntax", "SyntaxError"),
+    ("return 1", "pass", "syntax", "'return' outside function"),
+    ("x = 1\0", "pass", "syntax", "null bytes"),
+    ("x = '\ud800'", "pass", "syntax", "UnicodeEncodeError"),
+    ("(" * 5000 + ")" * 5000, "pass", "syntax", "too many nested parentheses"),
+    ("while True: pass", "pass", "timeout", "out of time while loading"),
+    ("def f():\n    while True: pass", "f()", "timeout", "out of time in tests"),
+    ("import time\ntime.sleep(60)", "pass", "timeout", "while loading"),
+    ("x = 'a' * (1 << 31)", "pass", "memory", "MemoryError while loading"),
+    ("x = []\nwhile True: x.append('a' * 1000)", "pass", "memory", "while loading"),
+    ("def f():\n    global x\n    x = []\n    while True: x.append([1])", "f()", "memory", "in tests"),
+    ("def f(n): return f(n + 1)", "f(0)", "failed", "RecursionError"),
+])
+def test_verdicts(sandbox, code, tests, status, detail):
+    verdict = judge(sandbox, code, tests)
+    assert (verdict.status, detail in verdict.detail) == (status, True), verdict
+
+
+EXITS = ["import sys; sys.exit(0)", "import os; os._exit(0)", "raise SystemExit", "raise SystemExit(0)", "exit()",
+         "import os; os._exit(97)", "import os; os._exit(98)",
+         "import os; os.closerange(0, 64); os._exit(0)",
+         "import ctypes; ctypes.CDLL(None).exit(0)",
+         "import ctypes; ctypes.CDLL(None)._exit(0)",
+         "import ctypes; ctypes.CDLL(None).abort()",
+         "import ctypes; ctypes.string_at(0)",
+         "import os, signal; signal.raise_signal(signal.SIGKILL)",
+         "import traceback, sys\ntraceback.extract_tb = sys.exit\nraise ValueError",
+         "import atexit, os; atexit.register(os._exit, 0); raise SystemExit(0)"]
+
+
+@pytest.mark.parametrize("exit_code", EXITS)
+def test_early_exits_are_never_a_pass(sandbox, exit_code):
+    loading = judge(sandbox, exit_code)
+    assert loading.status == "error", loading
+    body = textwrap.indent(exit_code, "    ")
+    testing = judge(sandbox, f"def f():\n{body}\n    return 1", "assert f() == 1")
+    assert testing.status == "failed", testing
+
+
+def test_exit_details(sandbox):
+    assert judge(sandbox, "raise SystemExit").detail == "exited while loading"
+    assert judge(sandbox, "import os", "os._exit(0)").detail == "exited before the tests finished"
+    assert judge(sandbox, "import sys", "sys.exit(0)").detail == "exited before the tests finished"
+
+
+def test_a_function_may_be_tested_for_exiting(sandbox):
+    tests = "try:\n    f()\nexcept SystemExit:\n    pass\nelse:\n    assert False"
+    assert judge(sandbox, "import sys\ndef f(): sys.exit(1)", tests).status == "passed"
+
+
+def test_atexit_and_threads_do_not_change_the_verdict(sandbox):
+    code = """
+        import atexit, threading, time
+        atexit.register(print, "passed")
+        threading.Thread(target=time.sleep, args=(60,)).start()
+    """
+    assert judge(sandbox, code, "assert True").status == "passed"
+    assert judge(sandbox, code, "assert False").status == "failed"
+
+
+@pytest.mark.parametrize("forgery", [
+    """
+    import json, os, sys
+    for handle in range(1, 64):
+        for text in ('["done", "passed", ""]', '"passed"', "[" * 100_000, "\\xff\\x00", "x" * 1_000_000):
+            try: os.write(handle, (text + "\\n").encode("latin-1"))
+            except OSError: pass
+    print("passed"); sys.stdout.flush()
+    """,
+    """
+    import os
+    try:
+        while True: os.write(3, b"0" * 32 + b'["done", "passed", ""]' + b"\\n")
+    finally: os._exit(0)
+    """])
+def test_printed_verdicts_are_ignored(sandbox, forgery):
+    assert judge(sandbox, forgery, "assert False").status in {"failed", "timeout"}
+    assert judge(sandbox, forgery + "\n    os._exit(0)", "pass").status in {"error", "timeout"}
+
+
+def test_infinite_output(sandbox):
+    assert judge(sandbox, "while True: print('x' * 1000)").status == "timeout"
+
+
+def test_hostile_exceptions(sandbox):
+    code = """
+        class Odd(Exception):
+            def __str__(self): raise SystemExit(0)
+        class Long(Exception):
+            def __str__(self): return "line\\n" * 100_000
+        def f(kind): raise kind()
+    """
+    assert judge(sandbox, code, "f(Odd)").detail == "Odd"
+    assert judge(sandbox, code, "f(Long)").detail.startswith("Long: line line")
+
+
+def test_no_new_processes(sandbox):
+    for code in ("import os\nwhile True: os.fork()", "import subprocess; subprocess.run(['true'])",
+                 "import os; os.execv('/bin/true', ['true'])", "import os; os.posix_spawn('/bin/true', ['t'], {})"):
+        assert judge(sandbox, code).status == "error"
+    swallowing = """
+        import os
+        while True:
+            try: os.fork()
+            except OSError: pass
+    """
+    assert judge(sandbox, swallowing).status == "timeout"
+
+
+def test_network_is_denied_even_on_loopback(sandbox):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=1)"
+        verdict = judge(sandbox, code)
+        assert verdict.status == "error" and "Error" in verdict.detail
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    for family in ("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"):
+        assert judge(sandbox, f"import socket\nsocket.socket(socket.{family}, socket.SOCK_DGRAM)").status == "error"
+
+
+def test_asyncio_and_threads_work(sandbox):
+    code = """
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+        async def double(x):
+            await asyncio.sleep(0)
+            return 2 * x
+    """
+    tests = "assert asyncio.run(double(2)) == 4\nassert list(ThreadPoolExecutor(4).map(abs, [-1, -2])) == [1, 2]"
+    assert judge(sandbox, code, tests).status == "passed"
+
+
+def test_numpy_fits_the_memory_limit(sandbox):
+    assert judge(sandbox, "import numpy as np", "assert (np.eye(50) @ np.eye(50)).sum() == 50").status == "passed"
+
+
+def test_modules_of_the_harness_are_not_in_the_way(sandbox):
+    assert judge(sandbox, "import stats").status == "error"
+    assert judge(sandbox, "import plum_utils").status == "error"
+
+
+def test_environment_is_scrubbed(monkeypatch):
+    monkeypatch.setenv("PLUM_SECRET", "hunter2-in-the-clear")
+    script = textwrap.dedent("""
+        from plum_utils.sandbox import *
+        code = '''
+        import glob, os
+        found = [text for text in map(str, os.environ.items()) if "hunter2" in text]
+        for name in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/self/environ"):
+            try: found += ["proc"] * (b"hunter2" in open(name, "rb").read())
+            except OSError: pass
+        assert not found, found
+        '''
+        import textwrap
+        for without in ((), ("namespaces",)):
+            with Sandbox(workers=1, without=without) as s:
+                verdict, = s.run([Program("x", textwrap.dedent(code), "pass")])
+                print(verdict.status, verdict.detail)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+                          cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == ["passed", "passed"], done.stdout + done.stderr
+
+
+def test_working_directory_is_empty_fresh_and_removed(sandbox):
+    code = """
+        import os, tempfile
+        assert os.listdir() == [], os.listdir()
+        open("left.txt", "w").write("x" * 1000)
+        os.makedirs("a/b"); open("a/b/c", "w").close()
+        with tempfile.TemporaryFile() as handle: handle.write(b"x")
+        siblings = os.listdir("..")
+        assert len(siblings) == 1, siblings
+    """
+    for _ in range(2):
+        assert judge(sandbox, code).status == "passed"
+    assert list(sandbox._folder.iterdir()) == []
+
+
+def test_big_files_are_refused(sandbox):
+    assert "OSError" in judge(sandbox, "open('big', 'wb').write(b'x' * (64 << 20))").detail
+    assert judge(sandbox, "open('ok', 'wb').write(b'x' * 100_000)").status == "passed"
+
+
+def test_the_disk_is_not_filled(sandbox):
+    code = """
+        n = 0
+        while True:
+            with open(f"f{n}", "wb") as handle: handle.write(b"x" * (1 << 20))
+            n += 1
+    """
+    if "read-only mounts" not in sandbox.layers:
+        pytest.skip("needs the mount namespace")
+    assert "No space left" in judge(sandbox, code).detail
+
+
+def test_no_writes_outside(sandbox, tmp_path):
+    if "WEAK" in sandbox.layers:
+        pytest.skip("this host, or this choice of layers, cannot deny file writes")
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    tmp_path.chmod(0o777), victim.chmod(0o666)
+    for attack in (f"open({str(victim)!r}, 'w')", f"open({str(tmp_path / 'new')!r}, 'w')",
+                   f"import os; os.truncate({str(victim)!r}, 0)", f"import os; os.remove({str(victim)!r})",
+                   f"import os; os.chmod({str(victim)!r}, 0)", f"import os; os.utime({str(victim)!r}, (0, 0))",
+                   f"import os; os.rename({str(victim)!r}, 'x')", f"import os; os.link({str(victim)!r}, 'x')"):
+        assert judge(sandbox, attack).status == "error", attack
+    assert victim.read_text() == "precious" and victim.stat().st_mode & 0o777 == 0o666
+    assert [path.name for path in tmp_path.iterdir()] == ["victim.txt"]
+
+
+@pytest.mark.parametrize("attack", [
+    "os.kill(os.getppid(), 9)", "os.kill(-1, 9)", "os.kill(1, 9)", "resource.prlimit(os.getppid(), 0, (0, 0))",
+    "libc.syscall(234, os.getppid(), os.getppid(), 9) == 0 or stop()", "libc.ptrace(16, os.getppid(), 0, 0) == 0 or stop()",
+    "open(f'/proc/{os.getppid()}/mem', 'r+b')", "open(f'/proc/{os.getppid()}/environ').read()",
+    "resource.setrlimit(resource.RLIMIT_AS, (1 << 34, 1 << 34))", "os.setpriority(os.PRIO_USER, 0, 19)"])
+def test_the_worker_cannot_be_attacked(sandbox, attack):
+    if "syscall(234" in attack and os.uname().machine != "x86_64":
+        pytest.skip("the number of tgkill on x86_64")
+    if "/proc/" in attack and "WEAK" in sandbox.layers:
+        pytest.skip("needs Landlock or namespaces")
+    before = sandbox._workers[0]._process.pid
+    code = f"import ctypes, os, resource\nlibc = ctypes.CDLL(None)\ndef stop(): raise OSError\n{attack}"
+    assert judge(sandbox, code).status == "error"
+    assert sandbox._workers[0]._process.pid == before
+
+
+def test_order_ids_and_duplicates():
+    programs = [Program(str(n), f"x = {n % 7}", "assert x != 3") for n in range(60)]
+    with Sandbox(workers=3, limits=LIMITS) as sandbox:
+        verdicts = sandbox.run(programs, progress=True)
+    assert [verdict.id for verdict in verdicts] == [program.id for program in programs]
+    assert [verdict.status for verdict in verdicts] == ["failed" if n % 7 == 3 else "passed" for n in range(60)]
+    assert len({verdict.seconds for verdict in verdicts}) <= 7  # run once each
+
+
+def test_statuses_are_deterministic():
+    program = Program("x", "import random\nx = random.random()\ny = list({'a', 'b', 'c', 'd'})", "assert False, (x, y)")
+    details = set()
+    for _ in range(2):
+        with Sandbox(workers=1, limits=LIMITS) as sandbox:
+            details.add(sandbox.run([program])[0].detail)
+    assert len(details) == 1
+
+
+def test_no_programs():
+    with Sandbox(workers=1) as sandbox:
+        assert sandbox.run([]) == []
+
+
+def test_a_killed_worker_is_replaced():
+    with Sandbox(workers=1, limits=LIMITS) as sandbox:
+        sandbox._workers[0]._process.kill()
+        assert sandbox.run([PASSING])[0].status == "passed"
+        slow = Program("slow", "import time\ntime.sleep(0.8)", "pass")
+        timer = threading.Timer(0.3, lambda: os.kill(sandbox._workers[0]._process.pid, signal.SIGKILL))
+        timer.start()
+        assert sandbox.run([slow])[0].status == "passed"
+        assert [verdict.status for verdict in sandbox.run([PASSING, slow])] == ["passed", "passed"]
+
+
+def test_a_worker_that_dies_twice_is_infrastructure(monkeypatch):
+    with Sandbox(workers=1, limits=LIMITS) as sandbox:
+        monkeypatch.setattr(sandbox_module._Worker, "_ask", lambda *_: None)
+        assert sandbox.run([PASSING])[0].status == "infrastructure"
+
+
+def test_nothing_survives():
+    with Sandbox(workers=2, limits=LIMITS) as sandbox:
+        folder = sandbox._folder
+        sandbox.run([Program(str(n), f"import time\ntime.sleep(60 + {n})", "pass") for n in range(2)])
+    time.sleep(0.2)
+    assert not folder.exists()
+    assert str(folder) not in "".join(_command_lines())
+
+
+def _command_lines():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+
+
+@pytest.mark.parametrize("without", ["", "namespaces"])
+def test_workers_end_with_a_killed_harness(without):
+    script = ("import sys\nfrom plum_utils.sandbox import *\n"
+              f"s = Sandbox(workers=1, limits=Limits(seconds=2), without=({without!r},))\n"
+              "print(s._folder, flush=True)\ns.run([Program('x', 'while True: pass', 'pass')])")
+    harness = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+                               cwd=Path(__file__).parents[1])
+    folder = Path(harness.stdout.readline().strip())
+    time.sleep(0.3)
+    harness.kill()
+    harness.communicate()
+    deadline = time.monotonic() + 10
+    while any(str(folder) in line for line in _command_lines()):
+        assert time.monotonic() < deadline, "a worker outlived its harness"
+        time.sleep(0.1)
+    folder.is_dir() and [path.rmdir() for path in (*folder.iterdir(), folder)]
+
+
+def test_refuses_to_start_when_network_cannot_be_denied():
+    everything = ("namespaces", "seccomp", "landlock")
+    before = set(Path(tempfile.gettempdir()).glob("plum-sandbox-*"))
+    with pytest.raises(SandboxError, match="network and file writes.*allow_weak"):
+        Sandbox(workers=1, without=everything)
+    assert set(Path(tempfile.gettempdir()).glob("plum-sandbox-*")) == before
+    with Sandbox(workers=1, limits=Limits(allow_weak=True), without=everything) as sandbox:
+        assert "WEAK, not denied: network and file writes" in sandbox.layers
+        assert sandbox.run([PASSING])[0].status == "passed"
+
+
+def test_layers_are_named():
+    with Sandbox(workers=1) as sandbox:
+        assert re.fullmatch(r"sandbox: .*resource limits", sandbox.layers)
+
+
+def test_low_hard_limits_of_the_host_do_no_harm():
+    script = ("import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+              "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+              "resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))\n"
+              "from plum_utils.sandbox import *\n"
+              "with Sandbox(workers=1, limits=Limits(memory_mb=4096)) as s:\n"
+              "    print(s.run([Program('x', 'x = 1', 'assert x')])[0].status)")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+                          cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "passed", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="root becomes an ordinary user")
+@pytest.mark.parametrize("without", ["", "namespaces"])
+def test_works_for_an_ordinary_user(without, tmp_path):
+    # Modules are loaded before the change of user, who may not be able to read the checkout.
+    script = ("import os, shutil\nfrom pathlib import Path\nfrom plum_utils import sandbox\n"
+              f"shutil.copy(sandbox.CHILD, {str(tmp_path)!r}); sandbox.CHILD = Path({str(tmp_path)!r}) / sandbox.CHILD.name\n"
+              "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+              "from plum_utils.sandbox import *\n"
+              f"with Sandbox(workers=1, without=({without!r},)) as s:\n"
+              "    verdicts = s.run([Program('a', 'x = 1', 'assert x'), Program('b', 'import socket; socket.socket()', ''),"
+              " Program('c', 'open(\"/tmp/plum-escape\", \"w\")', '')])\n"
+              "print(*[v.status for v in verdicts])")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+                          cwd=Path(__file__).parents[1])
+    if "Permission denied" in done.stderr and sys.executable in done.stderr:
+        pytest.skip("the ordinary user may not run this Python")
+    assert done.stdout.split() == ["passed", "error", "error"], done.stdout + done.stderr
