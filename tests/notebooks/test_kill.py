@@ -1,0 +1,99 @@
+"""SIGKILL in the middle of a stage, then the same command: the artifacts are those of an undisturbed run, bit by bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from smoke_command import call, command
+
+from plum_utils.notebook_runs import MARK
+from plum_utils.pipeline import STAGES
+from plum_utils.provenance import ROOT
+from plum_utils.runs import Run
+
+pytestmark = pytest.mark.slow
+
+# What the first finished piece of each stage looks like: when it is there, the stage is under way and not done.
+FIRST_PIECE = {
+    "02_sampling": "02_sampling/shards/*.jsonl",
+    "03_preferences": "03_preferences/shards/*.jsonl",
+    "04_train_kto": "04_train_kto/**/checkpoint-*/complete.json",
+}
+
+
+def up_to(stage: str, finished: Path, target: Path) -> Run:
+    """A copy of the finished run as it stood before ``stage``."""
+    shutil.copytree(finished, target)
+    run = Run(target)
+    manifest = run.manifest()
+    for later in [one.name for one in STAGES if one.name >= stage]:
+        shutil.rmtree(target / later)
+        entry = manifest["stages"].pop(later)
+        for name in entry["outputs"]:
+            (target / name).unlink(missing_ok=True)
+    run.manifest_path.unlink()
+    run.record_params(manifest["params"])
+    for name, entry in manifest["stages"].items():
+        run.update_stage(name, entry)
+    return run
+
+
+def wait_for(process: subprocess.Popen, run: Run, pattern: str, seconds: float = 300) -> list[Path]:
+    """Files that match as soon as there is one."""
+    deadline = time.monotonic() + seconds
+    while not (found := list(run.path.glob(pattern))):
+        assert process.poll() is None, "the command ended before its first piece of work was there"
+        assert time.monotonic() < deadline, f"no {pattern} after {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+def kill_kernels(run: Run) -> int:
+    """SIGKILL every process that the run started; returns how many there were."""
+    killed = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(run.path.resolve()):
+                process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=10)
+    return len(killed)
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Contents of a stage's files by their name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kernel_too", [True, False], ids=["driver-and-kernel", "driver-only"])
+@pytest.mark.parametrize("stage", FIRST_PIECE)
+def test_killed_then_the_same_command(stage, kernel_too, smoke, tmp_path):
+    if not kernel_too and stage != "03_preferences":
+        pytest.skip("an orphaned kernel is ended by the pipeline whatever it was doing: one stage shows it")
+    run = up_to(stage, smoke.path, tmp_path / "run")
+    process = subprocess.Popen(command(run.path, "--only", stage[:2]), cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    pieces = wait_for(process, run, FIRST_PIECE[stage])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not kernel_too or kill_kernels(run) > 0
+    assert run.manifest()["stages"][stage]["status"] == "running", "the stage was done before it could be killed"
+    before = {piece: piece.stat().st_ino for piece in pieces}
+
+    again = call(run.path, "--only", stage[:2])
+    assert again.status == 0, again.output[-4000:]
+    if "shards" in FIRST_PIECE[stage]:
+        assert {piece: piece.stat().st_ino for piece in pieces} == before, "a finished shard was made again"
+    ours, undisturbed = artifacts(run.path / stage), artifacts(smoke.path / stage)
+    assert sorted(ours) == sorted(undisturbed)
+    assert [name for name in ours if ours[name] != undisturbed[name]] == []
+    if stage == "04_train_kto":
+        assert any(name.endswith("adapter_model.safetensors") for name in ours)

@@ -1,0 +1,102 @@
+"""What every committed notebook keeps to, checked without running one (STYLE of the notebooks, nbformat 4.5)."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import nbformat
+import pytest
+
+from plum_utils.pipeline import STAGES
+from plum_utils.provenance import ROOT
+
+PATHS = [ROOT / "notebooks" / f"{stage.name}.ipynb" for stage in STAGES]
+MACHINE_PATH = re.compile(r"(?<![\w.])(/home/|/root/|/tmp/|/work/|/Users/|/mnt/|/opt/|[A-Z]:\\\\)")
+IMAGE = re.compile(r"!\[[^\]]*\]\(([^)]*)\)|<img[^>]*src=[\"']?([^\"' >]*)")
+NOT_PYTHON = ("%", "!", "?")  # IPython's own lines: a lesson needs none
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def notebook(request) -> nbformat.NotebookNode:
+    return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_exactly_the_six_lessons():
+    assert sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")) == [path.name for path in PATHS]
+
+
+def test_format_is_valid_and_the_kernel_is_plain_python(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_one_parameters_cell_before_all_other_code(notebook):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and code_cells(notebook)[0] is tagged[0]
+    names = {target.id for node in ast.parse(tagged[0].source).body for target in node.targets}
+    assert names == {"params", "run_dir"}
+
+
+def test_no_outputs_are_committed(notebook):
+    for cell in code_cells(notebook):
+        assert not cell.outputs and cell.execution_count is None, cell.id
+    assert "papermill" not in notebook.metadata
+
+
+def test_ids_are_unique_and_speak(notebook):
+    ids = [cell.id for cell in notebook.cells]
+    assert len(ids) == len(set(ids))
+    assert [name for name in ids if not re.fullmatch(r"0[1-6]-[a-z0-9-]+", name)] == []
+
+
+def test_cells_are_short(notebook):
+    long = {cell.id: len(cell.source.splitlines()) for cell in code_cells(notebook)}
+    assert {name: lines for name, lines in long.items() if lines > 25} == {}
+    wide = [cell.id for cell in code_cells(notebook) for line in cell.source.splitlines() if len(line) > 120]
+    assert wide == []
+
+
+def test_code_is_python_without_magics(notebook):
+    for cell in code_cells(notebook):
+        ast.parse(cell.source)
+        assert not [line for line in cell.source.splitlines() if line.lstrip().startswith(NOT_PYTHON)], cell.id
+
+
+def test_prose_leads(notebook):
+    """The lesson opens with text, and no more than two code cells stand together without a word between."""
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert kinds.count("markdown") >= kinds.count("code") / 2
+    runs = "".join("c" if kind == "code" else "m" for kind in kinds)
+    assert "cccc" not in runs
+
+
+def test_sections_are_numbered(notebook):
+    titles = [line for cell in notebook.cells if cell.cell_type == "markdown"
+              for line in re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL).splitlines()
+              if re.match(r"##\s", line)]
+    assert len(titles) >= 4
+    assert [title for title in titles if not re.match(r"## \d", title)] == []
+
+
+def test_no_hot_linked_images_and_no_machine_paths(notebook):
+    for cell in notebook.cells:
+        links = [one or two for one, two in IMAGE.findall(cell.source)]
+        assert not [link for link in links if "://" in link], cell.id
+        assert not MACHINE_PATH.search(cell.source), cell.id
+
+
+def test_results_are_asserted(notebook):
+    checks = sum(len(re.findall(r"^check\(", cell.source, re.MULTILINE)) for cell in code_cells(notebook))
+    assert checks >= 3
+
+
+def test_there_are_exercises_and_a_recap(notebook):
+    text = "\n".join(cell.source.lower() for cell in notebook.cells if cell.cell_type == "markdown")
+    assert text.count("exercise") >= 2 and "recap" in text
