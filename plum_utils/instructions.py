@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from plum_utils.jsonl import read_jsonl
 
@@ -28,7 +29,7 @@ class Instruction:
 
 
 def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
-    """A bundled set by name, or a JSONL file with ``id`` (or ``instruction_id``) and ``instruction``.
+    """A bundled set by name, or a JSONL file with ``id``, ``instruction`` and, optional, ``source`` and ``responses``.
 
     Args:
         name: one of ``RECORDED``, or a path.
@@ -36,7 +37,7 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
 
     Raises:
         ValueError: unknown name, or two instructions with one id.
-        JsonlError: a broken line, with file and line number.
+        JsonlError: a broken line or a value of the wrong type, with file and line number.
     """
     if name in RECORDED:
         folder = files("plum_utils") / "data" / "recorded"
@@ -45,9 +46,21 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
         paths = [Path(name)]
     else:
         raise ValueError(f"data: unknown instruction set {name!r}; one of {', '.join(RECORDED)}, or a JSONL file")
-    rows = [row for path in paths for row in read_jsonl(path, required=("id", "instruction"))]
+    rows = [row for path in paths for row in read_jsonl(path, ("id", "instruction"), _fault)]
     instructions = [Instruction(row["id"], row.get("source", name), row["instruction"], tuple(row.get("responses", ())))
                     for row in rows[:limit]]
     if len({item.instruction_id for item in instructions}) != len(instructions):
         raise ValueError(f"{name}: two instructions share an id; make ids unique")
     return instructions
+
+
+def _fault(row: dict[str, Any]) -> str:
+    for key in ("id", "instruction", "source"):
+        if not isinstance(row.get(key, ""), str):
+            return f"{key}: expected text, got {type(row[key]).__name__}"
+    if not row["instruction"].strip():
+        return "instruction: empty; delete this line"
+    responses = row.get("responses", [])
+    if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
+        return "responses: expected a list of texts, one a response"
+    return ""

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 
 class JsonlError(ValueError):
@@ -19,20 +19,25 @@ class DiskFull(OSError):
     """No room left for a file; nothing that was finished is lost."""
 
 
-def read_jsonl(path: str | Path, required: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def read_jsonl(path: str | Path, required: tuple[str, ...] = (),
+               fault: Callable[[dict[str, Any]], str] = lambda row: "") -> list[dict[str, Any]]:
     """Rows of a ``.jsonl`` or ``.jsonl.gz`` file; empty lines are skipped.
 
+    Args:
+        fault: says what is wrong with a row; an empty string when nothing is.
+
     Raises:
-        JsonlError: a line that is not a JSON object, or lacks one of the ``required`` keys.
+        JsonlError: a line that is not a JSON object, lacks one of the ``required`` keys, or has a fault.
         FileNotFoundError: no such file.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as handle:
-        return [_row(line, f"{path}:{number}", required) for number, line in enumerate(handle, 1) if line.strip()]
+        return [_row(line, f"{path}:{number}", required, fault)
+                for number, line in enumerate(handle, 1) if line.strip()]
 
 
-def _row(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any]:
+def _row(line: bytes, where: str, required: tuple[str, ...], fault: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -42,6 +47,8 @@ def _row(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any]:
     missing = [key for key in required if key not in row]
     if missing:
         raise JsonlError(f"{where}: no key {missing[0]!r} (it has {', '.join(sorted(row)) or 'none'}); add it")
+    if wrong := fault(row):
+        raise JsonlError(f"{where}: {wrong}")
     return row
 
 

@@ -102,6 +102,14 @@ def _intact(folder: Path) -> bool:
     return all((folder / name).exists() and sha256_file(folder / name) == digest for name, digest in expected.items())
 
 
+def _publish(partial: Path, target: Path) -> None:
+    try:
+        os.replace(partial, target)
+    except OSError:
+        if not (target.exists() and _intact(target)):  # else another process was faster, with the same bytes
+            raise
+
+
 def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -116,6 +124,6 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(partial)
         digests = {path.name: sha256_file(path) for path in sorted(partial.iterdir())}
         (partial / CHECKSUMS).write_text(json.dumps(digests, indent=1))
-        os.replace(partial, target)
+        _publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from plum_utils.backends import Backend
 from plum_utils.extract import extract_code
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params, load_params
-from plum_utils.prompts import policy_message, render
+from plum_utils.prompts import generator_message, policy_message, render
 from plum_utils.runs import Run, fingerprint, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.static_checks import check_programs
+
+
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str) -> tuple[Params, Run]:
@@ -53,8 +57,8 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
     """K completions for each instruction; one file a shard, a finished shard is never sampled again.
 
     Returns:
-        Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, code, finish_reason,
-        n_tokens, seed.
+        Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, finish_reason, n_tokens,
+        seed, code (taken out of the completion here, not kept in the shards).
     """
     size = p.sampling.shard_size
     parts = {f"shard_{start // size:04d}": instructions[start:start + size]
@@ -66,13 +70,38 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
         outputs = backend.generate(prompts, n=p.sampling.k, temperature=p.sampling.temperature, top_p=p.sampling.top_p,
                                    max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=seed)
         return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
-                 "completion": out.text, "code": extract_code(out.text), "finish_reason": out.finish_reason,
-                 "n_tokens": out.n_tokens, "seed": seed}
+                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
                 for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.sampling.model_dump(), p.policy.model_dump(), p.seed, backend.name,
                         [asdict(item) for item in instructions]])
-    return shards(folder, list(parts), make, mark, "sampling")
+    rows = shards(folder, list(parts), make, mark, "sampling")
+    return [row | {"code": extract_code(row["completion"])} for row in rows]
+
+
+def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
+                       ) -> list[Instruction]:
+    """The live generator: one response to Figure 3's prompt for each instruction, kept by shard like the samples.
+
+    Returns:
+        The instructions, each with the response just generated as its only one.
+    """
+    size, how = p.sampling.shard_size, p.generator
+    parts = {f"live_{start // size:04d}": instructions[start:start + size]
+             for start in range(0, len(instructions), size)}
+
+    def make(key: str) -> list[dict[str, Any]]:
+        prompts = [render(tokenizer, generator_message(item.instruction)) for item in parts[key]]
+        seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
+        outputs = backend.generate(prompts, n=1, temperature=how.live_temperature, max_tokens=how.live_max_tokens,
+                                   seed=seed)
+        return [{"instruction_id": item.instruction_id, "response": outs[0].text, "n_tokens": outs[0].n_tokens}
+                for item, outs in zip(parts[key], outputs)]
+
+    mark = fingerprint([how.model_dump(), p.policy.dtype, p.seed, size, backend.name,
+                        [(item.instruction_id, item.instruction) for item in instructions]])
+    rows = shards(folder, list(parts), make, mark, "generator")
+    return [replace(item, responses=(row["response"],)) for item, row in zip(instructions, rows)]
 
 
 def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path
@@ -103,6 +132,10 @@ def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], sandbo
     runnable = [Program(name, row["code"], suites[row["instruction_id"]]) for name, row in zip(names, rows)
                 if name in codes and static[name].status != "syntax"]
     ran = {verdict.id: verdict for verdict in sandbox.run(runnable)}
+    ours = [verdict for verdict in ran.values() if verdict.status == "infrastructure"]
+    if ours:  # before the shard is written, so that the same command judges it again
+        raise RuntimeError(f"the sandbox failed on {len(ours)} programs, the first {ours[0].id}: {ours[0].detail}. "
+                           "Nothing is labelled by a guess; run the stage again")
     return [_verdict_row(p, row, static.get(name), ran.get(name)) for name, row in zip(names, rows)]
 
 
@@ -116,7 +149,7 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
     else:
         status, detail = ran.status, ran.detail
     return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,
-            "assurance": "shared", "detail": detail, "executed": ran.status if ran else None,
+            "assurance": "shared", "detail": ADDRESS.sub("0x...", detail), "executed": ran.status if ran else None,
             "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else [],
             "seconds": round(ran.seconds, 3) if ran else 0.0}
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from plum_utils.instructions import Instruction
 
 if TYPE_CHECKING:
@@ -90,6 +92,34 @@ def count_tests(test_code: str) -> int:
     return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(test_code)))
 
 
+def vacuous_asserts(test_code: str) -> list[str]:
+    """The asserts of a suite that hold whatever the program under test does, as source text (``... or True``)."""
+    return [ast.unparse(node) for node in ast.walk(ast.parse(test_code))
+            if isinstance(node, ast.Assert) and _always_true(node.test)]
+
+
+def _always_true(node: ast.expr) -> bool:
+    if isinstance(node, ast.Constant):
+        return bool(node.value)
+    if isinstance(node, ast.Tuple):  # assert (f(1) == 2, "message")
+        return bool(node.elts)
+    if isinstance(node, ast.BoolOp):
+        return (any if isinstance(node.op, ast.Or) else all)(map(_always_true, node.values))
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        same = ast.dump(node.left) == ast.dump(node.comparators[0])
+        return same and isinstance(node.ops[0], (ast.Eq, ast.Is, ast.LtE, ast.GtE))
+    return False
+
+
+def hollow(solution: str) -> str:
+    """A program with the solution's names whose functions and methods do nothing and return ``None``."""
+    tree = ast.parse(solution)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [ast.Return(ast.Constant(None))]
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
 def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bool = True) -> list[TestSuite]:
     """Parse every recorded or generated response and run the consistency filter.
 
@@ -133,6 +163,22 @@ def _with_verdict(row: dict[str, Any], verdict: Any) -> TestSuite:
     if verdict.status == "passed":
         return TestSuite(**row | {"consistent": True})
     return TestSuite(**row | {"reason": f"{verdict.status}: {verdict.detail}"})
+
+
+def consistency_by_source(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Table 1: one row a source with ``instructions``, ``responses``, ``malformed``, ``consistent`` and ``ours``, the
+    self-consistency pass rate in percent of all responses, malformed ones included."""
+    frame = pd.DataFrame(rows)
+    frame["malformed"] = frame.reason.str.startswith("malformed")
+    table = frame.groupby("source", sort=False).agg(
+        instructions=("instruction_id", "nunique"), responses=("attempt", "size"), malformed=("malformed", "sum"),
+        consistent=("consistent", "sum"))
+    return table.assign(ours=100 * table.consistent / table.responses).reset_index()
+
+
+def reason_class(reason: str) -> str:
+    """What a reason is counted under: a malformed response's whole reason, else the verdict's status."""
+    return reason if reason.startswith("malformed") else reason.partition(":")[0]
 
 
 def suites_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
