@@ -12,6 +12,7 @@ import pandas as pd
 BENCHMARKS = ("MBPP", "MBPP+", "HE", "HE+")
 AVERAGES = {"Avg. (Base)": ("MBPP", "HE"), "Avg. (+)": ("MBPP+", "HE+"), "Avg. (All)": BENCHMARKS}
 DIFFICULTIES = ("Easy", "Medium", "Hard", "Overall")
+EXCHANGED = {"MBPP": "HE", "HE": "MBPP", "MBPP+": "HE+", "HE+": "MBPP+"}
 
 
 @cache
@@ -37,7 +38,7 @@ def relative_gains(number: int) -> pd.DataFrame:
     """Recomputed ``Rel. +`` of Tables 2 to 4: ``100 * (PLUM - Baseline) / Baseline``, one row a model."""
     frame = table(number)
     columns = DIFFICULTIES if number == 4 else BENCHMARKS
-    keys = [key for key in ("data", "model") if key in frame]
+    keys = _keys(frame)
     rows = []
     for names, group in frame.groupby(keys, sort=False):
         by_row = group.set_index("row")
@@ -49,20 +50,32 @@ def relative_gains(number: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _keys(frame: pd.DataFrame) -> list[str]:
+    return [key for key in ("data", "model") if key in frame]
+
+
 def inconsistencies(tolerance: float = 0.15) -> pd.DataFrame:
-    """Printed values that do not follow from the others, beyond rounding.
+    """Printed averages and relative gains that do not follow from the printed scores.
 
     Args:
         tolerance: points by which a printed value may miss the recomputed one (averages and gains carry one digit).
 
     Returns:
-        Columns ``table``, ``model``, ``row``, ``column``, ``printed``, ``recomputed``, ``difference``.
+        Columns ``table``, ``model``, ``row``, ``column``, ``printed``, ``recomputed``, ``difference`` and ``fits``:
+        what the printed value does agree with, tried on the numbers and empty when nothing fits.
     """
     found = [*_average_rows(), *_gain_rows()]
-    frame = pd.DataFrame(found, columns=["table", "model", "row", "column", "printed", "recomputed"])
+    frame = pd.DataFrame(found, columns=["table", "model", "row", "column", "printed", "recomputed", "others"])
     frame["difference"] = frame.printed - frame.recomputed
     wrong = frame.recomputed.isna() | (frame.difference.abs() > tolerance)
-    return frame[wrong].round(2).reset_index(drop=True)
+    frame = frame[wrong].round(2).reset_index(drop=True)
+    frame["fits"] = [_fit(row.printed, row.others, tolerance) for row in frame.itertuples()]
+    return frame.drop(columns="others")
+
+
+def _fit(printed: float, others: dict[str, tuple[float, float]], tolerance: float) -> str:
+    """Name of the first range, widened by the tolerance, that holds the printed value."""
+    return next((name for name, (low, high) in others.items() if low - tolerance <= printed <= high + tolerance), "")
 
 
 def _average_rows() -> list[tuple]:
@@ -71,7 +84,9 @@ def _average_rows() -> list[tuple]:
         for row in table(number).to_dict("records"):
             for column, parts in AVERAGES.items():
                 mean = sum(row[part] for part in parts) / len(parts)
-                rows.append((number, row["model"], row["row"], column, row[column], mean))
+                slip = (row["MBPP+"] + row["Avg. (Base)"]) / 2
+                others = {"mean of MBPP+ and Avg. (Base)": (slip, slip)} if column == "Avg. (+)" else {}
+                rows.append((number, row["model"], row["row"], column, row[column], mean, others))
     return rows
 
 
@@ -79,8 +94,22 @@ def _gain_rows() -> list[tuple]:
     rows = []
     for number in (2, 3, 4):
         printed = table(number)
-        printed = printed[printed.row == "Rel. +"].to_dict("records")
-        for ours, theirs in zip(relative_gains(number).to_dict("records"), printed):
-            columns = DIFFICULTIES if number == 4 else BENCHMARKS
-            rows += [(number, theirs["model"], "Rel. +", column, theirs[column], ours[column]) for column in columns]
+        exact = relative_gains(number).to_dict("records")
+        for ours, (_, group) in zip(exact, printed.groupby(_keys(printed), sort=False)):
+            by_row = group.set_index("row")
+            for column in DIFFICULTIES if number == 4 else BENCHMARKS:
+                others = {"gain of rounded scores": _rounding(by_row, column)}
+                if column in EXCHANGED:
+                    others |= {f"gain of {EXCHANGED[column]}": (ours[EXCHANGED[column]],) * 2}
+                theirs = by_row.at["Rel. +", column]
+                rows.append((number, by_row.at["Rel. +", "model"], "Rel. +", column, theirs, ours[column], others))
     return rows
+
+
+def _rounding(by_row: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Smallest and largest gain of unrounded scores that would be printed as these (a digit: within 0.05)."""
+    before, after = by_row.at["Baseline", column], by_row.at["PLUM", column]
+    if before <= 0.05:
+        return float("nan"), float("nan")  # any gain, or none
+    ends = [100 * (after + sign * 0.05 - before + sign * 0.05) / (before - sign * 0.05) for sign in (-1, 1)]
+    return ends[0], ends[1]

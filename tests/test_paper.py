@@ -1,0 +1,111 @@
+"""The paper's printed numbers: transcribed whole, looked up, recomputed, and what does not follow from them."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from plum_utils import paper
+
+# Rows and sums of each column, counted in the paper's text and not in the data file.
+TRANSCRIPT = {
+    1: (3, {"Self-Consistency Pass Rate": 151.83}),
+    2: (30, {"MBPP": 1500.9, "MBPP+": 1273.1, "HE": 1497.1, "HE+": 1390.3}),
+    3: (24, {"MBPP": 1197.34, "MBPP+": 1014.0, "HE": 1227.0, "HE+": 1136.4}),
+    4: (12, {"Easy": 377.4, "Medium": 262.5, "Hard": 435.8, "Overall": 215.5}),
+    5: (9, {"MBPP": 612.8, "MBPP+": 502.2, "HE": 473.2, "HE+": 409.1, "Avg. (Base)": 543.2, "Avg. (+)": 507.1,
+            "Avg. (All)": 512.7}),
+    6: (9, {"MBPP": 671.9, "MBPP+": 563.7, "HE": 650.6, "HE+": 600.7, "Avg. (Base)": 661.6, "Avg. (+)": 599.9,
+            "Avg. (All)": 627.0}),
+}
+
+
+@pytest.mark.parametrize("number", TRANSCRIPT)
+def test_every_table_is_the_papers(number):
+    rows, sums = TRANSCRIPT[number]
+    frame = paper.table(number)
+    assert len(frame) == rows
+    assert frame[list(sums)].sum().to_dict() == pytest.approx(sums, abs=1e-6)
+    assert f"Table {number}" in frame.attrs["source"]
+
+
+@pytest.mark.parametrize(("number", "model", "row", "column", "value"), [
+    (2, "MagiCoder-S-CL-7B", "Baseline", "MBPP", 68.4),
+    (2, "Code-Qwen-7B-Chat", "PLUM", "HE+", 81.1),
+    (2, "StarCoder2-7B-Base", "Rel. +", "HE", 30.8),
+    (4, "OpenCodeInterpreter-DS", "Rel. +", "Easy", -7.7),
+    (5, "SC2-7B-Base", "PLUM-KTO", "Avg. (All)", 62.2),
+    (6, "MagiCoder-S-DS-6.7B", "KTO", "HE+", 73.8),
+])
+def test_lookups_by_eye(number, model, row, column, value):
+    frame = paper.table(number)
+    assert frame[(frame.model == model) & (frame.row == row)][column].item() == value
+
+
+def test_each_model_has_its_three_rows():
+    for number, rows in ((2, ["Baseline", "PLUM", "Rel. +"]), (3, ["Baseline", "PLUM", "Rel. +"]),
+                         (4, ["Baseline", "PLUM", "Rel. +"]), (5, ["Baseline", "SFT", "PLUM-KTO"]),
+                         (6, ["Baseline", "DPO", "KTO"])):
+        frame = paper.table(number)
+        keys = [key for key in ("data", "model") if key in frame]
+        assert all(list(group.row) == rows for _, group in frame.groupby(keys))
+
+
+def test_a_table_that_is_not_there():
+    with pytest.raises(ValueError, match="no Table 7; one of 1, 2, 3, 4, 5, 6"):
+        paper.table(7)
+
+
+def test_changing_a_table_does_not_change_the_next():
+    paper.table(1).loc[0, "Self-Consistency Pass Rate"] = 0
+    assert paper.table(1).loc[0, "Self-Consistency Pass Rate"] == 63.76
+
+
+def test_relative_gains_are_recomputed_from_the_scores():
+    gains = paper.relative_gains(2).set_index("model")
+    assert gains.at["MagiCoder-S-CL-7B", "MBPP"] == pytest.approx(100 * (71.4 - 68.4) / 68.4)
+    assert len(gains) == 10
+
+
+def test_table_2_adds_up():
+    """Every gain that the paper prints in its main table follows from its scores."""
+    assert 2 not in set(paper.inconsistencies().table)
+
+
+def test_a_gain_over_nothing_is_undefined():
+    gains = paper.relative_gains(4).set_index("model")
+    assert pd.isna(gains.at["MagiCoder-S-CL-7B", "Hard"])
+
+
+def found(table: int, model: str, row: str, column: str) -> pd.Series:
+    frame = paper.inconsistencies()
+    match = frame[(frame.table == table) & (frame.model == model) & (frame.row == row) & (frame.column == column)]
+    return match.iloc[0]
+
+
+def test_the_known_slips_are_found():
+    assert found(5, "SC2-7B-Base", "PLUM-KTO", "Avg. (All)").recomputed == 48.85
+    assert found(4, "CodeQwen-7B-Chat", "Rel. +", "Medium").recomputed == 23.4
+    assert found(3, "Deepseek-Coder-Base", "Rel. +", "MBPP").difference == pytest.approx(-1.01)
+
+
+def test_every_wrong_avg_plus_is_one_slip():
+    """All of them equal the mean of MBPP+ and Avg. (Base): a range one column short in a sheet, as it seems."""
+    frame = paper.inconsistencies()
+    wrong = frame[frame.column == "Avg. (+)"]
+    assert len(wrong) == 11 and set(wrong.fits) == {"mean of MBPP+ and Avg. (Base)"}
+
+
+def test_wizardcoders_gains_stand_under_exchanged_headings():
+    fits = {column: found(3, "WizardCoder-CL-7B", "Rel. +", column).fits for column in paper.BENCHMARKS}
+    assert fits == {"MBPP": "gain of HE", "HE": "gain of MBPP", "MBPP+": "gain of HE+", "HE+": "gain of MBPP+"}
+
+
+def test_rounding_explains_what_it_can_and_no_more():
+    assert found(4, "CodeQwen-7B-Chat", "Rel. +", "Hard").fits == "gain of rounded scores"
+    assert found(4, "CodeQwen-7B-Chat", "Rel. +", "Medium").fits == ""
+
+
+def test_the_tolerance_decides():
+    assert len(paper.inconsistencies(tolerance=20)) == 1  # the undefined one
+    assert len(paper.inconsistencies(tolerance=0.0)) > len(paper.inconsistencies())
