@@ -5,6 +5,9 @@ Colours are Okabe and Ito's colour-blind safe set; nothing is shown or written h
 
 from __future__ import annotations
 
+import html
+import io
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -17,9 +20,18 @@ STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, 
          "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "plum"}
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's last expression, without pyplot and its state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        return buffer.getvalue()
+
+
 def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, **kwargs):
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, columns, **kwargs)
     return figure, axes
 
@@ -107,13 +119,15 @@ def fig_figure2(ratios: pd.Series, k: int) -> Figure:
 
 
 def fig_training(history: pd.DataFrame) -> Figure:
-    """Training curves: loss, KL and rewards of chosen and rejected by step, one thin line a seed, smoothed thick.
+    """Training curves: loss, KL, rewards of chosen and rejected and their margin by step, each seed thin and smoothed
+    thick; a panel whose column is not there is left out.
 
     Args:
-        history: columns ``seed``, ``step``, ``loss`` and, for KTO and DPO, ``kl``, ``rewards/chosen``,
-            ``rewards/rejected``.
+        history: columns ``seed``, ``step``, ``loss`` and, where the objective has them, ``kl``, ``rewards/chosen``,
+            ``rewards/rejected``, ``rewards/margins``.
     """
-    panels = [("loss", "loss"), ("kl", "KL estimate (nats)"), ("rewards", "reward = β · log-ratio sum")]
+    panels = [("loss", "loss"), ("kl", "KL estimate (nats)"), ("rewards", "reward = β · log-ratio sum"),
+              ("rewards/margins", "margin: chosen - rejected")]
     panels = [panel for panel in panels if panel[0] in history or f"{panel[0]}/chosen" in history]
     figure, axes = _axes(3.7 * len(panels), 3.5, len(panels), squeeze=False)
     for axis, (column, label) in zip(axes[0], panels):
@@ -125,8 +139,9 @@ def fig_training(history: pd.DataFrame) -> Figure:
                 first = seed == history.seed.min()
                 axis.plot(run.step, smooth, color=colour, linewidth=1.8,
                           label=name.split("/")[-1] if len(names) > 1 and first else None)
-        if len(names) > 1:
+        if column.startswith("rewards"):
             axis.axhline(0, color=GREY, linewidth=0.6)
+        if len(names) > 1:
             axis.legend(fontsize=9)
         _finish(axis, "", "optimizer step", label)
     return figure
@@ -191,3 +206,36 @@ def fig_wins_losses(changes: pd.DataFrame, title: str) -> Figure:
               transform=axis.transAxes, ha="right", va="top", fontsize=10)
     _finish(axis, title, "problems, sorted by change", "change of pass rate (points)")
     return figure
+
+
+def fig_label_flow(counts: pd.Series) -> Figure:
+    """One bar from all judged samples to the KTO set: what each rule removes, and what is left on either side.
+
+    Args:
+        counts: samples by fate (``preferences.flow_counts``), in the order in which the rules apply.
+    """
+    figure, axis = _axes(8.0, 2.4)
+    colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,
+               "no chosen solution": GREY}
+    left = 0
+    for name, value in counts.items():
+        axis.barh(0, value, left=left, color=colours.get(name, PINK), edgecolor="white", label=f"{name} ({value:,})")
+        left += value
+    axis.set_yticks([])
+    axis.spines["left"].set_visible(False)
+    axis.set_xlim(0, max(left, 1))
+    axis.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.45))
+    _finish(axis, f"What becomes of {left:,} judged samples", "samples")
+    return figure
+
+
+def side_by_side(texts: dict[str, str]) -> str:
+    """Model texts next to each other, as HTML; they are escaped, for nothing in them may become markup.
+
+    Args:
+        texts: title -> text.
+    """
+    cells = "".join(f'<div style="flex:1 1 16em;min-width:0"><b>{html.escape(title)}</b>'
+                    f'<pre style="white-space:pre-wrap;border:1px solid #ccc;padding:4px">{html.escape(text)}</pre></div>'
+                    for title, text in texts.items())
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px;font-size:85%">{cells}</div>'

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from IPython.display import Markdown
+
 from plum_utils.backends import Backend
 from plum_utils.extract import extract_code
 from plum_utils.instructions import Instruction
@@ -31,6 +33,12 @@ def open_stage(params: dict[str, Any] | str, run_dir: str) -> tuple[Params, Run]
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
     loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
     return loaded, Run(root / run_dir)
+
+
+def caption(p: Params, text: str) -> Markdown:
+    """A figure's or table's caption: the finding, with the parameters it was made with."""
+    warning = " **Smoke run: not evidence.**" if p.name.startswith("smoke") else ""
+    return Markdown(f"*{text} Parameters: `{p.name}`.*{warning}")
 
 
 def open_sandbox(p: Params) -> Sandbox:
