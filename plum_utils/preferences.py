@@ -3,7 +3,8 @@
 The label rule. Chosen: the program passes every test of every consistent suite of its instruction. Rejected: it runs
 and fails at least one. Un-runnable programs are in neither set; they are the negatives of the Figure 3 ablation.
 Prompts are stored rendered, as the single user message of a conversation: training uses ``VERBATIM_TEMPLATE``, which
-adds nothing, so the policy is trained on exactly the tokens that it sampled.
+adds nothing. Samplers leave the end-of-sequence token out of a completion's text; ``add_end_tokens`` puts it back where
+the policy did sample one, so that training sees what was sampled, no more and no less.
 """
 
 from __future__ import annotations
@@ -32,6 +33,16 @@ LABEL_OF_STATUS = {
 def normalise(completion: str) -> str:
     """A completion with runs of white space folded line by line: what counts as the same answer."""
     return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
+
+
+def add_end_tokens(samples: list[dict[str, Any]], end_token: str, stop: list[str]) -> list[dict[str, Any]]:
+    """Samples with ``end``: the end token where the policy itself ended its answer, else an empty string.
+
+    A completion cut off by the token limit, or stopped by us at one of the strings in ``stop``, never sampled the
+    token: training on it there would teach the policy something that it did not do.
+    """
+    return [row | {"end": end_token if row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
+                   else ""} for row in samples]
 
 
 def label_samples(verdicts: list[dict[str, Any]], samples: list[dict[str, Any]], deduplicate: bool = True
@@ -67,16 +78,34 @@ def label_samples(verdicts: list[dict[str, Any]], samples: list[dict[str, Any]],
 
 def _conversation(row: Any) -> dict[str, Any]:
     return {"instruction_id": row.instruction_id, "prompt": [{"role": "user", "content": row.prompt}],
-            "completion": [{"role": "assistant", "content": row.completion}]}
+            "completion": [{"role": "assistant", "content": row.completion + getattr(row, "end", "")}]}
 
 
-def cap_per_side(frame: pd.DataFrame, max_per_side: int | None, seed: int) -> pd.DataFrame:
-    """At most ``max_per_side`` chosen and as many rejected per instruction, drawn with a seed; order kept."""
+def require_both_sides(frame: pd.DataFrame) -> None:
+    """Stop with what to do when there is nothing to prefer.
+
+    Raises:
+        ValueError: no sample of the KTO set is chosen, or none is rejected.
+    """
+    counts = frame.loc[frame.used, "label"].value_counts() if len(frame) else {}
+    missing = [label for label in (CHOSEN, REJECTED) if not counts.get(label, 0)]
+    if missing:
+        raise ValueError(f"none of {len(frame)} judged samples is {' and none '.join(missing)}: there is nothing to "
+                         "prefer. Sample more (sampling.k), take easier or more instructions (data.train, "
+                         "data.train_limit), or a stronger policy.")
+
+
+def cap_per_side(rows: list[dict[str, Any]], max_per_side: int | None, seed: int) -> list[dict[str, Any]]:
+    """At most ``max_per_side`` rows of each label per instruction (of each instruction, where rows have no label),
+    drawn with a seed; order kept."""
     if max_per_side is None:
-        return frame
-    shuffled = frame.sample(frac=1.0, random_state=seed)
-    kept = shuffled.groupby(["instruction_id", "label"], sort=False).head(max_per_side)
-    return kept.sort_index()
+        return rows
+    places: dict[tuple, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[row["instruction_id"], row.get("label")].append(place)
+    rng = random.Random(seed)
+    kept = {place for group in places.values() for place in rng.sample(group, min(len(group), max_per_side))}
+    return [row for place, row in enumerate(rows) if place in kept]
 
 
 def kto_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

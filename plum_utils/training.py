@@ -1,7 +1,7 @@
 """Stage 4: KTO, DPO and SFT on TRL's trainers with LoRA or QLoRA adapters, resumable after a kill.
 
 Rules kept here: KTO's KL neighbours belong to different instructions, its class weights follow the class counts, and
-the policy is trained on exactly the tokens that it sampled.
+the policy is trained on the text that it sampled, with an end token only where it sampled one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
 
+from plum_utils.jsonl import write_json
 from plum_utils.params import TrainingParams
 
-# Prompts are stored rendered: this template adds nothing to them, and no end-of-sequence token to a completion that
-# was stopped at its closing fence and never sampled one.
+# Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
+# nothing to either. (TRL appends an end token by itself only to rows that are plain text, not conversations.)
 VERBATIM_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 COMPLETE = "complete.json"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -115,9 +116,29 @@ def load_tokenizer(model_path: str) -> Any:
     return tokenizer
 
 
-def lora_config(params: TrainingParams) -> LoraConfig | None:
-    """LoRA on all linear layers but the output head; ``None`` trains every weight."""
-    if params.lora_r is None:
+def trainable_rows(tokenizer: Any, rows: list[dict[str, Any]], max_length: int
+                   ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows that train as they were sampled, and those that cannot: (kept, dropped).
+
+    Dropped are rows whose prompt alone fills ``max_length`` (TRL would drop them too, but only after the batches are
+    laid out, and every later KL pair would shift), and rows in which the prompt's last token merges with the
+    completion's first, so that their context would not be the one that was sampled from.
+    """
+    def fits(row: dict[str, Any]) -> bool:
+        prompt = row["prompt"][0]["content"]
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        answers = [row[side][0]["content"] for side in ("completion", "chosen", "rejected") if side in row]
+        return len(ids) < max_length and all(
+            tokenizer(prompt + answer, add_special_tokens=False)["input_ids"][:len(ids)] == ids for answer in answers)
+
+    kept = [fits(row) for row in rows]
+    return [row for row, keep in zip(rows, kept) if keep], [row for row, keep in zip(rows, kept) if not keep]
+
+
+def new_adapter(model: Any, params: TrainingParams) -> LoraConfig | None:
+    """LoRA on all linear layers but the output head; ``None`` where there is an adapter to go on with, or where every
+    weight is trained (``lora_r: null``)."""
+    if params.lora_r is None or isinstance(model, PeftModel):
         return None
     return LoraConfig(r=params.lora_r, lora_alpha=params.lora_alpha, lora_dropout=params.lora_dropout,
                       target_modules="all-linear", task_type="CAUSAL_LM")
@@ -173,7 +194,7 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
                        beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
                        precompute_ref_log_probs=params.precompute_reference)
     return KTOTrainer(model=model, args=config, train_dataset=Dataset.from_list(ordered), processing_class=tokenizer,
-                      peft_config=None if isinstance(model, PeftModel) else lora_config(params))
+                      peft_config=new_adapter(model, params))
 
 
 def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -184,7 +205,7 @@ def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     n_rows = round(len(rows) * params.epochs)
     config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows), beta=params.beta)
     return DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                      processing_class=tokenizer, peft_config=lora_config(params))
+                      processing_class=tokenizer, peft_config=new_adapter(model, params))
 
 
 def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -196,7 +217,7 @@ def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows),
                        completion_only_loss=True)
     return SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                      processing_class=tokenizer, peft_config=lora_config(params))
+                      processing_class=tokenizer, peft_config=new_adapter(model, params))
 
 
 class MarkComplete(TrainerCallback):
@@ -226,55 +247,53 @@ TRAINERS = {"kto": make_kto_trainer, "dpo": make_dpo_trainer, "sft": make_sft_tr
 
 
 def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]], params: TrainingParams,
-          stage_dir: Path, seed: int, dtype: str = "bfloat16") -> tuple[Path, pd.DataFrame]:
+          stage_dir: Path, seed: int, dtype: str = "bfloat16", policy_name: str = "") -> tuple[Path, pd.DataFrame]:
     """Train one policy; a finished phase is kept, an interrupted one goes on from its last complete checkpoint.
 
     Args:
-        objective: ``kto``, ``dpo``, ``sft`` or ``sft+kto`` (the SFT-trained policy is KTO's start and reference).
+        objective: ``kto``, ``dpo``, ``sft`` or ``sft+kto``: KTO then goes on with SFT's adapter, and its reference is
+            the policy with that adapter as SFT left it.
         rows: for each single objective the rows its trainer takes.
-        stage_dir: adapters go to ``<stage_dir>/<objective>-seed<seed>/adapter``.
+        stage_dir: adapters go to ``<stage_dir>/<objective>-seed<seed>/<phase>/adapter``.
+        policy_name: what the adapter's own record calls its base model; a path would name this machine.
 
     Returns:
         The adapter's folder and the history: one row per step (``objective``, ``seed``, ``step``, ``loss``, ...).
     """
     home = stage_dir / f"{objective.replace('+', '-')}-seed{seed}"
-    histories = []
+    histories, adapter = [], None
     for phase in objective.split("+"):
         phase_dir = home / phase
         if not (phase_dir / "history.json").exists():
-            _train_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype)
+            trainer = _train_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype, adapter)
+            save_adapter(trainer.model, phase_dir / "adapter", policy_name or Path(model_path).name)
+            write_json(phase_dir / "history.json", [entry for entry in trainer.state.log_history if "loss" in entry])
+            shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
         histories.append(pd.read_json(phase_dir / "history.json").assign(objective=phase, seed=seed))
-        if phase != objective.split("+")[-1]:
-            model_path = merge_adapter(model_path, phase_dir / "adapter", phase_dir / "merged", dtype)
-    final = home / phase / "adapter"
-    return final, pd.concat(histories, ignore_index=True)
+        adapter = phase_dir / "adapter"
+    return adapter, pd.concat(histories, ignore_index=True)
 
 
 def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-                 seed: int, dtype: str) -> None:
+                 seed: int, dtype: str, adapter: Path | None) -> Any:
     set_seed(seed)
     keep_freed_memory()
     tokenizer = load_tokenizer(model_path)
     model = load_policy(model_path, params, dtype)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    rows, _ = trainable_rows(tokenizer, rows, params.max_length)
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=last_checkpoint(phase_dir / "checkpoints"))
-    trainer.model.save_pretrained(phase_dir / "adapter")
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    partial = phase_dir / "history.json.partial"
-    partial.write_text(json.dumps(history, indent=1))
-    partial.replace(phase_dir / "history.json")
-    shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
+    return trainer
 
 
-def merge_adapter(model_path: str, adapter: Path, target: Path, dtype: str = "bfloat16") -> str:
-    """Policy with its adapter merged into the weights, saved as safetensors; made once, by rename."""
-    if not target.exists():
-        model = AutoModelForCausalLM.from_pretrained(model_path, dtype=DTYPES[dtype])
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        merged.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(model_path).save_pretrained(partial)
-        partial.replace(target)
-    return str(target)
+def save_adapter(model: PeftModel, folder: Path, policy_name: str) -> None:
+    """Save the trained adapter alone; its record names no path of this machine, and its sets have a fixed order."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder, selected_adapters=["default"])
+    record = json.loads((folder / "adapter_config.json").read_text())
+    record |= {"base_model_name_or_path": policy_name, "target_modules": sorted(record["target_modules"])}
+    write_json(folder / "adapter_config.json", record)
+    (folder / "README.md").unlink(missing_ok=True)
