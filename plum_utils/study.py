@@ -117,8 +117,8 @@ def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, st
     """A verdict for each sample whose instruction has a consistent suite; resumable by shard.
 
     Returns:
-        Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, mypy, mypy_codes,
-        seconds. Samples that do not parse are not executed; those that mypy rejects are, so that notebook 03 can
+        Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, executed, mypy,
+        mypy_codes; no times, so that the same samples give the same file. Samples that do not parse are not executed; those that mypy rejects are, so that notebook 03 can
         count how often the two disagree.
     """
     judged = [row for row in samples if row["instruction_id"] in suites]
@@ -158,8 +158,7 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
         status, detail = ran.status, ran.detail
     return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,
             "assurance": "shared", "detail": ADDRESS.sub("0x...", detail), "executed": ran.status if ran else None,
-            "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else [],
-            "seconds": round(ran.seconds, 3) if ran else 0.0}
+            "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else []}
 
 
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
