@@ -93,7 +93,7 @@ def test_every_wrong_avg_plus_is_one_slip():
     """All of them equal the mean of MBPP+ and Avg. (Base): a range one column short in a sheet, as it seems."""
     frame = paper.inconsistencies()
     wrong = frame[frame.column == "Avg. (+)"]
-    assert len(wrong) == 11 and set(wrong.fits) == {"mean of MBPP+ and Avg. (Base)"}
+    assert len(wrong) == 12 and set(wrong.fits) == {"mean of MBPP+ and Avg. (Base)"}
 
 
 def test_wizardcoders_gains_stand_under_exchanged_headings():
