@@ -118,8 +118,8 @@ def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, st
 
     Returns:
         Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, executed, mypy,
-        mypy_codes; no times, so that the same samples give the same file. Samples that do not parse are not executed; those that mypy rejects are, so that notebook 03 can
-        count how often the two disagree.
+        mypy_codes; no times, so that the same samples give the same file. Samples that do not parse are not executed;
+        those that mypy rejects are, so that notebook 03 can count how often the two disagree.
     """
     judged = [row for row in samples if row["instruction_id"] in suites]
     ids = list(dict.fromkeys(row["instruction_id"] for row in judged))
