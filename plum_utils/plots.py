@@ -239,3 +239,18 @@ def side_by_side(texts: dict[str, str]) -> str:
                     f'<pre style="white-space:pre-wrap;border:1px solid #ccc;padding:4px">{html.escape(text)}</pre></div>'
                     for title, text in texts.items())
     return f'<div style="display:flex;flex-wrap:wrap;gap:8px;font-size:85%">{cells}</div>'
+
+
+def fig_diversity(distinct: pd.Series, k: int) -> Figure:
+    """How many of an instruction's K completions are distinct: one bar for each number from 1 to K.
+
+    Args:
+        distinct: number of distinct completions, one value an instruction.
+    """
+    figure, axis = _axes(7, 3.4)
+    values = distinct.value_counts().reindex(range(1, k + 1), fill_value=0)
+    axis.bar(values.index, values.values, color=BLUE, width=0.8)
+    axis.axvline(distinct.mean(), color=RED, linestyle="--", label=f"mean {distinct.mean():.1f} of {k}")
+    axis.legend(fontsize=9, loc="upper left")
+    _finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions")
+    return figure

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 # Zhang et al. 2024, Figure 3 ("Prompt for Test Case Generation"), quoted.
 GENERATOR_PROMPT = """\
 You are a teaching assistant helping to write reference solutions and tests for programming questions. Given a \
@@ -61,3 +63,11 @@ def render(tokenizer: Any, message: str, template: str = "chat", system: str | N
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": message})
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def token_table(tokenizer: Any, text: str) -> pd.DataFrame:
+    """The tokens of a rendered prompt, one row each: ``position``, ``id``, and ``text``, its stretch of the prompt."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in encoded["offset_mapping"]] + [len(text)]
+    return pd.DataFrame({"position": range(len(encoded["input_ids"])), "id": encoded["input_ids"],
+                         "text": [text[start:end] for start, end in zip(starts, starts[1:])]})

@@ -166,13 +166,14 @@ def _with_verdict(row: dict[str, Any], verdict: Any) -> TestSuite:
 
 
 def consistency_by_source(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Table 1: one row a source with ``instructions``, ``responses``, ``malformed``, ``consistent`` and ``ours``, the
-    self-consistency pass rate in percent of all responses, malformed ones included."""
+    """Table 1: one row a source with ``instructions``, ``instructions_with_suite`` (a consistent one), ``responses``,
+    ``malformed``, ``consistent`` and ``ours``, the self-consistency pass rate in percent of all responses."""
     frame = pd.DataFrame(rows)
     frame["malformed"] = frame.reason.str.startswith("malformed")
+    frame["kept_id"] = frame.instruction_id.where(frame.consistent)
     table = frame.groupby("source", sort=False).agg(
-        instructions=("instruction_id", "nunique"), responses=("attempt", "size"), malformed=("malformed", "sum"),
-        consistent=("consistent", "sum"))
+        instructions=("instruction_id", "nunique"), instructions_with_suite=("kept_id", "nunique"),
+        responses=("attempt", "size"), malformed=("malformed", "sum"), consistent=("consistent", "sum"))
     return table.assign(ours=100 * table.consistent / table.responses).reset_index()
 
 
