@@ -107,7 +107,8 @@ class VllmBackend:
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
         from vllm import SamplingParams
 
-        params = [SamplingParams(n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
+        draws = n if temperature else 1  # greedy decoding has one outcome
+        params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
                                  include_stop_str_in_output=True, seed=seed * 100_003 + index)
                   for index in range(len(prompts))]
         tokenizer = self._llm.get_tokenizer()
@@ -115,7 +116,7 @@ class VllmBackend:
                     for prompt in prompts]
         outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=self._lora(adapter))
         return [[Completion(out.text, out.finish_reason or "stop", len(out.token_ids))
-                 for out in sorted(output.outputs, key=lambda item: item.index)] for output in outputs]
+                 for out in sorted(output.outputs, key=lambda item: item.index)] * (n // draws) for output in outputs]
 
     def _lora(self, adapter: str | None):
         if adapter is None:
@@ -152,11 +153,12 @@ class TransformersBackend:
 
         set_seed(seed)
         self._use(adapter)
-        flat = [prompt for prompt in prompts for _ in range(n)]
+        draws = n if temperature else 1  # greedy decoding has one outcome
+        flat = [prompt for prompt in prompts for _ in range(draws)]
         completions: list[Completion] = []
         for start in range(0, len(flat), self._batch_size):
             completions += self._batch(flat[start:start + self._batch_size], temperature, top_p, max_tokens, stop)
-        return [completions[i * n:(i + 1) * n] for i in range(len(prompts))]
+        return [completions[i * draws:(i + 1) * draws] * (n // draws) for i in range(len(prompts))]
 
     def _batch(self, prompts, temperature, top_p, max_tokens, stop):
         import torch
