@@ -93,6 +93,8 @@ class VllmBackend:
     def __init__(self, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None,
                  max_model_len: int = 2048):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         import torch
         from vllm import LLM
