@@ -10,7 +10,9 @@ import ctypes
 import json
 import math
 import random
+import resource
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,13 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def peak_memory() -> str:
+    """This process's largest resident size so far, and the GPU's where there is one, for a line of print."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS reports bytes, Linux KiB
+    text = f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"
+    return text + (f", GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB" if torch.cuda.is_available() else "")
 
 
 def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learning_rate: float, n_rows: int
