@@ -80,6 +80,21 @@ class Metered:
         self._backend.close()
 
 
+VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def vllm_lora_rank(rank: int) -> int:
+    """The smallest rank that vLLM can be set up for and that holds adapters of ``rank``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if rank > VLLM_LORA_RANKS[-1]:
+        raise ValueError(f"training.lora_r: vLLM takes adapters of rank {VLLM_LORA_RANKS[-1]} at most, got {rank}; "
+                         "evaluate with sampling.backend: transformers")
+    return min(known for known in VLLM_LORA_RANKS if known >= rank)
+
+
 class VllmBackend:
     """vLLM's offline engine, in this process.
 
@@ -99,7 +114,7 @@ class VllmBackend:
         import torch
         from vllm import LLM
 
-        lora = {"enable_lora": True, "max_lora_rank": lora_rank, "max_loras": 1} if lora_rank else {}
+        lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1} if lora_rank else {}
         self._llm = LLM(model_path, dtype=dtype, max_model_len=max_model_len, max_num_seqs=256,
                         max_num_batched_tokens=65536, enforce_eager=not torch.cuda.is_available(),
                         enable_chunked_prefill=False, enable_prefix_caching=False,
