@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from plum_utils import paper
 from plum_utils.jsonl import read_jsonl
+from plum_utils.params import SuiteParams
 from plum_utils.sandbox import Program, Sandbox
+from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
 
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
 SUITES = (*BUNDLED, "humaneval", "mbpp")
+PLUS_SECONDS, PLUS_MEMORY_MB = 120.0, 4096  # memory as in evalplus; its 60 s, doubled: the reference runs here too
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
 
 
@@ -211,36 +217,202 @@ def evalplus_tests(dataset: str, row: dict[str, Any], inputs: list[Any]) -> str:
 
 def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: Sandbox, progress: bool = True
           ) -> list[dict[str, Any]]:
-    """Judge solutions; a plus suite contains the base tests, as in evalplus.
+    """Judge solutions; a plus suite contains the base tests, as in evalplus, so it runs only where those pass.
 
     Args:
         solutions: rows with ``task_id``, ``sample_index`` and ``solution``.
 
     Returns:
         Rows of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, plus_passed (``None``
-        without plus tests), status, detail.
+        without plus tests), status, detail (of the base tests), plus_status (``None`` where it did not run).
 
     Raises:
         RuntimeError: the sandbox failed on a program.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    programs = []
-    for row in solutions:
-        problem, name = by_id[row["task_id"]], f"{row['task_id']}/{row['sample_index']}"
-        programs.append(Program(f"base:{name}", runnable(problem, row["solution"]), problem.base_tests))
-        if problem.plus_tests:
-            programs.append(Program(f"plus:{name}", runnable(problem, row["solution"]), problem.plus_tests))
-    verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress)}
-    return [_scored(row, verdicts) for row in solutions]
+    programs = [Program(_name(row), runnable(by_id[row["task_id"]], row["solution"]), by_id[row["task_id"]].base_tests)
+                for row in solutions]
+    base = _verdicts(sandbox, programs, progress)
+    further = [replace(program, tests=by_id[row["task_id"]].plus_tests) for row, program in zip(solutions, programs)
+               if base[program.id].status == "passed" and by_id[row["task_id"]].plus_tests]
+    roomy = replace(sandbox.limits, seconds=max(PLUS_SECONDS, sandbox.limits.seconds),
+                    memory_mb=max(PLUS_MEMORY_MB, sandbox.limits.memory_mb))
+    plus = _verdicts(sandbox, further, progress, roomy) if further else {}
+    return [_scored(row, base[_name(row)], plus.get(_name(row)), by_id[row["task_id"]].plus_tests is not None)
+            for row in solutions]
 
 
-def _scored(row: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
-    name = f"{row['task_id']}/{row['sample_index']}"
-    base, plus = verdicts[f"base:{name}"], verdicts.get(f"plus:{name}")
-    for verdict in (base, plus):
-        if verdict is not None and verdict.status == "infrastructure":
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['task_id']}/{row['sample_index']}"
+
+
+def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Any = None) -> dict[str, Any]:
+    verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress, limits=limits)}
+    for verdict in verdicts.values():
+        if verdict.status == "infrastructure":
             raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")
-    base_passed = base.status == "passed"
+    return verdicts
+
+
+def _scored(row: dict[str, Any], base: Any, plus: Any, has_plus: bool) -> dict[str, Any]:
     return {"task_id": row["task_id"], "sample_index": row["sample_index"], "solution": row["solution"],
-            "base_passed": base_passed, "status": base.status, "detail": base.detail,
-            "plus_passed": None if plus is None else base_passed and plus.status == "passed"}
+            "base_passed": base.status == "passed", "status": base.status, "detail": base.detail,
+            "plus_passed": (plus is not None and plus.status == "passed") if has_plus else None,
+            "plus_status": plus.status if plus else None}
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether a program parses and defines a function or class of this name at its top level."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(getattr(node, "name", None) == name for node in tree.body)
+
+
+# --- tables of stage 5 ----------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Decoding:
+    """How solutions are drawn: ``n`` for each problem at a temperature; greedy decoding has one."""
+
+    label: str
+    n: int
+    temperature: float
+
+
+def decodings(suite: SuiteParams) -> list[Decoding]:
+    """Greedy, then ``n`` samples at each of the suite's temperatures."""
+    drawn = [Decoding(f"T={value:g}", suite.n, value) for value in suite.temperatures] if suite.n else []
+    return [Decoding("greedy", 1, 0.0), *drawn]
+
+
+def long_form(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Scored rows of all policies with one column ``passed``; plus tests become a suite of their own, ``<suite>+``."""
+    frame = pd.DataFrame(rows)
+    base = frame.assign(passed=frame.base_passed.astype(bool))
+    plus = frame[frame.plus_passed.notna()]
+    plus = plus.assign(suite=plus.suite + "+", passed=plus.plus_passed.astype(bool))
+    return pd.concat([base, plus], ignore_index=True)
+
+
+def results_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@1 of every trained policy against the baseline, in percent: one row a suite, decoding and training seed.
+
+    With several seeds a further row, ``seed`` = ``mean``, compares the baseline with each problem's rate averaged over
+    the seeds; ``spread`` is the standard deviation of pass@1 between seeds, in points.
+
+    Args:
+        scored: of ``long_form``; the baseline's rows have the policy ``baseline``.
+    """
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        before = problem_rates(group[group.policy == "baseline"], "passed")
+        trained = group[group.policy != "baseline"]
+        rates = {name: problem_rates(part, "passed") for name, part in trained.groupby("seed", sort=False)}
+        for name, after in rates.items():
+            rows.append({"suite": suite, "decoding": decoding, "seed": str(name)}
+                        | compare(before, after, n_resamples, seed) | {"spread": float("nan")})
+        if len(rates) > 1:
+            means = pd.DataFrame(rates)
+            rows.append({"suite": suite, "decoding": decoding, "seed": "mean"}
+                        | compare(before, means.mean(axis=1), n_resamples, seed)
+                        | {"spread": 100 * means.mean().std(ddof=1)})
+    return pd.DataFrame(rows)
+
+
+def headline(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a suite and decoding: the mean over seeds where there are several."""
+    several = (results.seed == "mean").any()
+    return results[results.seed == "mean"] if several else results
+
+
+def pass_at_k_table(scored: pd.DataFrame, ks: list[int], n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@k of the baseline and of PLUM (averaged over seeds), for every k that the samples allow.
+
+    Returns:
+        Columns suite, temperature, k, policy (``baseline`` or ``PLUM``), value, low, high (95% interval over problems,
+        percent), and for PLUM the change: difference, difference_low, difference_high (points).
+    """
+    rows = []
+    for (suite, temperature), group in scored.groupby(["suite", "temperature"], sort=False):
+        n = int(group.groupby(["policy", "task_id"]).size().min())
+        for k in (k for k in sorted(set(ks) | {1}) if k <= n):
+            rates = {name: pass_at_k_by_problem(part, k, "passed") for name, part in group.groupby("policy")}
+            before = rates.pop("baseline")
+            row = compare(before, pd.DataFrame(rates).mean(axis=1), n_resamples, seed)
+            for policy, name in (("baseline", "before"), ("PLUM", "after")):
+                change = {key: row[key] for key in ("difference", "difference_low", "difference_high")}
+                rows.append({"suite": suite, "temperature": temperature, "k": k, "policy": policy, "value": row[name],
+                             "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+                            | (change if policy == "PLUM" else {}))
+    return pd.DataFrame(rows)
+
+
+def table2(results: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Table 2's form: this run's greedy pass@1 (our suites as further columns) above the paper's rows."""
+    names = {"mbpp": "MBPP", "mbpp+": "MBPP+", "humaneval": "HE", "humaneval+": "HE+"}
+    greedy = headline(results[results.decoding == "greedy"])
+    ours = [{"data": "this run", "model": model, "row": label,
+             **{names.get(row.suite, row.suite): getattr(row, column) for row in greedy.itertuples()}}
+            for label, column in (("Baseline", "before"), ("PLUM", "after"), ("Rel. +", "relative_percent"))]
+    printed = paper.table(2).drop(columns="type").assign(data="paper, OSS-Instruct")
+    extra = [name for name in ours[0] if name not in printed]
+    order = ["data", "model", "row", *paper.BENCHMARKS, *extra]
+    return pd.concat([pd.DataFrame(ours), printed], ignore_index=True).reindex(columns=order).round(1)
+
+
+def dumbbells(results: pd.DataFrame) -> pd.DataFrame:
+    """Rows for ``plots.fig_before_after``: this run with intervals, then the paper's HE+ without."""
+    ours = headline(results)
+    columns = ["before", "before_low", "before_high", "after", "after_low", "after_high"]
+    ours = ours[columns].assign(label=ours.suite + ", " + ours.decoding)
+    printed = paper.table(2).pivot(index="model", columns="row", values="HE+")
+    theirs = [{"label": f"paper: {model}, HE+", "before": row["Baseline"], "after": row["PLUM"]}
+              for model, row in printed.iterrows()]
+    return pd.concat([ours, pd.DataFrame(theirs)], ignore_index=True)
+
+
+def wins_losses(scored: pd.DataFrame) -> pd.DataFrame:
+    """Each problem's pass rate before and after (averaged over seeds) in percent, and the change in points."""
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        before = problem_rates(group[group.policy == "baseline"], "passed")
+        rates = [problem_rates(part, "passed") for _, part in group[group.policy != "baseline"].groupby("seed")]
+        after = pd.concat(rates, axis=1).mean(axis=1).loc[before.index]
+        rows.append(pd.DataFrame({"suite": suite, "decoding": decoding, "task_id": before.index,
+                                  "before": 100 * before.values, "after": 100 * after.values}))
+    table = pd.concat(rows, ignore_index=True)
+    return table.assign(change=table.after - table.before)
+
+
+# --- sentences from numbers -----------------------------------------------------------------------------------------
+
+def describe_change(row: Any) -> str:
+    """What one row of ``results_table`` says, whichever way it points."""
+    numbers = (f"{row.before:.1f}% to {row.after:.1f}% ({row.difference:+.1f} points, 95% interval "
+               f"{row.difference_low:+.1f} to {row.difference_high:+.1f}, p = {row.p_permutation:.3f}, "
+               f"{row.wins} problems better, {row.losses} worse of {row.problems})")
+    return f"{row.suite}, {row.decoding}: {direction(row.difference_low, row.difference_high)}: {numbers}"
+
+
+def direction(low: float, high: float) -> str:
+    """Better, worse, or no difference that the problems can show, from a difference's interval."""
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "no difference beyond chance"
+
+
+def describe_sharpness(table: pd.DataFrame) -> str:
+    """Better or only sharper: the changes of pass@1 and of the largest k, from PLUM's rows of ``pass_at_k_table``."""
+    first, last = table.loc[table.k.idxmin()], table.loc[table.k.idxmax()]
+    one, many = (direction(row.difference_low, row.difference_high) for row in (first, last))
+    meaning = {
+        ("better", "better"): "the policy got better: it also reaches problems that it did not reach before",
+        ("better", "no difference beyond chance"): "the policy got sharper: it finds more often what it could already "
+                                                   "find, and no more problems come within reach",
+        ("better", "worse"): "the policy got sharper at the price of variety: fewer problems are within its reach",
+    }.get((one, many), f"pass@{first.k}: {one}; pass@{last.k}: {many}")
+    return (f"pass@{first.k} {first.difference:+.1f} points ({first.difference_low:+.1f} to "
+            f"{first.difference_high:+.1f}), pass@{last.k} {last.difference:+.1f} ({last.difference_low:+.1f} to "
+            f"{last.difference_high:+.1f}): {meaning}.")

@@ -115,15 +115,20 @@ class Sandbox:
         weak = f"; WEAK, not denied: {' and '.join(missing)}" if missing else ""
         return "sandbox: " + ", ".join([*names, "resource limits"]) + weak
 
-    def run(self, programs: list[Program], progress: bool = False) -> list[Verdict]:
-        """One verdict for each program, in input order; identical programs are run once."""
+    def run(self, programs: list[Program], progress: bool = False, limits: Limits | None = None) -> list[Verdict]:
+        """One verdict for each program, in input order; identical programs are run once.
+
+        Args:
+            limits: other limits than the sandbox's own, for these programs only.
+        """
         distinct = list(dict.fromkeys((program.code, program.tests) for program in programs))
         tasks: queue.SimpleQueue = queue.SimpleQueue()
         for task in distinct:
             tasks.put(task)
         answers: dict[tuple[str, str], tuple[str, str, float]] = {}
         with tqdm(total=len(distinct), desc="sandbox", unit="program", disable=not progress) as bar:
-            threads = [threading.Thread(target=self._drain, args=(worker, tasks, answers, bar), daemon=True)
+            threads = [threading.Thread(target=self._drain, daemon=True,
+                                        args=(worker, tasks, answers, bar, limits or self.limits))
                        for worker in self._workers]
             for thread in threads:
                 thread.start()
@@ -131,13 +136,13 @@ class Sandbox:
                 thread.join()
         return [Verdict(program.id, *answers[program.code, program.tests]) for program in programs]
 
-    def _drain(self, worker: _Worker, tasks: queue.SimpleQueue, answers: dict, bar: tqdm) -> None:
+    def _drain(self, worker: _Worker, tasks: queue.SimpleQueue, answers: dict, bar: tqdm, limits: Limits) -> None:
         while True:
             try:
                 task = tasks.get_nowait()
             except queue.Empty:
                 return
-            answers[task] = worker.judge(*task, self.limits)
+            answers[task] = worker.judge(*task, limits)
             bar.update()
 
     def close(self) -> None:

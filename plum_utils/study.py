@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from IPython.display import Markdown
 
 from plum_utils.backends import Backend
+from plum_utils.evaluation import score
 from plum_utils.extract import extract_code
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params, load_params
@@ -161,24 +163,66 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
             "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else []}
 
 
+@dataclass(frozen=True)
+class Policy:
+    """A policy to be evaluated; without an adapter it is the baseline."""
+
+    name: str
+    seed: int | None
+    adapter: Path | None
+
+
+def load_policies(run: Run) -> list[Policy]:
+    """The baseline and every policy that stage 04 trained.
+
+    Raises:
+        ValueError: an adapter is not the one that 04_train_kto/policies.json records.
+    """
+    entries = json.loads((run.path / "04_train_kto" / "policies.json").read_text())
+    policies = [Policy("baseline", None, None)]
+    for entry in entries:
+        adapter = run.path / entry["adapter"]
+        if adapter_digest(adapter) != entry["digest"]:
+            raise ValueError(f"{entry['adapter']} is not the adapter that policies.json records: run stage 04 again")
+        policies.append(Policy(f"{entry['objective']}-seed{entry['seed']}", entry["seed"], adapter))
+    return policies
+
+
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
                        temperature: float, max_tokens: int, adapter: Path | None, label: str) -> list[dict[str, Any]]:
     """``n`` solutions for each problem (``temperature`` 0: greedy, one), kept by shard like the training samples.
+
+    One shard holds all problems, for bf16 results depend on the batch: baseline and policy see the same batches.
 
     Args:
         problems: objects with ``task_id`` and ``instruction``.
 
     Returns:
-        Rows ``task_id``, ``sample_index``, ``completion``, ``solution`` (the code in the completion), ``n_tokens``.
+        Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (the code in the
+        completion), ``finish_reason``, ``n_tokens``.
     """
     def make(_: str) -> list[dict[str, Any]]:
         prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
         outputs = backend.generate(prompts, n=n, temperature=temperature, max_tokens=max_tokens,
                                    stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
-        return [{"task_id": problem.task_id, "sample_index": index, "completion": out.text,
-                 "solution": extract_code(out.text), "n_tokens": out.n_tokens}
-                for problem, outs in zip(problems, outputs) for index, out in enumerate(outs)]
+        return [{"task_id": problem.task_id, "sample_index": index, "prompt_digest": fingerprint(prompt),
+                 "completion": out.text, "solution": extract_code(out.text), "finish_reason": out.finish_reason,
+                 "n_tokens": out.n_tokens}
+                for problem, prompt, outs in zip(problems, prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
                         adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
     return shards(folder, [label], make, mark, label)
+
+
+def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,
+                    label: str) -> list[dict[str, Any]]:
+    """Scored rows (``evaluation.score``) with how each solution was generated; kept by shard, like the solutions."""
+    def make(_: str) -> list[dict[str, Any]]:
+        scored = score(problems, solutions, sandbox, progress=False)
+        return [row | {"detail": ADDRESS.sub("0x...", row["detail"]), "prompt_digest": made["prompt_digest"],
+                       "finish_reason": made["finish_reason"], "n_tokens": made["n_tokens"]}
+                for row, made in zip(scored, solutions)]
+
+    mark = fingerprint([p.sandbox.model_dump(), [asdict(problem) for problem in problems], solutions])
+    return shards(folder, [label], make, mark, f"judging {label}")
