@@ -1,4 +1,4 @@
-"""``python -m plum_utils run|status|report``: the study from the command line."""
+"""``python -m plum_utils run|status|report|search``: the study from the command line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.md with all tables and figures")
     report.add_argument("params", type=Path, help="a parameter file, or a run's folder")
     report.set_defaults(action=_report)
-    for command in (run, status, report):
+    search = commands.add_parser("search", help="choose training parameters on the validation instructions")
+    search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
+    search.set_defaults(action=_search)
+    for command in (run, status, report, search):
         command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>")
         command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
         command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
@@ -121,6 +124,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     print(write_report(_pipeline(arguments).run))
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from plum_utils.search import search
+
+    if arguments.params.is_dir():
+        raise ParamsError(f"{arguments.params}: search takes a parameter file, not a folder")
+    pipeline = _pipeline(arguments)
+    pipeline.execute(list(STAGES[:3]))
+    search(pipeline.params, pipeline.run)
     return 0
 
 

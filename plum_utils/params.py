@@ -148,6 +148,13 @@ class LiveCodeBenchParams(_Section):
     seconds: Annotated[float, Field(gt=0)] = 6.0
 
 
+class SearchParams(_Section):
+    """``python -m plum_utils search``: each candidate replaces fields of ``training``; ``n`` samples measure it."""
+
+    candidates: list[dict[str, Any]] = []
+    n: Positive = 10
+
+
 class Params(_Section):
     """All parameters of one run."""
 
@@ -162,6 +169,7 @@ class Params(_Section):
     training: TrainingParams = TrainingParams()
     evaluation: EvaluationParams = EvaluationParams()
     livecodebench: LiveCodeBenchParams = LiveCodeBenchParams()
+    search: SearchParams = SearchParams()
 
 
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Params:

@@ -1,0 +1,103 @@
+"""Choose the training's hyper-parameters on a validation split of the training instructions, never on held-out problems.
+
+Each candidate trains on the instructions that notebook 03 left in the preference sets and is measured on those it kept
+out, with the generator's own consistent tests. Finished candidates are kept: the same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from plum_utils.backends import Backend, open_backend
+from plum_utils.evaluation import Problem, score
+from plum_utils.instructions import load_instructions
+from plum_utils.jsonl import read_jsonl, write_json
+from plum_utils.models import resolve_model
+from plum_utils.params import Params, TrainingParams
+from plum_utils.preferences import cap_per_side
+from plum_utils.runs import Run, fingerprint
+from plum_utils.sandbox import Sandbox
+from plum_utils.stats import bootstrap_mean_interval, problem_rates
+from plum_utils.study import generate_solutions, open_sandbox
+from plum_utils.testgen import suites_by_instruction
+from plum_utils.training import train
+
+BASELINE = "baseline"
+
+
+def search(p: Params, run: Run) -> pd.DataFrame:
+    """Train and measure every candidate of ``p.search``; one row each, the untrained policy first.
+
+    Returns:
+        Columns ``candidate``, ``rows`` (training samples), ``steps``, ``greedy``, ``sampled`` (pass@1 in percent on the
+        validation instructions), each with ``_low`` and ``_high`` (95% bootstrap interval over instructions).
+
+    Raises:
+        ValueError: notebook 03 of this run kept no validation instructions.
+    """
+    problems = _validation_problems(p, run)
+    sets = {name: read_jsonl(run.stage_dir("03_preferences") / f"{name}.jsonl") for name in ("kto", "dpo", "sft")}
+    home = run.path / "search"
+    rows = [_measured(p, problems, home, BASELINE, None, {})]
+    for candidate in p.search.candidates:
+        training = TrainingParams.model_validate(p.training.model_dump() | candidate)
+        name = ", ".join(f"{key}={value}" for key, value in candidate.items()) or "as in the file"
+        rows.append(_measured(p, problems, home, name, training, sets))
+        table = pd.DataFrame(rows).round(2)
+        run.save_table(table, "search")
+        print(table.tail(1).to_string(index=False, header=len(rows) == 2), flush=True)
+    return pd.DataFrame(rows)
+
+
+def _validation_problems(p: Params, run: Run) -> list[Problem]:
+    kept_out = set(pd.read_json(run.stage_dir("03_preferences") / "validation_ids.json", typ="series"))
+    suites = suites_by_instruction(read_jsonl(run.stage_dir("01_testgen") / "testgen.jsonl"))
+    problems = [Problem(item.instruction_id, "validation", item.instruction, "", "", suites[item.instruction_id])
+                for item in load_instructions(p.data.train, p.data.train_limit)
+                if item.instruction_id in kept_out & set(suites)]
+    if not problems:
+        raise ValueError("no validation instructions: set data.validation_fraction above 0 and run notebooks 01 to 03")
+    return problems
+
+
+def _measured(p: Params, problems: list[Problem], home: Path, name: str, training: TrainingParams | None,
+              sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    folder = home / fingerprint([name, training and training.model_dump(), p.seed, [one.task_id for one in problems]])
+    if (folder / "result.json").exists():
+        return pd.read_json(folder / "result.json", typ="series").to_dict()
+    row: dict[str, Any] = {"candidate": name, "rows": 0, "steps": 0}
+    adapter = None
+    if training is not None:
+        capped = sets | {"kto": cap_per_side(sets["kto"], training.max_per_side, p.seed)}
+        adapter, history = train(training.objective, resolve_model(p.policy.model, p.policy.revision), capped, training,
+                                 folder, p.seed, p.policy.dtype)
+        row |= {"rows": sum(len(capped[phase]) for phase in training.objective.split("+")),
+                "steps": int(history.groupby("objective").step.max().sum())}
+    row |= _pass_rates(p, problems, folder, adapter)
+    write_json(folder / "result.json", row)
+    return row
+
+
+def _pass_rates(p: Params, problems: list[Problem], folder: Path, adapter: Path | None) -> dict[str, float]:
+    from transformers import AutoTokenizer
+
+    model_path = resolve_model(p.policy.model, p.policy.revision)
+    backend = open_backend(p.sampling.backend, model_path, p.policy.dtype, p.training.lora_r)
+    tokenizer, rates = AutoTokenizer.from_pretrained(model_path), {}
+    with open_sandbox(p) as sandbox:
+        for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):
+            passed = _passed(p, backend, tokenizer, problems, folder, sandbox, label, n, temperature, adapter)
+            low, high = bootstrap_mean_interval(passed, p.evaluation.bootstrap, p.seed)
+            rates |= {label: 100 * passed.mean(), f"{label}_low": 100 * low, f"{label}_high": 100 * high}
+    backend.close()
+    return rates
+
+
+def _passed(p: Params, backend: Backend, tokenizer: Any, problems: list[Problem], folder: Path, sandbox: Sandbox,
+            label: str, n: int, temperature: float, adapter: Path | None) -> pd.Series:
+    solutions = generate_solutions(p, backend, tokenizer, problems, folder / "shards", n=n, temperature=temperature,
+                                   max_tokens=p.sampling.max_tokens, adapter=adapter, label=label)
+    return problem_rates(pd.DataFrame(score(problems, solutions, sandbox, progress=False)))
