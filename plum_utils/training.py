@@ -276,11 +276,16 @@ def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]]
         if not (phase_dir / "history.json").exists():
             trainer = _train_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype, adapter)
             save_adapter(trainer.model, phase_dir / "adapter", policy_name or Path(model_path).name)
-            write_json(phase_dir / "history.json", [entry for entry in trainer.state.log_history if "loss" in entry])
+            write_json(phase_dir / "history.json", _steps(trainer.state.log_history))
             shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
         histories.append(pd.read_json(phase_dir / "history.json").assign(objective=phase, seed=seed))
         adapter = phase_dir / "adapter"
     return adapter, pd.concat(histories, ignore_index=True)
+
+
+def _steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a step, without the token count, which TRL starts again at zero after a resume."""
+    return [{key: value for key, value in entry.items() if key != "num_tokens"} for entry in log if "loss" in entry]
 
 
 def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,

@@ -1,0 +1,320 @@
+"""Training on a tiny random Llama: the rules of KTO, and that a killed training ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from plum_utils import training
+from plum_utils.params import TrainingParams
+from plum_utils.provenance import ROOT
+
+END = "<|end|>"
+BASE = dict(quantization="none", lora_r=4, lora_alpha=8, learning_rate=2e-2, sft_learning_rate=2e-2, batch_size=4,
+            accumulation=1, save_steps=2, max_length=128, scheduler="constant_with_warmup", warmup_ratio=0.0)
+
+
+def params(**changes) -> TrainingParams:
+    return TrainingParams(**BASE | changes)
+
+
+def row(instruction: int, completion: str, label: bool, end: str = "") -> dict:
+    return {"instruction_id": f"i{instruction}", "prompt": [{"role": "user", "content": f"ask {instruction}?\n"}],
+            "completion": [{"role": "assistant", "content": completion + end}], "label": label}
+
+
+def kto_rows(instructions: int = 6) -> list[dict]:
+    """For each instruction two chosen completions and two rejected ones, of different lengths."""
+    return [row(one, f"{'good' if label else 'bad'} {one}" + "!" * n, label, END if n else "")
+            for one in range(instructions) for label in (True, False) for n in range(2)]
+
+
+def all_rows() -> dict[str, list[dict]]:
+    rows = kto_rows()
+    sft = [{key: value for key, value in one.items() if key != "label"} for one in rows if one["label"]]
+    dpo = [{"instruction_id": good["instruction_id"], "prompt": good["prompt"], "chosen": good["completion"],
+            "rejected": bad["completion"]} for good, bad in zip(rows[::4], rows[2::4])]
+    return {"kto": rows, "dpo": dpo, "sft": sft}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> str:
+    """Folder with a two-layer Llama and a byte tokenizer whose only merge is of two line breaks."""
+    folder = tmp_path_factory.mktemp("tiny")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    newline = "\u010a"
+    vocab = {piece: number for number, piece in enumerate([*alphabet, newline * 2])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[(newline, newline)]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(END, special=True), AddedToken("<pad>", special=True)])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token="<pad>")
+    wrapped.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(wrapped), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+                         pad_token_id=wrapped.pad_token_id, eos_token_id=wrapped.eos_token_id, bos_token_id=None)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def kto_trainer(tiny: str, tmp_path: Path, rows: list[dict], changed: TrainingParams, dtype: str = "float32"):
+    model = training.load_policy(tiny, changed, dtype)
+    return training.make_kto_trainer(model, training.load_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
+
+
+# --- weights and order ------------------------------------------------------------------------------------------------
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 4 / 3))
+def test_weights_keep_the_papers_interval_and_the_smaller_one_is_one(desirable, undesirable, ratio):
+    good, bad = training.kto_weights(desirable, undesirable, ratio)
+    assert good * desirable / (bad * undesirable) == pytest.approx(ratio)
+    assert min(good, bad) == 1
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (3, 0), (0, 0)])
+def test_one_label_alone_is_an_error_that_says_what_to_do(counts):
+    with pytest.raises(ValueError, match="both labels.*sampling.k"):
+        training.kto_weights(*counts)
+
+
+label_lists = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.booleans()), max_size=60)
+
+
+@given(label_lists, st.integers(2, 8), st.integers(0, 5))
+def test_no_batch_holds_an_instruction_twice(items, size, seed):
+    rows = [row(one, "x" * length + str(place), label) for place, (one, length, label) in enumerate(items)]
+    ordered = training.order_for_kl(rows, size, seed)
+    assert len(ordered) % size == 0
+    for start in range(0, len(ordered), size):
+        batch = ordered[start:start + size]
+        assert len({one["instruction_id"] for one in batch}) == size
+    text = Counter(one["completion"][0]["content"] for one in rows)
+    assert not Counter(one["completion"][0]["content"] for one in ordered) - text  # no row twice, none invented
+    assert ordered == training.order_for_kl(rows, size, seed)
+
+
+@settings(max_examples=25)
+@given(st.integers(8, 40), st.integers(4, 8))
+def test_order_loses_less_than_a_batch_when_every_instruction_gives_one_row(instructions, size):
+    rows = [row(one, "x", bool(one % 2)) for one in range(instructions)]
+    assert len(training.order_for_kl(rows, size, 0)) == instructions // size * size
+
+
+def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
+    rows = kto_rows(8)
+    ordered = training.repeat_epochs(rows, 2.5, 4, seed=1)
+    assert len(ordered) == 80
+    assert Counter(map(json.dumps, ordered[:32])) == Counter(map(json.dumps, rows))
+    assert Counter(map(json.dumps, ordered[32:64])) == Counter(map(json.dumps, rows)) and ordered[:32] != ordered[32:64]
+
+
+# --- what TRL gets ------------------------------------------------------------------------------------------------------
+
+def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(tiny, tmp_path):
+    trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
+    tokenizer = trainer.processing_class
+    expected = training.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    seen = []
+    for batch in trainer.get_train_dataloader():
+        def text(prefix: str, place: int, learned: int, batch=batch) -> str:
+            real = batch[f"{prefix}attention_mask"][place].bool()
+            return tokenizer.decode(batch[f"{prefix}input_ids"][place][real & (batch[f"{prefix}completion_mask"][place]
+                                                                              == learned)])
+        for place in range(4):
+            seen.append((text("", place, 0), text("", place, 1)))
+            assert text("KL_", place, 0) == text("", place, 0)
+            assert text("KL_", place, 1) == text("", place - 1, 1)
+    assert seen == [(one["prompt"][0]["content"], one["completion"][0]["content"]) for one in expected]
+
+
+def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_was_sampled(tiny, tmp_path):
+    trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
+    tokenizer, expected = trainer.processing_class, training.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    for item, one in zip(trainer.train_dataset, expected):
+        prompt, answer = one["prompt"][0]["content"], one["completion"][0]["content"]
+        assert item["prompt_ids"] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        assert item["completion_ids"] == tokenizer(answer, add_special_tokens=False)["input_ids"]
+        assert item["completion_ids"].count(tokenizer.eos_token_id) == answer.endswith(END)
+
+
+def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
+    long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
+    merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
+    kept, dropped = training.trainable_rows(training.load_tokenizer(tiny), [long, merged, fine], 128)
+    assert kept == [fine] and dropped == [long, merged]
+
+
+def test_too_few_instructions_for_a_batch_is_an_error(tiny, tmp_path):
+    with pytest.raises(ValueError, match="only 3 instructions"):
+        kto_trainer(tiny, tmp_path, kto_rows(3), params())
+
+
+def test_start_loss_is_half_the_mean_weight(tiny, tmp_path):
+    rows = [one for one in kto_rows() if one["label"] or one["instruction_id"] in ("i0", "i1", "i2")]
+    trainer = kto_trainer(tiny, tmp_path, rows, params())
+    assert trainer.desirable_weight != trainer.undesirable_weight
+    for batch in trainer.get_train_dataloader():
+        weights = torch.where(batch["label"].bool(), trainer.desirable_weight, trainer.undesirable_weight)
+        assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(weights.mean().item() / 2, abs=1e-5)
+
+
+def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
+    """The lesson's own cell, executed: equal to TRL's value where neither the rewards nor the KL term are zero."""
+    notebook = nbformat.read(ROOT / "notebooks" / "04_train_kto.ipynb", as_version=4)
+    lesson = {"torch": torch}
+    exec(next(cell.source for cell in notebook.cells if cell.id == "04-loss-code"), lesson)
+    trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
+    batch = next(iter(trainer.get_train_dataloader()))
+
+    def logp(prefix: str) -> torch.Tensor:
+        return lesson["completion_logp"](trainer.model, *(batch[f"{prefix}{name}"] for name in
+                                                          ("input_ids", "attention_mask", "completion_mask")))
+    logp("KL_").mean().backward()
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight += 0.5 * weight.grad
+        policy, policy_kl = logp(""), logp("KL_")
+        with trainer.model.disable_adapter():
+            reference, reference_kl = logp(""), logp("KL_")
+        theirs = trainer.compute_loss(trainer.model, batch).item()
+    ours, z0 = lesson["kto_loss"](policy, reference, policy_kl, reference_kl, batch["label"].bool(), 0.1,
+                                  torch.tensor(trainer.desirable_weight), torch.tensor(trainer.undesirable_weight))
+    assert z0 > 0.1 and (policy - reference).abs().max() > 0.1
+    assert ours.item() == pytest.approx(theirs, rel=1e-5)
+    assert z0.item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-4)
+
+
+def test_dpo_starts_at_ln_2(tiny, tmp_path):
+    model, rows = training.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
+    trainer = training.make_dpo_trainer(model, training.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
+    loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_reference_computed_before_training_gives_the_same_losses(tiny, tmp_path):
+    losses = []
+    for ahead in (False, True):
+        changed = params(precompute_reference=ahead, max_steps=4)
+        _, history = training.train("kto", tiny, all_rows(), changed, tmp_path / str(ahead), 0, "float32")
+        losses.append(history.loss.tolist())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(set(losses[0])) > 1
+
+
+# --- whole trainings ----------------------------------------------------------------------------------------------------
+
+def run(tiny: str, folder: Path, objective: str, seed: int = 0, dtype: str = "float32", **changes):
+    adapter, history = training.train(objective, tiny, all_rows(), params(**changes), folder, seed, dtype, "the policy")
+    return adapter, history, (adapter / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["kto", "dpo", "sft", "sft+kto"])
+def test_each_objective_trains_an_adapter_that_names_no_path(objective, tiny, tmp_path):
+    adapter, history, first = run(tiny, tmp_path, objective)
+    assert list(dict.fromkeys(history.objective)) == objective.split("+")
+    assert history.loss.notna().all() and (history.groupby("objective").step.max() > 1).all()
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert all(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "the policy"
+    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not list(tmp_path.rglob("checkpoint-*"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
+
+    again = run(tiny, tmp_path, objective)
+    assert again[2] == first and again[1].equals(history), "a finished training was run again"
+
+
+def test_kto_after_sft_goes_on_with_sfts_adapter_and_measures_from_it(tiny, tmp_path):
+    adapter, history, _ = run(tiny, tmp_path, "sft+kto", max_steps=1)
+    kto = history[history.objective == "kto"].iloc[0]
+    assert kto["rewards/chosen"] == pytest.approx(0, abs=1e-5) and kto.kl == pytest.approx(0, abs=1e-4)
+    sft = load_file(adapter.parents[1] / "sft" / "adapter" / "adapter_model.safetensors")
+    both = load_file(adapter / "adapter_model.safetensors")
+    assert sft.keys() == both.keys()
+    assert all((both[name] - value).norm() < 0.5 * value.norm() for name, value in sft.items() if "lora_A" in name)
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAtStepThree(training.MarkComplete):
+    """Stops after step 3's update, when the last complete checkpoint is that of step 2."""
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 3:
+            raise Killed
+
+
+@pytest.mark.parametrize(("objective", "dtype", "changes"), [
+    ("kto", "float32", {}),
+    ("kto", "bfloat16", {"lora_dropout": 0.1, "scheduler": "cosine"}),
+    ("kto", "float32", {"precompute_reference": True}),
+    ("dpo", "float32", {"batch_size": 1}),
+    ("sft+kto", "float32", {}),
+])
+def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(objective, dtype, changes, tiny, tmp_path,
+                                                                    monkeypatch):
+    _, history, undisturbed = run(tiny, tmp_path / "a", objective, dtype=dtype, **changes)
+    phases = objective.split("+")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "MarkComplete", KillAtStepThree)
+        for phase in phases[:-1] or []:
+            pytest.raises(Killed, run, tiny, tmp_path / "b", objective, dtype=dtype, **changes)
+            patch.setattr(training, "MarkComplete", training.MarkComplete)
+        with pytest.raises(Killed):
+            run(tiny, tmp_path / "b", objective, dtype=dtype, **changes)
+    left = sorted(path.name for path in (tmp_path / "b").rglob("checkpoint-*"))
+    assert left, "nothing was saved before the kill"
+    half = next((tmp_path / "b").rglob("checkpoint-*")).parent / "checkpoint-9"
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{")  # what a kill in the middle of saving leaves
+    _, resumed, weights = run(tiny, tmp_path / "b", objective, dtype=dtype, **changes)
+    assert weights == undisturbed
+    assert resumed.equals(history)
+
+
+def test_another_seed_gives_another_policy(tiny, tmp_path):
+    assert run(tiny, tmp_path, "kto", 0, max_steps=2)[2] != run(tiny, tmp_path, "kto", 1, max_steps=2)[2]
+
+
+def test_sft_does_not_depend_on_how_a_batch_is_cut(tiny, tmp_path):
+    """8 x 1, 4 x 2 and 2 x 4 rows a step are one trajectory. (KTO's is not: its KL term is estimated in a batch.)"""
+    ends = [run(tiny, tmp_path / str(size), "sft", batch_size=size, accumulation=8 // size, sft_epochs=2.0,
+                objective="sft", sft_learning_rate=1e-3) for size in (8, 4, 2)]
+    for _, history, _ in ends[1:]:
+        assert history.loss.tolist() == pytest.approx(ends[0][1].loss.tolist(), rel=1e-4)
+    tensors = [load_file(adapter / "adapter_model.safetensors") for adapter, *_ in ends]
+    for other in tensors[1:]:
+        for name, value in tensors[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-2, atol=1e-4)
+
+
+def test_kto_separates_chosen_from_rejected(tiny, tmp_path):
+    _, history, _ = run(tiny, tmp_path, "kto", epochs=6.0)
+    assert history["rewards/margins"].tail(5).mean() > 0.05
+    assert (history.kl >= 0).all()
+
+
+def test_qlora_runs_on_the_cpu(tiny, tmp_path):
+    """4-bit NormalFloat weights below, the adapter above them: the GPU's path, here on bitsandbytes' CPU kernels."""
+    changed = params(quantization="nf4", max_steps=2)
+    model = training.load_policy(tiny, changed, "bfloat16")
+    kinds = Counter(type(module).__name__ for module in model.modules())
+    assert kinds["Linear4bit"] == 14 and model.model.layers[0].mlp.up_proj.weight.quant_type == "nf4"
+    adapter, history, _ = run(tiny, tmp_path, "kto", dtype="bfloat16", quantization="nf4", max_steps=2)
+    assert history.loss.notna().all()
+    moved = [value for name, value in load_file(adapter / "adapter_model.safetensors").items() if "lora_B" in name]
+    assert any(value.abs().sum() > 0 for value in moved)
