@@ -11,13 +11,17 @@ import io
 import json
 import pickle
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from plum_utils import paper
 from plum_utils.jsonl import JsonlError, read_jsonl
-from plum_utils.sandbox import Program
+from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.stats import compare, problem_rates
 
 HUB_ID = "livecodebench/code_generation_lite"
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
@@ -167,9 +171,29 @@ def lcb_message(problem: LcbProblem) -> str:
 
 # --- grading, inside the sandbox ------------------------------------------------------------------------------------
 
-STDIN_JUDGE = '''
-import io as _io, sys as _sys
+MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
+
+# LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
+IMPORTS = "".join(f"from {name} import *\n" for name in (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
+    "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
+    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
+
+ALARM = '''
+import json as _json, signal as _signal
+
+def _alarm(*_):
+    raise TimeoutError("out of time in one test")
+
+_signal.signal(_signal.SIGALRM, _alarm)
+'''
+
+STDIN_JUDGE = ALARM + '''
+import builtins as _builtins, io as _io, sys as _sys
 from decimal import Decimal as _Decimal
+
+_open = open
 
 def _numbers(line):
     try:
@@ -187,42 +211,105 @@ def _same(got, expected):
             return False
     return True
 
-def _judge_stdin(source, tests):
+def _judge_stdin(source, tests, seconds):
     program = compile(source, "<solution>", "exec")
     for given, expected in tests:
         buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
         kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
         _sys.stdin, _sys.stdout = buffer, out
+        _builtins.open = lambda file, *rest, **named: buffer if file == 0 else _open(file, *rest, **named)
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
         try:
             exec(program, {"__name__": "__main__"})
         except SystemExit:
             pass
         finally:
-            _sys.stdin, _sys.stdout = kept
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+            _builtins.open, (_sys.stdin, _sys.stdout) = _open, kept
         assert _same(out.getvalue(), expected), (given[:60], out.getvalue()[:60], expected[:60])
 '''
 
-FUNCTIONAL_JUDGE = '''
-import json as _json
-
-def _plain(value):
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-def _judge_functional(method, tests):
+FUNCTIONAL_JUDGE = ALARM + '''
+def _judge_functional(method, tests, seconds):
     for given, expected in tests:
-        out = _plain(method(*[_json.loads(line) for line in given.split("\\n") if line.strip()]))
-        assert out == _json.loads(expected), (given[:60], out, expected[:60])
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+        out = method(*[_json.loads(line) for line in given.split("\\n")])
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        out = list(out) if isinstance(out, tuple) else out
+        assert out == _json.loads(expected), (given[:60], str(out)[:60], expected[:60])
 '''
 
 
-def lcb_program(problem: LcbProblem, code: str, name: str) -> Program:
+def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0) -> Program:
     """The sandboxed program that grades one solution on all public and private tests.
 
     A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
+
+    Args:
+        seconds: limit of each test (LiveCodeBench: 6); give the sandbox ``lcb_limits`` for the whole.
     """
-    tests = [(test.input, test.output) for test in problem.public_tests + problem.private_tests]
+    tests = json.dumps([(test.input, test.output) for test in problem.public_tests + problem.private_tests])
+    data = f"_TESTS = _json.loads({tests!r})\n"
     if problem.func_name:
-        prelude = "from typing import *\nimport collections, functools, heapq, itertools, math\n"
-        judge = f"{FUNCTIONAL_JUDGE}\n_judge_functional(Solution().{problem.func_name}, {tests!r})\n"
-        return Program(name, prelude + code, judge)
-    return Program(name, f"_SOURCE = {code!r}\n", f"{STDIN_JUDGE}\n_judge_stdin(_SOURCE, {tests!r})\n")
+        judge = f"{FUNCTIONAL_JUDGE}\n{data}_judge_functional(Solution().{problem.func_name}, _TESTS, {seconds!r})\n"
+        return Program(name, IMPORTS + code, judge)
+    judge = f"{STDIN_JUDGE}\n{data}_judge_stdin(_SOURCE, _TESTS, {seconds!r})\n"
+    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n", judge)
+
+
+def lcb_limits(problems: list[LcbProblem], limits: Limits, seconds: float) -> Limits:
+    """The sandbox's limits for whole programs: each test's seconds for every test of the longest suite."""
+    most = max(len(problem.public_tests) + len(problem.private_tests) for problem in problems)
+    return replace(limits, seconds=(seconds + 1) * most + 5, memory_mb=max(MEMORY_MB, limits.memory_mb))
+
+
+def grade(problems: list[LcbProblem], solutions: list[dict[str, Any]], sandbox: Sandbox, seconds: float = 6.0
+          ) -> list[dict[str, Any]]:
+    """Judge solutions (``task_id``, ``sample_index``, ``solution``) on all tests of their problems.
+
+    Returns:
+        Rows task_id, difficulty, sample_index, solution, passed, status, detail.
+
+    Raises:
+        RuntimeError: the sandbox failed on a program.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    programs = [lcb_program(by_id[row["task_id"]], row["solution"], f"{row['task_id']}/{row['sample_index']}", seconds)
+                for row in solutions]
+    verdicts = sandbox.run(programs, limits=lcb_limits(problems, sandbox.limits, seconds))
+    broken = next((verdict for verdict in verdicts if verdict.status == "infrastructure"), None)
+    if broken:
+        raise RuntimeError(f"{broken.id}: the sandbox failed, not the program: {broken.detail}")
+    return [{"task_id": row["task_id"], "difficulty": by_id[row["task_id"]].difficulty,
+             "sample_index": row["sample_index"], "solution": row["solution"], "passed": verdict.status == "passed",
+             "status": verdict.status, "detail": verdict.detail} for row, verdict in zip(solutions, verdicts)]
+
+
+# --- Table 4 --------------------------------------------------------------------------------------------------------
+
+def difficulty_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@1 in percent by difficulty and overall, before and after, with intervals over problems.
+
+    Args:
+        scored: graded rows with ``policy`` (``baseline`` or a trained one) and ``seed``; several training seeds are
+            averaged problem by problem.
+
+    Returns:
+        Columns label (Easy, Medium, Hard, Overall; those with problems) and all of ``stats.compare``.
+    """
+    before = problem_rates(scored[scored.policy == "baseline"], "passed")
+    trained = scored[scored.policy != "baseline"].groupby("seed")
+    after = pd.concat([problem_rates(part, "passed") for _, part in trained], axis=1).mean(axis=1)
+    level = scored.groupby("task_id")["difficulty"].first()
+    groups = {name.capitalize(): level.index[level == name] for name in DIFFICULTIES} | {"Overall": level.index}
+    return pd.DataFrame([{"label": name} | compare(before[ids], after[ids], n_resamples, seed)
+                         for name, ids in groups.items() if len(ids)])
+
+
+def table4(levels: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Table 4's form: this run above the paper's rows, as printed; percent."""
+    ours = [{"data": "this run", "model": model, "row": name, **dict(zip(levels.label, levels[column]))}
+            for name, column in (("Baseline", "before"), ("PLUM", "after"), ("Rel. +", "relative_percent"))]
+    printed = paper.table(4).assign(data="paper")
+    return pd.concat([pd.DataFrame(ours), printed], ignore_index=True).reindex(
+        columns=["data", "model", "row", *paper.DIFFICULTIES]).round(1)
