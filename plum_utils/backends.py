@@ -118,7 +118,7 @@ class VllmBackend:
         self._llm = LLM(model_path, dtype=dtype, max_model_len=max_model_len, max_num_seqs=256,
                         max_num_batched_tokens=65536, enforce_eager=not torch.cuda.is_available(),
                         enable_chunked_prefill=False, enable_prefix_caching=False,
-                        disable_log_stats=True, **lora)
+                        disable_log_stats=True, use_tqdm_on_load=False, **lora)
         self._adapters: dict[str, int] = {}
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):

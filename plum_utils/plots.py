@@ -51,12 +51,13 @@ def fig_table1(table: pd.DataFrame) -> Figure:
     """
     figure, axis = _axes(7, 3.6)
     places = np.arange(len(table))
-    for offset, column, colour, label in ((-0.2, "ours", BLUE, "this run"), (0.2, "paper", GREY, "paper, GPT-4-1106")):
+    for offset, column, colour, label in ((-0.2, "ours", BLUE, "recorded responses"),
+                                          (0.2, "paper", GREY, "paper, GPT-4-1106")):
         bars = axis.bar(places + offset, table[column].fillna(0), 0.38, color=colour, label=label)
         texts = ["n/a" if pd.isna(value) else f"{value:.1f}" for value in table[column]]
         axis.bar_label(bars, texts, padding=2, fontsize=9)
     axis.set_xticks(places, table["source"])
-    axis.set_ylim(0, 118)
+    axis.set_ylim(0, 130)
     axis.legend(loc="upper right", ncols=2, fontsize=9)
     _finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)")
     return figure
@@ -69,7 +70,10 @@ def fig_tests_per_instruction(counts: pd.Series, paper_range: tuple[int, int] = 
     axis.axvspan(paper_range[0] - 0.5, paper_range[1] + 0.5, color=GREY, alpha=0.18, label="paper: 3 to 5")
     axis.bar(values.index, values.values, color=BLUE, width=0.8)
     axis.axvline(counts.mean(), color=RED, linestyle="--", label=f"mean {counts.mean():.1f}")
-    axis.legend(fontsize=9)
+    last = int(max([*counts, paper_range[1]])) + 1
+    axis.set_xlim(0, last + 0.5)
+    axis.set_xticks(range(1, last + 1))
+    axis.legend(fontsize=9, loc="upper left")
     _finish(axis, "Tests in a suite", "assert statements in one suite", "suites")
     return figure
 
@@ -80,7 +84,7 @@ def fig_lengths(samples: pd.DataFrame) -> Figure:
     cut = samples.finish_reason == "length"
     bins = np.linspace(0, samples.n_tokens.max() + 1, 41)
     axis.hist([samples.n_tokens[~cut], samples.n_tokens[cut]], bins=bins, stacked=True, color=[BLUE, ORANGE],
-              label=["stopped by itself", f"cut off at the limit ({cut.mean():.1%})"])
+              label=["ended at a stop", f"cut off at the limit ({cut.mean():.1%})"])
     axis.axvline(samples.n_tokens.median(), color=RED, linestyle="--",
                  label=f"median {samples.n_tokens.median():.0f} tokens")
     axis.legend(fontsize=9)
