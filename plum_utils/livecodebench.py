@@ -121,9 +121,14 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
     return problems[:limit]
 
 
+def bundled_path() -> Path:
+    """File of the 16 bundled problems, in LiveCodeBench's schema."""
+    return Path(str(files("plum_utils") / "data" / "livecodebench_mini.jsonl"))
+
+
 def _paths(source: str, release: str) -> list[Path]:
     if source == "bundled":
-        return [Path(str(files("plum_utils") / "data" / "livecodebench_mini.jsonl"))]
+        return [bundled_path()]
     if Path(source).is_file():
         return [Path(source)]
     if release not in RELEASES:

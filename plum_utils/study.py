@@ -15,6 +15,7 @@ from plum_utils.backends import Backend
 from plum_utils.evaluation import score
 from plum_utils.extract import extract_code
 from plum_utils.instructions import Instruction
+from plum_utils.livecodebench import grade
 from plum_utils.params import Params, load_params
 from plum_utils.prompts import generator_message, policy_message, render
 from plum_utils.runs import Run, fingerprint, shards
@@ -216,13 +217,19 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,
-                    label: str) -> list[dict[str, Any]]:
-    """Scored rows (``evaluation.score``) with how each solution was generated; kept by shard, like the solutions."""
+                    label: str, seconds: float | None = None) -> list[dict[str, Any]]:
+    """Judged rows with how each solution was generated; kept by shard, like the solutions.
+
+    Args:
+        seconds: limit of one test, for LiveCodeBench's problems (``livecodebench.grade``); all others are judged by
+            ``evaluation.score``.
+    """
     def make(_: str) -> list[dict[str, Any]]:
-        scored = score(problems, solutions, sandbox, progress=False)
+        scored = grade(problems, solutions, sandbox, seconds) if seconds else \
+            score(problems, solutions, sandbox, progress=False)
         return [row | {"detail": ADDRESS.sub("0x...", row["detail"]), "prompt_digest": made["prompt_digest"],
                        "finish_reason": made["finish_reason"], "n_tokens": made["n_tokens"]}
                 for row, made in zip(scored, solutions)]
 
-    mark = fingerprint([p.sandbox.model_dump(), [asdict(problem) for problem in problems], solutions])
+    mark = fingerprint([p.sandbox.model_dump(), seconds, [asdict(problem) for problem in problems], solutions])
     return shards(folder, [label], make, mark, f"judging {label}")
