@@ -230,10 +230,16 @@ def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
 
 
 class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once everything in it is on disk: a kill while saving leaves no marker."""
+    """Marks a checkpoint once everything in it is on disk: a kill while saving leaves no marker.
+
+    TRL keeps the reference of ``sft+kto`` as a second, frozen adapter. Where a checkpoint holds one, transformers loads
+    it *instead of* the one in training (5.19, ``Trainer._load_from_checkpoint``), and the training would silently go
+    on from its start. It is always SFT's adapter, so it is left out.
+    """
 
     def on_save(self, args, state, control, **_):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        shutil.rmtree(folder / "ref", ignore_errors=True)
         sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         partial = folder / (COMPLETE + ".partial")
         partial.write_text(json.dumps(sizes))
