@@ -1,0 +1,200 @@
+"""The label rule and the four training sets, on verdicts written by hand and on random ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plum_utils import preferences
+from plum_utils.preferences import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
+
+STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
+# (instruction, status, text): few of each, so that duplicates and unsolved instructions are frequent
+outcomes = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(STATUSES), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n",)) -> pd.DataFrame:
+    samples, verdicts, seen = [], [], Counter()
+    for instruction, status, text in items:
+        key = {"instruction_id": f"i{instruction}", "sample_index": seen[instruction]}
+        seen[instruction] += 1
+        completion = f"```python\n{status}{text}\n```\n"
+        samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish})
+        verdicts.append(key | {"status": status, "detail": "?"})
+    samples = preferences.add_end_tokens(samples, "<end>", list(stop))
+    return preferences.label_samples(verdicts, samples, deduplicate)
+
+
+def texts(rows: list[dict]) -> list[tuple[str, str]]:
+    return [(row["instruction_id"], row["completion"][0]["content"]) for row in rows]
+
+
+def test_the_rule_verdict_by_verdict():
+    assert {name for name, label in LABEL_OF_STATUS.items() if label == CHOSEN} == {"passed"}
+    assert {name for name, label in LABEL_OF_STATUS.items() if label == REJECTED} == {"failed", "timeout", "memory",
+                                                                                      "forbidden"}
+    assert {name for name, label in LABEL_OF_STATUS.items() if label == UNRUNNABLE} == {"error", "syntax", "type_error",
+                                                                                        "no_code"}
+
+
+def test_a_verdict_that_is_our_fault_never_becomes_a_label():
+    with pytest.raises(ValueError, match="i0/0: the sandbox failed"):
+        labelled([(0, "infrastructure", 0)])
+
+
+def test_a_sample_without_a_verdict_is_an_error():
+    sample = {"instruction_id": "i", "sample_index": 3, "completion": "x"}
+    with pytest.raises(ValueError, match="i/3 has no verdict"):
+        preferences.label_samples([], [sample])
+
+
+def test_an_unknown_verdict_is_an_error():
+    with pytest.raises(KeyError, match="perfect"):
+        labelled([(0, "perfect", 0)])
+
+
+@given(outcomes)
+def test_kto_holds_runnable_distinct_samples_of_solved_instructions(items):
+    frame = labelled(items)
+    rows = preferences.kto_rows(frame)
+    solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
+    expected = {(f"i{instruction}", status, text) for instruction, status, text in items
+                if f"i{instruction}" in solved and LABEL_OF_STATUS[status] in (CHOSEN, REJECTED)}
+    assert len(rows) == len(expected)
+    assert sum(row["label"] for row in rows) == sum(status == "passed" for _, status, _ in expected)
+    assert len(set(texts(rows))) == len(rows)
+
+
+@given(outcomes, st.booleans())
+def test_each_sample_has_one_fate(items, deduplicate):
+    frame = labelled(items, deduplicate)
+    flow = preferences.flow_counts(frame)
+    assert sum(flow.values()) == len(items)
+    assert flow[CHOSEN] + flow[REJECTED] == frame.used.sum()
+    assert flow["un-runnable"] == sum(LABEL_OF_STATUS[status] == UNRUNNABLE for _, status, _ in items)
+    assert deduplicate or flow["duplicate"] == 0
+
+
+@given(outcomes, st.integers(0, 3))
+def test_dpo_has_as_many_pairs_as_the_smaller_side_and_none_twice(items, seed):
+    frame = labelled(items)
+    pairs = preferences.dpo_rows(frame, seed)
+    for name, group in frame[frame.used].groupby("instruction_id"):
+        sides = group.label.value_counts()
+        ours = [pair for pair in pairs if pair["instruction_id"] == name]
+        assert len(ours) == min(sides.get(CHOSEN, 0), sides.get(REJECTED, 0))
+        for side, label in (("chosen", CHOSEN), ("rejected", REJECTED)):
+            used = [pair[side][0]["content"] for pair in ours]
+            assert len(set(used)) == len(used)
+            assert set(used) <= set(group[group.label == label].completion)
+    assert pairs == preferences.dpo_rows(frame, seed)
+
+
+@given(outcomes)
+def test_sft_has_exactly_the_chosen_rows_of_kto(items):
+    frame = labelled(items)
+    assert texts(preferences.sft_rows(frame)) == texts([row for row in preferences.kto_rows(frame) if row["label"]])
+    assert all("label" not in row for row in preferences.sft_rows(frame))
+
+
+@given(outcomes)
+def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(items):
+    frame = labelled(items)
+    rows = preferences.unrunnable_rows(frame)
+    assert texts([row for row in rows if row["label"]]) == texts(preferences.sft_rows(frame))
+    solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
+    expected = {(f"i{instruction}", status, text) for instruction, status, text in items
+                if f"i{instruction}" in solved and LABEL_OF_STATUS[status] == UNRUNNABLE}
+    assert sum(not row["label"] for row in rows) == len(expected)
+
+
+@pytest.mark.parametrize(("text", "same"), [
+    ("def f():\n    return 1", "def f():\n    return 1\n\n"),
+    ("a  =\t1", "a = 1"),
+    ("  a = 1\n\n", "a = 1"),
+])
+def test_white_space_does_not_make_another_answer(text, same):
+    assert preferences.normalise(text) == preferences.normalise(same)
+
+
+@pytest.mark.parametrize(("text", "other"), [("a = 1", "a = 2"), ("a\nb", "a b"), ("a\n\nb", "a\nb")])
+def test_other_answers_stay_other(text, other):
+    assert preferences.normalise(text) != preferences.normalise(other)
+
+
+def test_duplicates_count_once_within_an_instruction_only():
+    frame = labelled([(0, "passed", 1), (0, "passed", 1), (1, "passed", 1)])
+    assert frame.duplicate.tolist() == [False, True, False]
+    assert frame.used.tolist() == [True, False, True]
+    assert labelled([(0, "passed", 1), (0, "passed", 1)], deduplicate=False).used.all()
+
+
+@pytest.mark.parametrize(("finish", "completion", "ended"), [
+    ("stop", "```python\nx\n```\n", False),      # we stopped it at the closing fence
+    ("stop", "I cannot do that.", True),         # it stopped by itself
+    ("length", "```python\nx", False),           # cut off
+])
+def test_the_end_token_is_trained_on_only_where_it_was_sampled(finish, completion, ended):
+    sample = {"instruction_id": "i", "sample_index": 0, "prompt": "p", "completion": completion,
+              "finish_reason": finish}
+    verdict = {"instruction_id": "i", "sample_index": 0, "status": "passed", "detail": ""}
+    frame = preferences.label_samples([verdict], preferences.add_end_tokens([sample], "<end>", ["\n```\n"]))
+    (row,) = preferences.sft_rows(frame)
+    assert row["completion"] == [{"role": "assistant", "content": completion + ("<end>" if ended else "")}]
+    assert row["prompt"] == [{"role": "user", "content": "p"}]
+
+
+def test_without_stop_strings_every_finished_answer_ended_by_itself():
+    assert labelled([(0, "passed", 0)], stop=()).end.tolist() == ["<end>"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=50), st.integers(1, 4), st.integers(0, 3))
+def test_the_cap_holds_per_side_and_keeps_order(items, most, seed):
+    rows = [{"instruction_id": f"i{one}", "label": label, "place": place} for place, (one, label) in enumerate(items)]
+    kept = preferences.cap_per_side(rows, most, seed)
+    before, after = (Counter((row["instruction_id"], row["label"]) for row in some) for some in (rows, kept))
+    assert after == Counter({key: min(count, most) for key, count in before.items()})
+    assert [row["place"] for row in kept] == sorted(row["place"] for row in kept)
+    assert kept == preferences.cap_per_side(rows, most, seed)
+    assert preferences.cap_per_side(rows, None, seed) == rows
+
+
+def test_the_cap_counts_pairs_per_instruction():
+    pairs = [{"instruction_id": "i0", "chosen": str(n)} for n in range(5)] + [{"instruction_id": "i1", "chosen": "x"}]
+    assert Counter(row["instruction_id"] for row in preferences.cap_per_side(pairs, 2, 0)) == {"i0": 2, "i1": 1}
+
+
+@given(st.sets(st.integers(0, 500), max_size=80), st.floats(0, 0.99), st.integers(0, 5))
+def test_the_split_is_complete_disjoint_and_blind_to_order(numbers, fraction, seed):
+    ids = [f"i{number}" for number in numbers]
+    training, validation = preferences.split_instructions(ids * 2, fraction, seed)
+    assert not set(training) & set(validation) and sorted(training + validation) == sorted(ids)
+    assert len(validation) == round(len(ids) * fraction)
+    assert preferences.split_instructions(ids[::-1], fraction, seed) == (training, validation)
+
+
+def test_figure_2_counts_every_sample_duplicates_too():
+    frame = labelled([(0, "passed", 1), (0, "passed", 1), (0, "syntax", 0), (0, "failed", 0), (1, "error", 0)])
+    assert preferences.correctness_ratios(frame).to_dict() == {"i0": 0.5, "i1": 0.0}
+
+
+@pytest.mark.parametrize(("items", "missing"), [
+    ([(0, "failed", 0), (1, "syntax", 0)], "chosen and none rejected"),
+    ([(0, "passed", 0), (1, "failed", 0)], "rejected"),
+])
+def test_nothing_to_prefer_is_an_error_that_says_what_to_do(items, missing):
+    with pytest.raises(ValueError, match=f"is {missing}: .*sampling.k"):
+        preferences.require_both_sides(labelled(items))
+
+
+def test_no_sample_at_all_is_the_same_error():
+    with pytest.raises(ValueError, match="none of 0 judged samples"):
+        preferences.require_both_sides(pd.DataFrame())
+
+
+def test_two_sides_are_enough():
+    preferences.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)]))
