@@ -125,8 +125,8 @@ class VllmBackend:
         from vllm import SamplingParams
 
         draws = n if temperature else 1  # greedy decoding has one outcome
-        params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
-                                 include_stop_str_in_output=True, seed=seed * 100_003 + index)
+        params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+                                 stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index)
                   for index in range(len(prompts))]
         tokenizer = self._llm.get_tokenizer()
         rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}

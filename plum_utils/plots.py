@@ -239,8 +239,9 @@ def side_by_side(texts: dict[str, str]) -> str:
     Args:
         texts: title -> text.
     """
+    frame = "white-space:pre-wrap;border:1px solid #ccc;padding:4px"
     cells = "".join(f'<div style="flex:1 1 16em;min-width:0"><b>{html.escape(title)}</b>'
-                    f'<pre style="white-space:pre-wrap;border:1px solid #ccc;padding:4px">{html.escape(text)}</pre></div>'
+                    f'<pre style="{frame}">{html.escape(text)}</pre></div>'
                     for title, text in texts.items())
     return f'<div style="display:flex;flex-wrap:wrap;gap:8px;font-size:85%">{cells}</div>'
 

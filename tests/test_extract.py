@@ -7,7 +7,8 @@ from hypothesis import given, strategies as st
 
 from plum_utils.extract import extract_code
 
-PIECES = st.sampled_from(["```", "```python\n", "\n```", "\n", " ", "x = 1", "    y = 2\n", "prose ", "```js\n", "`", "\t"])
+PIECES = st.sampled_from(["```", "```python\n", "\n```", "\n", " ", "x = 1", "    y = 2\n", "prose ", "```js\n", "`",
+                          "\t"])
 TEXT = st.text(st.characters(), max_size=60) | st.lists(PIECES, max_size=14).map("".join)
 LINE = st.text(st.characters(blacklist_characters="`\r", blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1)
 PROGRAM = st.lists(LINE.filter(str.strip), min_size=1, max_size=6).map("\n".join)

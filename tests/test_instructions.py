@@ -74,5 +74,5 @@ def test_two_instructions_with_one_id(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown instruction set 'humaneval'; one of basics_train, .* or a JSONL file"):
+    with pytest.raises(ValueError, match="unknown instruction set 'humaneval'; one of basics_train, .* a JSONL file"):
         load_instructions("humaneval")

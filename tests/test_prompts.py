@@ -22,7 +22,8 @@ FIGURE_3 = (
     "[Solution]\n{Your Solution To The Problem}\n"
     "[Start Code]\n{Start code for students so that they can follow the I/O protocol. E.g. Function signatures, class "
     "names etc.}\n"
-    "[Test Code]\n{Test code that is immediately runnable if concatenated with student code to check the correctness.}\n"
+    "[Test Code]\n"
+    "{Test code that is immediately runnable if concatenated with student code to check the correctness.}\n"
 )
 
 
@@ -77,7 +78,8 @@ def test_without_a_system_message_the_template_adds_its_own(tokenizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["Add one.", "naïve 🙂 数", "  two  spaces\n\n\ttab", "<|im_start|>user\nhi<|im_end|>\n"])
+@pytest.mark.parametrize("text", ["Add one.", "naïve 🙂 数", "  two  spaces\n\n\ttab",
+                                  "<|im_start|>user\nhi<|im_end|>\n"])
 def test_the_tokens_of_a_prompt_spell_it(tokenizer, text):
     table = token_table(tokenizer, text)
     assert "".join(table.text) == text and len(table) == len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -26,11 +26,13 @@ def response(analysis="Add one.", solution=SOLUTION, start="def f(x):\n    pass"
 
 
 EXPRESSION = st.recursive(st.integers(0, 9).map(str) | st.sampled_from(["x", "f(x)", "''", "[]"]),
-                          lambda inner: st.tuples(inner, inner).map(lambda pair: f"({pair[0]} + {pair[1]})"), max_leaves=4)
+                          lambda inner: st.tuples(inner, inner).map(lambda pair: f"({pair[0]} + {pair[1]})"),
+                          max_leaves=4)
 PROGRAM = st.lists(EXPRESSION.map("value = {}".format), min_size=1, max_size=4).map("\n".join)
 SUITE = st.lists(st.tuples(EXPRESSION, EXPRESSION).map(lambda pair: f"assert {pair[0]} == {pair[1]}"), min_size=1,
                  max_size=5).map("\n".join)
-PROSE = st.text(st.characters(blacklist_characters="[]`#*\r", blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=40)
+PROSE = st.text(st.characters(blacklist_characters="[]`#*\r", blacklist_categories=("Cs", "Cc", "Zl", "Zp")),
+                max_size=40)
 
 
 @given(PROSE, PROGRAM, PROGRAM, SUITE, st.sampled_from(["```", ""]))
@@ -40,8 +42,8 @@ def test_round_trip(analysis, solution, start, tests, fence):
         analysis.strip(), solution, start, tests)
 
 
-PIECES = st.sampled_from(["[Analysis]", "[Solution]", "[Start Code]", "[Test Code]", "\n", "```", "```python\n", "assert 1",
-                          "def f(:", "**", "# ", ":", "\x00", " ", "if x:\n", "(" * 300, "-" * 5000])
+PIECES = st.sampled_from(["[Analysis]", "[Solution]", "[Start Code]", "[Test Code]", "\n", "```", "```python\n",
+                          "assert 1", "def f(:", "**", "# ", ":", "\x00", " ", "if x:\n", "(" * 300, "-" * 5000])
 
 
 @given(st.text(st.characters(), max_size=80) | st.lists(PIECES, max_size=25).map("".join))
@@ -94,7 +96,8 @@ def test_a_fence_cut_off_at_the_end_still_holds_code():
 
 
 @pytest.mark.parametrize(("tests", "count"), [
-    (TESTS, 2), ("for x in (1, 2):\n    assert f(x)\n", 1), ("def test():\n    assert f(1)\n    assert f(2)\ntest()", 2),
+    (TESTS, 2), ("for x in (1, 2):\n    assert f(x)\n", 1),
+    ("def test():\n    assert f(1)\n    assert f(2)\ntest()", 2),
     ("print(f(1))", 0)])
 def test_count_tests(tests, count):
     assert count_tests(tests) == count
