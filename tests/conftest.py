@@ -6,9 +6,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from plum_utils.pipeline import STAGES
+
+settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
+settings.load_profile("study")
 
 OPENING = """
 import json, os, time
