@@ -26,6 +26,7 @@ from plum_utils.testgen import suites_by_instruction
 from plum_utils.training import train
 
 BASELINE = "baseline"
+COLUMNS = ["candidate", "rows", "steps", "greedy", "greedy_low", "greedy_high", "sampled", "sampled_low", "sampled_high"]
 
 
 def search(p: Params, run: Run) -> pd.DataFrame:
@@ -46,10 +47,9 @@ def search(p: Params, run: Run) -> pd.DataFrame:
         training = TrainingParams.model_validate(p.training.model_dump() | candidate)
         name = ", ".join(f"{key}={value}" for key, value in candidate.items()) or "as in the file"
         rows.append(_measured(p, problems, home, name, training, sets))
-        table = pd.DataFrame(rows).round(2)
-        run.save_table(table, "search")
-        print(table.tail(1).to_string(index=False, header=len(rows) == 2), flush=True)
-    return pd.DataFrame(rows)
+        run.save_table(pd.DataFrame(rows, columns=COLUMNS).round(2), "search")
+        print(", ".join(f"{column} {rows[-1][column]:.1f}" for column in ("greedy", "sampled")), "with", name, flush=True)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _validation_problems(p: Params, run: Run) -> list[Problem]:
