@@ -158,6 +158,19 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def score_completions_only() -> None:
+    """Let TRL multiply only completion positions with the output matrix on the CPU, as it does on a GPU.
+
+    TRL 1.16 scores prompts and padding too wherever it has no Triton, to keep shapes fixed for compilers that are not
+    used here; that was a quarter of a KTO step. The log-probabilities are the same.
+    """
+    import trl.trainer.utils as trl_utils
+
+    if not hasattr(trl_utils, "_plum_use_triton"):
+        trl_utils._plum_use_triton = trl_utils._use_triton
+        trl_utils._use_triton = lambda device: device.type == "cpu" or trl_utils._plum_use_triton(device)
+
+
 def peak_memory() -> str:
     """This process's largest resident size so far, and the GPU's where there is one, for a line of print."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS reports bytes, Linux KiB
@@ -298,6 +311,7 @@ def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params
                  seed: int, dtype: str, adapter: Path | None) -> Any:
     set_seed(seed)
     keep_freed_memory()
+    score_completions_only()
     tokenizer = load_tokenizer(model_path)
     model = load_policy(model_path, params, dtype)
     if adapter is not None:

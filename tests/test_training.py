@@ -197,6 +197,32 @@ def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
     assert z0.item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-4)
 
 
+def test_scoring_completions_only_changes_no_loss_and_no_gradient(tiny, tmp_path, monkeypatch):
+    import trl.trainer.utils as trl_utils
+
+    monkeypatch.setattr(trl_utils, "_use_triton", getattr(trl_utils, "_plum_use_triton", trl_utils._use_triton))
+    monkeypatch.delattr(trl_utils, "_plum_use_triton", raising=False)
+    trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
+    batch = next(iter(trainer.get_train_dataloader()))
+    seen, scored = [], []
+    real = trl_utils._ChunkedLogProbFunction.apply
+    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply",
+                        lambda hidden, *rest: scored.append(len(hidden)) or real(hidden, *rest))
+    for _ in range(2):
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+        seen.append((loss.item(), metrics, [weight.grad.clone() for weight in trainer.model.parameters()
+                                            if weight.grad is not None]))
+        training.score_completions_only()
+    assert seen[0][0] == pytest.approx(seen[1][0], rel=1e-6)
+    assert seen[0][1] | {"num_tokens": 0} == pytest.approx(seen[1][1] | {"num_tokens": 0}, rel=1e-4, abs=1e-5)
+    for before, after in zip(seen[0][2], seen[1][2], strict=True):
+        torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-6)
+    assert scored[4:] == [int(batch["completion_mask"].sum())] * 4 and min(scored[:4]) > scored[4]
+
+
 def test_dpo_starts_at_ln_2(tiny, tmp_path):
     model, rows = training.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
     trainer = training.make_dpo_trainer(model, training.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
