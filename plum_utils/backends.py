@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from plum_utils.models import merge_adapter
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class VllmBackend:
     Eager mode: on two CPU cores it is 15% slower than compiled code, but needs no C++ compiler and starts in 15
     seconds instead of 95. A per-request seed makes vLLM's CPU sampler fail once a prompt is prefilled in chunks, hence
     no chunked prefill and a token budget above any shard's prompts.
+
+    Adapters: a GPU applies them per request. vLLM's LoRA on the CPU runs at about a sixth of the engine's own rate, so
+    there an adapter is merged into a copy of the weights, which the engine is started with; ask for all completions of
+    one adapter before the next one's.
     """
 
     name = "vllm"
@@ -112,18 +119,28 @@ class VllmBackend:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         import torch
+
+        self._model_path, self._dtype = model_path, dtype
+        self._merges = lora_rank is not None and not torch.cuda.is_available()
+        lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
+        self._settings = {"dtype": dtype, "max_model_len": max_model_len, "max_num_seqs": 256,
+                          "max_num_batched_tokens": 65536, "enforce_eager": not torch.cuda.is_available(),
+                          "enable_chunked_prefill": False, "enable_prefix_caching": False,
+                          "disable_log_stats": True, "use_tqdm_on_load": False,
+                          **(lora if lora_rank and not self._merges else {})}
+        self._adapters: dict[str, int] = {}
+        self._served: str | None = None  # the adapter merged into the engine's weights
+        self._start(model_path)
+
+    def _start(self, model_path: str) -> None:
         from vllm import LLM
 
-        lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1} if lora_rank else {}
-        self._llm = LLM(model_path, dtype=dtype, max_model_len=max_model_len, max_num_seqs=256,
-                        max_num_batched_tokens=65536, enforce_eager=not torch.cuda.is_available(),
-                        enable_chunked_prefill=False, enable_prefix_caching=False,
-                        disable_log_stats=True, use_tqdm_on_load=False, **lora)
-        self._adapters: dict[str, int] = {}
+        self._llm = LLM(model_path, **self._settings)
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
         from vllm import SamplingParams
 
+        lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
         params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
                                  stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index)
@@ -131,17 +148,32 @@ class VllmBackend:
         tokenizer = self._llm.get_tokenizer()
         rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
                     for prompt in prompts]
-        outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=self._lora(adapter))
+        outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=lora_request)
         return [[Completion(out.text, out.finish_reason or "stop", len(out.token_ids))
                  for out in sorted(output.outputs, key=lambda item: item.index)] * (n // draws) for output in outputs]
 
-    def _lora(self, adapter: str | None):
+    def _use(self, adapter: str | None):
+        """The request's LoRA, or, where adapters are merged, none and the engine that holds this adapter."""
+        if self._merges:
+            self._serve(adapter)
+            return None
         if adapter is None:
             return None
         from vllm.lora.request import LoRARequest
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
         return LoRARequest(Path(adapter).name, number, adapter)
+
+    def _serve(self, adapter: str | None) -> None:
+        if adapter == self._served:
+            return
+        self.close()
+        self._served = adapter
+        if adapter is None:
+            self._start(self._model_path)
+            return
+        with tempfile.TemporaryDirectory(prefix="plum-merged-") as folder:
+            self._start(merge_adapter(self._model_path, adapter, folder, self._dtype))
 
     def close(self) -> None:
         del self._llm

@@ -131,3 +131,19 @@ def _save_converted(gguf: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "bfloat16") -> str:
+    """Save a model with a LoRA adapter merged into its weights to the folder ``target``; returns it.
+
+    Merged in float32, then rounded once to ``dtype``.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged.to(getattr(torch, dtype) if dtype != "auto" else torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(model_path).save_pretrained(target)
+    return target
