@@ -289,7 +289,7 @@ def decodings(suite: SuiteParams) -> list[Decoding]:
 
 def long_form(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Scored rows of all policies with one column ``passed``; plus tests become a suite of their own, ``<suite>+``."""
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).astype({"seed": "Int64"})
     base = frame.assign(passed=frame.base_passed.astype(bool))
     plus = frame[frame.plus_passed.notna()]
     plus = plus.assign(suite=plus.suite + "+", passed=plus.plus_passed.astype(bool))

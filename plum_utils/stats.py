@@ -42,7 +42,7 @@ def paired_permutation_test(before: Sequence[float], after: Sequence[float], n_r
                             ) -> float:
     """Two-sided p-value of the mean difference over problems, by flipping signs of the paired differences."""
     difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    if not difference.any():
+    if not difference.any() or difference.size == 1:  # a single problem's sign says nothing
         return 1.0
     result = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=n_resamples,
                                     rng=np.random.default_rng(seed))
