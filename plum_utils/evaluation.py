@@ -412,7 +412,7 @@ def describe_sharpness(table: pd.DataFrame) -> str:
         ("better", "no difference beyond chance"): "the policy got sharper: it finds more often what it could already "
                                                    "find, and no more problems come within reach",
         ("better", "worse"): "the policy got sharper at the price of variety: fewer problems are within its reach",
-    }.get((one, many), f"pass@{first.k}: {one}; pass@{last.k}: {many}")
-    return (f"pass@{first.k} {first.difference:+.1f} points ({first.difference_low:+.1f} to "
-            f"{first.difference_high:+.1f}), pass@{last.k} {last.difference:+.1f} ({last.difference_low:+.1f} to "
+    }.get((one, many), f"pass@{first.k:g}: {one}; pass@{last.k:g}: {many}")
+    return (f"pass@{first.k:g} {first.difference:+.1f} points ({first.difference_low:+.1f} to "
+            f"{first.difference_high:+.1f}), pass@{last.k:g} {last.difference:+.1f} ({last.difference_low:+.1f} to "
             f"{last.difference_high:+.1f}): {meaning}.")
