@@ -218,7 +218,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     Args:
         counts: samples by fate (``preferences.flow_counts``), in the order in which the rules apply.
     """
-    figure, axis = _axes(8.0, 2.4)
+    figure, axis = _axes(9.0, 2.2)
     colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,
                "no chosen solution": GREY}
     left = 0
@@ -228,7 +228,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.set_xlim(0, max(left, 1))
-    axis.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.45))
+    figure.legend(fontsize=9, ncols=5, loc="outside lower center", frameon=False)
     _finish(axis, f"What becomes of {left:,} judged samples", "samples")
     return figure
 
