@@ -52,7 +52,8 @@ def mutated(source: str) -> str | None:
 def test_every_reference_passes_its_own_tests(suite, sandbox, monkeypatch):
     monkeypatch.setattr(evaluation, "evalplus_rows", lambda _: None)  # the plus tests have their own test
     problems = load_suite(suite)
-    assert [row["task_id"] for row in score(problems, rows_of(problems), sandbox, False) if not row["base_passed"]] == []
+    judged = score(problems, rows_of(problems), sandbox, False)
+    assert [row["task_id"] for row in judged if not row["base_passed"]] == []
 
 
 @pytest.mark.parametrize("suite", [*BUNDLED, "humaneval"])
@@ -99,7 +100,8 @@ def test_score_keeps_order_and_says_why(sandbox):
             {"task_id": problems[0].task_id, "sample_index": 0, "solution": problems[0].reference},
             {"task_id": problems[1].task_id, "sample_index": 0, "solution": ""}]
     judged = score(problems, rows, sandbox, False)
-    assert [(row["task_id"], row["sample_index"]) for row in judged] == [(r["task_id"], r["sample_index"]) for r in rows]
+    key = ("task_id", "sample_index")
+    assert [[row[name] for name in key] for row in judged] == [[row[name] for name in key] for row in rows]
     assert [row["base_passed"] for row in judged] == [False, True, False]
     assert judged[0]["status"] == "syntax" and "NameError" in judged[2]["detail"]
     assert all(row["plus_passed"] is None for row in judged)
@@ -136,7 +138,8 @@ def test_verdicts_are_those_of_evalplus(suite, step, sandbox):
     evalplus_data(suite)
     rows = {row["task_id"]: row for row in evaluation.evalplus_rows(suite)}
     problems = [one for one in load_suite(suite)[::step] if mutated(one.reference)]
-    solutions = rows_of(problems) + [row | {"sample_index": 1} for row in rows_of(problems, lambda p: mutated(p.reference))]
+    wrong = rows_of(problems, lambda problem: mutated(problem.reference))
+    solutions = rows_of(problems) + [row | {"sample_index": 1} for row in wrong]
     ours = {(row["task_id"], row["sample_index"]): (row["base_passed"], row["plus_passed"])
             for row in score(problems, solutions, sandbox, False)}
     theirs = {(row["task_id"], row["sample_index"]): theirs_of(suite, rows[row["task_id"]], row["solution"])
@@ -174,16 +177,17 @@ def test_the_judges_lists_of_exceptions_are_those_of_evalplus():
         assert f'"{name}"' in evaluation.EVALPLUS_JUDGE, name
 
 
-def judged_by_oracle(sandbox: Sandbox, code: str, name: str, reference: str, inputs: list, atol: float, suite: str) -> bool:
-    row = {"prompt": "", "canonical_solution": reference, "entry_point": name, "atol": atol}
+def judged_by_oracle(sandbox: Sandbox, code: str, name: str, reference: str, inputs: list, suite: str) -> bool:
+    row = {"prompt": "", "canonical_solution": reference, "entry_point": name, "atol": 0}
     problem = evaluation.Problem("x", suite, "", name, reference, evaluation.evalplus_tests(suite, row, inputs))
     return score([problem], [{"task_id": "x", "sample_index": 0, "solution": code}], sandbox, False)[0]["base_passed"]
 
 
 @pytest.mark.parametrize("code, passes", [
-    ("def f(x): return x / 3 + 1e-9", True), ("def f(x): return x / 3 + 1e-3", False), ("def f(x): return None", False)])
+    ("def f(x): return x / 3 + 1e-9", True), ("def f(x): return x / 3 + 1e-3", False),
+    ("def f(x): return None", False)])
 def test_floats_are_compared_with_a_tolerance(code, passes, sandbox):
-    assert judged_by_oracle(sandbox, code, "f", "def f(x): return x / 3", [[1], [2]], 0, "humaneval") is passes
+    assert judged_by_oracle(sandbox, code, "f", "def f(x): return x / 3", [[1], [2]], "humaneval") is passes
 
 
 @pytest.mark.parametrize("name, code, passes", [
@@ -194,7 +198,7 @@ def test_floats_are_compared_with_a_tolerance(code, passes, sandbox):
 def test_mbpps_named_oracles(name, code, passes, sandbox):
     reference = {"check_str": "def check_str(s): return 'm' if s == 'ab' else None",
                  "Diff": "def Diff(s): return sorted(set(s))"}[name]
-    assert judged_by_oracle(sandbox, code, name, reference, [["ab"], ["cd"]], 0, "mbpp") is passes
+    assert judged_by_oracle(sandbox, code, name, reference, [["ab"], ["cd"]], "mbpp") is passes
 
 
 # --- tables and sentences -------------------------------------------------------------------------------------------

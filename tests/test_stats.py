@@ -64,7 +64,7 @@ def test_bootstrap_interval_has_the_normal_width_on_many_values():
     values = np.random.default_rng(0).normal(5, 2, 400)
     low, high = bootstrap_mean_interval(values, 4000)
     half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.04) and high == pytest.approx(values.mean() + half, abs=0.04)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.04)
 
 
 def test_bootstrap_interval_covers_the_truth_about_95_times_in_100():
@@ -107,7 +107,8 @@ def test_mcnemar_by_hand():
 
 
 def frame(**passes: list[bool]) -> pd.DataFrame:
-    return pd.DataFrame([{"task_id": task, "base_passed": value} for task, values in passes.items() for value in values])
+    return pd.DataFrame([{"task_id": task, "base_passed": value}
+                         for task, values in passes.items() for value in values])
 
 
 def test_rates_by_problem():

@@ -1,0 +1,284 @@
+"""LiveCodeBench: its encoded tests, hostile and broken files, its graders, and Table 4's form."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pickle
+import zlib
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from livecodebench_reference import SOLUTIONS
+
+from plum_utils import livecodebench as lcb
+from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
+from plum_utils.livecodebench import (
+    FIELDS, LiveCodeBenchUnavailable, bundled_path, decode_private_tests, difficulty_table, encode_private_tests, grade,
+    lcb_limits, lcb_message, load_livecodebench, table4,
+)
+from plum_utils.sandbox import Limits, Sandbox
+
+TESTS = st.lists(st.fixed_dictionaries({"input": st.text(), "output": st.text(),
+                                        "testtype": st.sampled_from(["stdin", "functional"])}), max_size=5)
+
+
+def packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return {one.task_id: one for one in load_livecodebench()}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_jsonl(bundled_path())
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(workers=2, limits=Limits(seconds=10, memory_mb=512)) as one:
+        yield one
+
+
+# --- private tests --------------------------------------------------------------------------------------------------
+
+@given(TESTS)
+@settings(deadline=None)
+def test_decoding_undoes_encoding(tests):
+    assert decode_private_tests(encode_private_tests(tests)) == tests
+    assert decode_private_tests(json.dumps(tests)) == tests
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda data: base64.b64encode(data).decode()), st.binary().map(packed)))
+@settings(deadline=None)
+def test_anything_else_is_a_value_error_or_json(text):
+    try:
+        decode_private_tests(text)
+    except ValueError:
+        return
+    assert json.loads(text) is not NotImplemented  # only plain JSON may pass
+
+
+@given(st.binary(max_size=200), st.integers(0, 199))
+@settings(deadline=None)
+def test_a_damaged_pickle_is_a_value_error(noise, place):
+    whole = pickle.dumps(json.dumps([{"input": "1", "output": "2", "testtype": "stdin"}]))
+    place = min(place, len(whole))
+    try:
+        assert isinstance(decode_private_tests(packed(whole[:place] + noise)), (list, dict, str, int, float, bool))
+    except ValueError:
+        pass
+
+
+class _Mkdir:
+    def __init__(self, target: str):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+class _Eval:
+    def __reduce__(self):
+        return eval, ("1 + 1",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_calls_a_function_is_refused(protocol, tmp_path):
+    target = tmp_path / "owned"
+    hostile = pickle.dumps(_Mkdir(str(target)), protocol)
+    with pytest.raises(ValueError, match="refused (STACK_)?GLOBAL"):
+        decode_private_tests(packed(hostile))
+    assert not target.exists()
+    pickle.loads(hostile)
+    assert target.exists()  # the attack is one
+
+
+@pytest.mark.parametrize("value", [_Eval(), Exception, print, io.StringIO, complex(1, 2), {1, 2}, [1], b"bytes", None])
+def test_a_pickle_of_anything_but_a_string_is_refused(value):
+    data = pickle.dumps(value)
+    with pytest.raises(ValueError, match="refused|one pickled string"):
+        decode_private_tests(packed(data))
+
+
+def test_a_memo_index_that_would_take_all_memory_is_never_allocated():
+    assert decode_private_tests(packed(b"\x80\x04X\x02\x00\x00\x00[]r\xff\xff\xff\xff.")) == []
+
+
+def test_a_zip_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(lcb, "MAX_TESTS_BYTES", 1 << 20)
+    bomb = packed(pickle.dumps(" " * (64 << 20)))
+    assert len(bomb) < 100_000
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        decode_private_tests(bomb)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+def test_bundled_rows_are_in_livecodebenchs_schema(rows, problems):
+    assert all(set(row) == set(FIELDS) for row in rows) and len(rows) == len(problems) >= 12
+    kinds = {(one.difficulty, bool(one.func_name)) for one in problems.values()}
+    assert kinds == {(level, functional) for level in lcb.DIFFICULTIES for functional in (True, False)}
+    for one in problems.values():
+        types = {test.testtype for test in one.public_tests + one.private_tests}
+        assert types == {"functional" if one.func_name else "stdin"}
+        assert bool(one.starter_code) == bool(one.func_name) and len(one.private_tests) >= 5
+    assert all(not row["private_test_cases"].startswith("[") for row in rows)  # encoded, as the originals are
+
+
+def test_a_release_is_its_files_together(rows, tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", rows[:3])
+    write_jsonl(tmp_path / "test2.jsonl", rows[3:7])
+    assert len(load_livecodebench(str(tmp_path), "release_v1")) == 3
+    both = load_livecodebench(str(tmp_path), "release_v2")
+    assert [one.task_id for one in both] == [row["question_id"] for row in rows[:7]]
+    assert len(load_livecodebench(str(tmp_path / "test2.jsonl"), limit=2)) == 2
+    with pytest.raises(LiveCodeBenchUnavailable, match="release_v4 needs test3.jsonl, test4.jsonl"):
+        load_livecodebench(str(tmp_path), "release_v4")
+    with pytest.raises(ValueError, match="unknown 'latest'"):
+        load_livecodebench(str(tmp_path), "latest")
+
+
+def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(LiveCodeBenchUnavailable, match="test.jsonl: not loadable .*livecodebench.source: bundled"):
+        load_livecodebench("livecodebench/code_generation_lite", "release_v1")
+
+
+def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
+    asked = []
+
+    def fetch(repository, name, repo_type):
+        asked.append((repository, name, repo_type))
+        write_jsonl(tmp_path / name, rows[len(asked) - 1:len(asked)])
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert len(load_livecodebench(lcb.HUB_ID, "release_v3")) == 3
+    assert asked == [(lcb.HUB_ID, name, "dataset") for name in ("test.jsonl", "test2.jsonl", "test3.jsonl")]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"private_test_cases": packed(pickle.dumps(_Eval()))}, "refused STACK_GLOBAL"),
+    ({"private_test_cases": "%%%"}, "private tests cannot be decoded|base64"),
+    ({"public_test_cases": "[{}]"}, "missing 3 required"),
+    ({"public_test_cases": "not json"}, "Expecting value"),
+    ({"metadata": "{"}, "Expecting property name")])
+def test_a_broken_row_is_named_by_file_and_line(change, message, rows, tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", [rows[0], rows[1] | change])
+    with pytest.raises(JsonlError, match=rf"test\.jsonl:2: .*({message})"):
+        load_livecodebench(str(tmp_path / "test.jsonl"))
+
+
+def test_a_row_without_a_field_is_named_by_file_and_line(rows, tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", [rows[0], {k: v for k, v in rows[1].items() if k != "difficulty"}])
+    with pytest.raises(JsonlError, match=r"test\.jsonl:2: no key 'difficulty'"):
+        load_livecodebench(str(tmp_path / "test.jsonl"))
+
+
+# --- grading --------------------------------------------------------------------------------------------------------
+
+def graded(problems, sandbox, *solutions: tuple[str, str], seconds: float = 2.0) -> list[dict]:
+    rows = [{"task_id": task, "sample_index": index, "solution": code} for index, (task, code) in enumerate(solutions)]
+    return grade([problems[task] for task in {task for task, _ in solutions}], rows, sandbox, seconds)
+
+
+def test_every_bundled_problem_is_solved_by_its_reference(problems, sandbox):
+    assert set(SOLUTIONS) == set(problems)
+    assert [row["task_id"] for row in graded(problems, sandbox, *SOLUTIONS.items()) if not row["passed"]] == []
+
+
+def test_no_reference_solves_another_problem(problems, sandbox):
+    names = list(SOLUTIONS)
+    rotated = [(task, SOLUTIONS[other]) for task, other in zip(names, names[1:] + names[:1])]
+    assert [row["task_id"] for row in graded(problems, sandbox, *rotated) if row["passed"]] == []
+
+
+def test_programs_that_read_in_other_ways_pass(problems, sandbox):
+    ways = ["import sys\nprint(sum(map(int, sys.stdin.read().split())))",
+            "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))",
+            "print(sum(map(int, open(0).read().split())))",
+            "for line in sys.stdin:\n    print(sum(map(int, line.split())))",  # LiveCodeBench imports sys for them
+            "def main():\n    print(sum(map(int, input().split())))\n\nif __name__ == '__main__':\n    main()",
+            "print(float(sum(map(int, input().split()))))",
+            "print(' ', sum(map(int, input().split())), ' ')\nexit()"]
+    rows = graded(problems, sandbox, *(("plum-e1", code) for code in ways))
+    assert [(row["solution"], row["detail"]) for row in rows if not row["passed"]] == []
+
+
+@pytest.mark.parametrize("task, code", [
+    ("plum-e1", ""), ("plum-e1", "print(7)"), ("plum-e1", "a, b = map(int, input().split())\nprint(a - b)"),
+    ("plum-e1", "print(sum(map(int, input().split())))\nprint('done')"), ("plum-e1", "def f(:"),
+    ("plum-e1", "import os\nos._exit(0)"), ("plum-e1", "raise SystemExit"),
+    ("plum-e4", "def largest(nums):\n    return max(nums)"), ("plum-e4", "class Solution:\n    pass"),
+    ("plum-e4", "class Solution:\n    def largest(self, nums):\n        return str(max(nums))"),
+    ("plum-e4", "class Solution:\n    def largest(self, nums):\n        return nums[0]")])
+def test_wrong_programs_fail(task, code, problems, sandbox):
+    row, = graded(problems, sandbox, (task, code))
+    assert not row["passed"] and row["status"] in ("failed", "error", "syntax") and row["detail"]
+
+
+def test_each_test_has_its_own_time_limit(problems, sandbox):
+    slow, endless = graded(problems, sandbox, ("plum-e1", "import time\ntime.sleep(.2)\n" + SOLUTIONS["plum-e1"]),
+                           ("plum-e1", "while True: pass"), seconds=0.6)
+    assert slow["passed"]  # twelve tests of 0.2 s are more than 0.6 s
+    assert not endless["passed"] and "out of time in one test" in endless["detail"]
+
+
+def test_a_program_that_swallows_the_alarm_meets_the_total_limit(problems):
+    code = "while True:\n    try:\n        while True: sum([1, 2])\n    except BaseException: pass"
+    with Sandbox(workers=1) as one:
+        program = lcb.lcb_program(problems["plum-e1"], code, "x", 0.2)
+        verdict, = one.run([program], limits=Limits(seconds=1.0))
+    assert verdict.status == "timeout"
+
+
+def test_limits_cover_the_longest_suite(problems):
+    most = max(len(one.public_tests) + len(one.private_tests) for one in problems.values())
+    limits = lcb_limits(list(problems.values()), Limits(seconds=1, memory_mb=64, file_mb=3), 2.0)
+    assert limits.seconds >= 2.0 * most and limits.memory_mb == lcb.MEMORY_MB and limits.file_mb == 3
+
+
+def test_the_message_says_how_the_program_is_called(problems):
+    assert "standard input" in lcb_message(problems["plum-e1"])
+    assert "class Solution:" in lcb_message(problems["plum-e4"])
+    assert not any(test.output in lcb_message(problems["plum-e4"]) for test in problems["plum-e4"].private_tests
+                   if len(test.output) > 3)
+
+
+# --- Table 4 --------------------------------------------------------------------------------------------------------
+
+def scored(outcomes: dict[str, dict]) -> pd.DataFrame:
+    levels = {"a": "easy", "b": "easy", "c": "hard"}
+    return pd.DataFrame([{"policy": policy, "seed": None if policy == "baseline" else int(policy[-1]), "task_id": task,
+                          "difficulty": levels[task], "passed": bool(value)}
+                         for policy, values in outcomes.items() for task, value in values.items()])
+
+
+def test_levels_average_problems_and_seeds():
+    frame = scored({"baseline": {"a": 1, "b": 0, "c": 0}, "kto-seed0": {"a": 1, "b": 1, "c": 0},
+                    "kto-seed1": {"a": 1, "b": 0, "c": 0}})
+    levels = difficulty_table(frame, 200).set_index("label")
+    assert list(levels.index) == ["Easy", "Hard", "Overall"]
+    assert levels["before"].tolist() == pytest.approx([50, 0, 100 / 3])
+    assert levels["after"].tolist() == pytest.approx([75, 0, 50])
+
+
+def test_table4_keeps_the_papers_rows_as_printed():
+    frame = scored({"baseline": {"a": 1, "b": 0, "c": 0}, "kto-seed0": {"a": 1, "b": 1, "c": 0}})
+    table = table4(difficulty_table(frame, 200), "tiny")
+    assert table[["row", "Easy", "Overall"]].values.tolist()[:3] == [
+        ["Baseline", 50.0, 33.3], ["PLUM", 100.0, 66.7], ["Rel. +", 100.0, 100.0]]
+    assert table.Medium[:3].isna().all()
+    printed = table[table.model == "CodeQwen-7B-Chat"].set_index("row")
+    assert printed.loc["PLUM", ["Easy", "Medium", "Hard", "Overall"]].tolist() == [43.0, 23.2, 3.0, 25.8]
