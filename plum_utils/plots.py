@@ -12,12 +12,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
 STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
                   "type_error": BLUE, "no_code": "#444444", "forbidden": "#000000"}
 STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
-         "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "plum"}
+         "axes.titlelocation": "left", "svg.fonttype": "none", "svg.hashsalt": "plum"}
 
 
 class ShownFigure(Figure):
@@ -29,11 +30,24 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, **kwargs):
+def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs):
     with matplotlib.rc_context(STYLE):
         figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, columns, **kwargs)
+        axes = figure.subplots(rows, columns, **kwargs)
     return figure, axes
+
+
+def _legend(figure: Figure, axis, columns: int = 4) -> None:
+    """The axis's legend below the picture, where it covers no data."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=9,
+                  frameon=False)
+
+
+def _whole_numbers(*axes) -> None:
+    """Ticks of an ``axis.xaxis`` or ``.yaxis`` that counts things."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
@@ -57,8 +71,8 @@ def fig_table1(table: pd.DataFrame) -> Figure:
         texts = ["n/a" if pd.isna(value) else f"{value:.1f}" for value in table[column]]
         axis.bar_label(bars, texts, padding=2, fontsize=9)
     axis.set_xticks(places, table["source"])
-    axis.set_ylim(0, 130)
-    axis.legend(loc="upper right", ncols=2, fontsize=9)
+    axis.set_ylim(0, 112)
+    _legend(figure, axis)
     _finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)")
     return figure
 
@@ -69,12 +83,15 @@ def fig_tests_per_instruction(counts: pd.Series, paper_range: tuple[int, int] = 
     values = counts.value_counts().sort_index()
     axis.axvspan(paper_range[0] - 0.5, paper_range[1] + 0.5, color=GREY, alpha=0.18, label="paper: 3 to 5")
     axis.bar(values.index, values.values, color=BLUE, width=0.8)
-    axis.axvline(counts.mean(), color=RED, linestyle="--", label=f"mean {counts.mean():.1f}")
+    if len(counts):
+        axis.axvline(counts.mean(), color=RED, linestyle="--", label=f"mean {counts.mean():.1f}")
+    axis.set_ylim(0, max(values, default=1) * 1.05)
     last = int(max([*counts, paper_range[1]])) + 1
     axis.set_xlim(0, last + 0.5)
     axis.set_xticks(range(1, last + 1))
-    axis.legend(fontsize=9, loc="upper left")
-    _finish(axis, "Tests in a suite", "assert statements in one suite", "suites")
+    _whole_numbers(axis.yaxis)
+    _legend(figure, axis)
+    _finish(axis, f"Tests in a suite (n = {len(counts)} suites)", "assert statements in one suite", "suites")
     return figure
 
 
@@ -87,8 +104,9 @@ def fig_lengths(samples: pd.DataFrame) -> Figure:
               label=["ended at a stop", f"cut off at the limit ({cut.mean():.1%})"])
     axis.axvline(samples.n_tokens.median(), color=RED, linestyle="--",
                  label=f"median {samples.n_tokens.median():.0f} tokens")
-    axis.legend(fontsize=9)
-    _finish(axis, "Length of sampled completions", "tokens", "completions")
+    _whole_numbers(axis.yaxis)
+    _legend(figure, axis)
+    _finish(axis, f"Length of {len(samples):,} sampled completions", "tokens", "completions")
     return figure
 
 
@@ -99,6 +117,7 @@ def fig_verdicts(counts: pd.Series) -> Figure:
     bars = axis.barh(counts.index, counts.values, color=[STATUS_COLOURS.get(name, GREY) for name in counts.index])
     axis.bar_label(bars, [f" {value:,} ({value / counts.sum():.1%})" for value in counts.values], fontsize=9)
     axis.set_xlim(0, counts.max() * 1.22)
+    _whole_numbers(axis.xaxis)
     _finish(axis, f"Verdicts on {counts.sum():,} sampled programs", "programs")
     return figure
 
@@ -116,7 +135,9 @@ def fig_figure2(ratios: pd.Series, k: int) -> Figure:
     dropped = (ratios == 0).mean()
     axis.axvline(ratios.mean(), color=RED, linestyle="--", label=f"mean {ratios.mean():.2f}")
     axis.plot([], [], " ", label=f"{dropped:.0%} of instructions at 0 are dropped")
-    axis.legend(fontsize=9)
+    axis.set_xticks(np.linspace(0, 1, 6 if bins > 1 else 2))
+    _whole_numbers(axis.yaxis)
+    _legend(figure, axis)
     _finish(axis, f"The policy's correctness ratio (n = {len(ratios)} instructions, K = {k})",
             "share of samples passing every test", "instructions")
     return figure
@@ -130,25 +151,32 @@ def fig_training(history: pd.DataFrame) -> Figure:
         history: columns ``seed``, ``step``, ``loss`` and, where the objective has them, ``kl``, ``rewards/chosen``,
             ``rewards/rejected``, ``rewards/margins``.
     """
-    panels = [("loss", "loss"), ("kl", "KL estimate (nats)"), ("rewards", "reward = β · log-ratio sum"),
-              ("rewards/margins", "margin: chosen - rejected")]
-    panels = [panel for panel in panels if panel[0] in history or f"{panel[0]}/chosen" in history]
-    figure, axes = _axes(3.7 * len(panels), 3.5, len(panels), squeeze=False)
-    for axis, (column, label) in zip(axes[0], panels):
-        names = [column] if column in history else [f"{column}/chosen", f"{column}/rejected"]
+    panels = [(["loss"], "loss"), (["kl"], "KL estimate (nats)"),
+              (["rewards/chosen", "rewards/rejected"], "reward = β · log-ratio sum"),
+              (["rewards/margins"], "margin: chosen - rejected")]
+    panels = [(names, label) for names, label in panels
+              if set(names) <= set(history) and history[names].notna().any(axis=None)]
+    figure, axes = _axes(3.2 * max(2, len(panels)), 3.4, len(panels), squeeze=False)
+    for axis, (names, label) in zip(axes[0], panels):
         for name, colour in zip(names, (BLUE, ORANGE)):
-            for seed, run in history.groupby("seed"):
-                axis.plot(run.step, run[name], color=colour, alpha=0.25, linewidth=0.8)
-                smooth = run[name].rolling(9, min_periods=1, center=True).mean()
-                first = seed == history.seed.min()
-                axis.plot(run.step, smooth, color=colour, linewidth=1.8,
-                          label=name.split("/")[-1] if len(names) > 1 and first else None)
-        if column.startswith("rewards"):
+            _seed_lines(axis, history, name, colour)
+        if names[0].startswith("rewards"):
             axis.axhline(0, color=GREY, linewidth=0.6)
         if len(names) > 1:
-            axis.legend(fontsize=9)
+            _legend(figure, axis)
+        axis.set_xlim(0, history.step.max() + 1)
+        _whole_numbers(axis.xaxis)
         _finish(axis, "", "optimizer step", label)
     return figure
+
+
+def _seed_lines(axis, history: pd.DataFrame, name: str, colour: str) -> None:
+    """One column against the step: a thin line a seed, its centred mean over nine steps thick."""
+    for number, (_, run) in enumerate(history.groupby("seed")):
+        mark = "o" if len(run) < 3 else ""
+        smooth = run[name].rolling(9, min_periods=1, center=True).mean()
+        axis.plot(run.step, run[name], color=colour, alpha=0.3, linewidth=0.8, marker=mark)
+        axis.plot(run.step, smooth, color=colour, linewidth=1.8, label=None if number else name.split("/")[-1])
 
 
 def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
@@ -158,7 +186,7 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
         table: columns ``label``, ``before``, ``after`` and optionally ``before_low``, ``before_high``, ``after_low``,
             ``after_high``; all in percent.
     """
-    figure, axis = _axes(7.6, 1.2 + 0.5 * len(table))
+    figure, axis = _axes(7.6, 1.6 + 0.5 * len(table))
     places = np.arange(len(table))[::-1]
     for name, colour, shift in (("before", GREY, 0.09), ("after", BLUE, -0.09)):
         if f"{name}_low" in table:
@@ -170,9 +198,10 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
                       arrowprops={"arrowstyle": "->", "color": GREEN if row.after >= row.before else RED, "lw": 1.4})
     axis.set_yticks(places, table["label"])
     axis.set_ylim(-0.7, len(table) - 0.3)
-    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
-    axis.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.32 / (0.4 + 0.25 * len(table))), ncols=2)
-    _finish(axis, title, "pass@1 (%), bar: 95% bootstrap interval over problems")
+    axis.set_xlim(min(0, axis.get_xlim()[0]), max(1, axis.get_xlim()[1]))
+    _legend(figure, axis)
+    bars = ", bar: 95% bootstrap interval over problems" if "before_low" in table else ""
+    _finish(axis, title, f"pass@1 (%){bars}")
     return figure
 
 
@@ -183,14 +212,19 @@ def fig_pass_at_k(table: pd.DataFrame) -> Figure:
         table: columns ``suite``, ``policy`` (``baseline`` or ``PLUM``), ``temperature``, ``k``, ``value`` in percent.
     """
     panels = list(table.groupby(["suite", "temperature"], sort=False))
-    figure, axes = _axes(3.8 * len(panels), 3.6, len(panels), squeeze=False)
-    for axis, ((suite, temperature), group) in zip(axes[0], panels):
+    columns = min(len(panels), 3 if len(panels) != 4 else 2)
+    rows = -(-len(panels) // columns)
+    figure, axes = _axes(3.4 * max(2, columns), 0.4 + 3.0 * rows, columns, rows, squeeze=False)
+    for axis, ((suite, temperature), group) in zip(axes.flat, panels):
         for policy, colour in (("baseline", GREY), ("PLUM", BLUE)):
             line = group[group.policy == policy].groupby("k")["value"].mean()
             axis.plot(line.index, line.values, "o-", color=colour, label=policy, markersize=4)
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=9)
+        axis.set_ylim(0, max(1, axis.get_ylim()[1]))
+        axis.set_xticks(sorted(group.k.unique()))
         _finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)")
+    for axis in axes.flat[len(panels):]:
+        axis.remove()
+    _legend(figure, axes.flat[0])
     return figure
 
 
@@ -204,6 +238,8 @@ def fig_wins_losses(changes: pd.DataFrame, title: str) -> Figure:
     values = np.sort(changes["change"].to_numpy())[::-1]
     axis.bar(np.arange(len(values)), values, width=1.0,
              color=[GREEN if value > 0 else RED for value in values])
+    axis.set_ylim(min(axis.get_ylim()[0], -10), max(axis.get_ylim()[1], 10))
+    _whole_numbers(axis.xaxis)
     wins, losses = int((values > 0).sum()), int((values < 0).sum())
     axis.axhline(0, color="black", linewidth=0.6)
     axis.text(0.98, 0.94, f"{wins} better, {losses} worse, {len(values) - wins - losses} equal",
@@ -218,7 +254,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     Args:
         counts: samples by fate (``preferences.flow_counts``), in the order in which the rules apply.
     """
-    figure, axis = _axes(9.0, 2.2)
+    figure, axis = _axes(9.0, 2.6)
     colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,
                "no chosen solution": GREY}
     left = 0
@@ -228,7 +264,8 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.set_xlim(0, max(left, 1))
-    figure.legend(fontsize=9, ncols=5, loc="outside lower center", frameon=False)
+    _whole_numbers(axis.xaxis)
+    _legend(figure, axis, columns=5)
     _finish(axis, f"What becomes of {left:,} judged samples", "samples")
     return figure
 
@@ -256,6 +293,7 @@ def fig_diversity(distinct: pd.Series, k: int) -> Figure:
     values = distinct.value_counts().reindex(range(1, k + 1), fill_value=0)
     axis.bar(values.index, values.values, color=BLUE, width=0.8)
     axis.axvline(distinct.mean(), color=RED, linestyle="--", label=f"mean {distinct.mean():.1f} of {k}")
-    axis.legend(fontsize=9, loc="upper left")
+    _whole_numbers(axis.xaxis, axis.yaxis)
+    _legend(figure, axis)
     _finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions")
     return figure
