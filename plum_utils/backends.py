@@ -122,12 +122,13 @@ class VllmBackend:
 
         self._model_path, self._dtype = model_path, dtype
         self._merges = lora_rank is not None and not torch.cuda.is_available()
-        lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
+        lora = {}
+        if lora_rank is not None and not self._merges:
+            lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
         self._settings = {"dtype": dtype, "max_model_len": max_model_len, "max_num_seqs": 256,
                           "max_num_batched_tokens": 65536, "enforce_eager": not torch.cuda.is_available(),
                           "enable_chunked_prefill": False, "enable_prefix_caching": False,
-                          "disable_log_stats": True, "use_tqdm_on_load": False,
-                          **(lora if lora_rank and not self._merges else {})}
+                          "disable_log_stats": True, "use_tqdm_on_load": False, **lora}
         self._adapters: dict[str, int] = {}
         self._served: str | None = None  # the adapter merged into the engine's weights
         self._start(model_path)
