@@ -14,7 +14,7 @@ from plum_utils.jsonl import DiskFull
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
 from plum_utils.provenance import ROOT
-from plum_utils.report import write_report
+from plum_utils.report import NoResults, write_report, write_results
 from plum_utils.runs import Run
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return arguments.action(arguments)
-    except (ParamsError, NotReady, RunLocked) as error:
+    except (ParamsError, NotReady, RunLocked, NoResults) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StageFailed, DiskFull) as error:
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(action=_status)
     report = commands.add_parser("report", help="write report.md with all tables and figures")
     report.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this file, between "
+                        "its markers")
     report.set_defaults(action=_report)
     search = commands.add_parser("search", help="choose training parameters on the validation instructions")
     search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
@@ -123,7 +125,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    print(write_report(_pipeline(arguments).run))
+    run = _pipeline(arguments).run
+    print(write_report(run))
+    if arguments.readme:
+        write_results(run, arguments.readme)
     return 0
 
 

@@ -209,7 +209,8 @@ def fig_pass_at_k(table: pd.DataFrame) -> Figure:
     """pass@k against k before and after training, one panel a suite: did the policy get better, or only sharper?
 
     Args:
-        table: columns ``suite``, ``policy`` (``baseline`` or ``PLUM``), ``temperature``, ``k``, ``value`` in percent.
+        table: columns ``suite``, ``policy`` (``baseline`` or ``PLUM``), ``temperature``, ``k``, ``value`` in percent,
+            and optionally ``low`` and ``high``, drawn as a band.
     """
     panels = list(table.groupby(["suite", "temperature"], sort=False))
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
@@ -217,8 +218,10 @@ def fig_pass_at_k(table: pd.DataFrame) -> Figure:
     figure, axes = _axes(3.4 * max(2, columns), 0.4 + 3.0 * rows, columns, rows, squeeze=False)
     for axis, ((suite, temperature), group) in zip(axes.flat, panels):
         for policy, colour in (("baseline", GREY), ("PLUM", BLUE)):
-            line = group[group.policy == policy].groupby("k")["value"].mean()
-            axis.plot(line.index, line.values, "o-", color=colour, label=policy, markersize=4)
+            line = group[group.policy == policy].groupby("k").mean(numeric_only=True)
+            axis.plot(line.index, line["value"], "o-", color=colour, label=policy, markersize=4)
+            if "low" in line:
+                axis.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
         axis.set_ylim(0, max(1, axis.get_ylim()[1]))
         axis.set_xticks(sorted(group.k.unique()))
         _finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)")
