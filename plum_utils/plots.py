@@ -193,14 +193,15 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
             axis.hlines(places + shift, table[f"{name}_low"], table[f"{name}_high"], color=colour, alpha=0.5, lw=2)
         axis.plot(table[name], places + shift, "o", color=colour, markersize=8,
                   label={"before": "baseline", "after": "PLUM"}[name])
-    for place, row in zip(places, table.itertuples()):
+    changed = [(place, row) for place, row in zip(places, table.itertuples()) if row.after != row.before]
+    for place, row in changed:
         axis.annotate("", (row.after, place - 0.09), (row.before, place + 0.09),
-                      arrowprops={"arrowstyle": "->", "color": GREEN if row.after >= row.before else RED, "lw": 1.4})
+                      arrowprops={"arrowstyle": "->", "color": GREEN if row.after > row.before else RED, "lw": 1.4})
     axis.set_yticks(places, table["label"])
     axis.set_ylim(-0.7, len(table) - 0.3)
     axis.set_xlim(min(0, axis.get_xlim()[0]), max(1, axis.get_xlim()[1]))
     _legend(figure, axis)
-    bars = ", bar: 95% bootstrap interval over problems" if "before_low" in table else ""
+    bars = "\nbar: 95% bootstrap interval over problems" if "before_low" in table else ""
     _finish(axis, title, f"pass@1 (%){bars}")
     return figure
 
