@@ -71,7 +71,7 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
     row: dict[str, Any] = {"candidate": name, "rows": 0, "steps": 0}
     adapter = None
     if training is not None:
-        capped = sets | {"kto": cap_per_side(sets["kto"], training.max_per_side, p.seed)}
+        capped = {phase: cap_per_side(rows, training.max_per_side, p.seed) for phase, rows in sets.items()}
         adapter, history = train(training.objective, resolve_model(p.policy.model, p.policy.revision), capped, training,
                                  folder, p.seed, p.policy.dtype)
         row |= {"rows": sum(len(capped[phase]) for phase in training.objective.split("+")),
