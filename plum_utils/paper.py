@@ -113,3 +113,9 @@ def _rounding(by_row: pd.DataFrame, column: str) -> tuple[float, float]:
         return float("nan"), float("nan")  # any gain, or none
     ends = [100 * (after + sign * 0.05 - before + sign * 0.05) / (before - sign * 0.05) for sign in (-1, 1)]
     return ends[0], ends[1]
+
+
+def inconsistencies_markdown() -> str:
+    """``inconsistencies`` as the Markdown table of docs/paper_notes.md."""
+    frame = inconsistencies().astype(object)
+    return frame.where(frame.notna(), "undefined").to_markdown(index=False)

@@ -1,0 +1,135 @@
+"""README and paper notes: every function, test, file, parameter and command they name exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+
+import nbformat
+import pytest
+
+from plum_utils import paper
+from plum_utils.__main__ import _parser
+from plum_utils.params import Params
+from plum_utils.pipeline import STAGES
+from plum_utils.provenance import ROOT
+from plum_utils.report import END, START
+
+README, NOTES = ROOT / "README.md", ROOT / "docs" / "paper_notes.md"
+DOCS = [README, NOTES]
+
+
+def functions_named(text: str) -> set[str]:
+    return set(re.findall(r"`(plum_utils(?:\.\w+){2,})", text))
+
+
+def cited_tests(text: str) -> set[tuple[str, str]]:
+    return set(re.findall(r"`(tests/\w+\.py)::(\w+)`", text))
+
+
+@pytest.mark.parametrize("name", sorted(functions_named(NOTES.read_text())))
+def test_functions_named_in_the_notes_exist(name):
+    module, _, attribute = name.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(cited_tests(NOTES.read_text())))
+def test_tests_named_in_the_notes_exist(file, name):
+    tree = ast.parse((ROOT / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_each_rule_has_a_function_and_a_test():
+    rows = [line for line in NOTES.read_text().split("## 3 ")[0].splitlines()
+            if line.startswith("| ") and not line.startswith(("| rule", "| open"))]
+    assert len(rows) > 30
+    assert [row for row in rows if not functions_named(row) or not cited_tests(row)] == []
+
+
+def test_the_list_of_misprints_is_generated():
+    block = NOTES.read_text().split("<!-- inconsistencies:start -->")[1].split("<!-- inconsistencies:end -->")[0]
+    assert block.strip() == paper.inconsistencies_markdown()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_to_files_of_the_repository(path):
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    assert [link for link in links if "://" in link] == []
+    missing = [link for link in links if not (path.parent / link).exists()]
+    if not (ROOT / "outputs" / "reference").exists():
+        missing = [link for link in missing if not link.startswith("outputs/reference/")]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_files_named_in_the_docs_exist(path):
+    named = re.findall(r"`((?:params|plum_utils|notebooks|docs|tests)/[\w./-]*)`", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_parameters_named_in_the_docs_exist(path):
+    sections = "|".join(Params.model_fields)
+    for section, field in re.findall(rf"`({sections})\.(\w+)`", path.read_text()):
+        assert field in Params.model_fields[section].annotation.model_fields, f"{section}.{field}"
+
+
+def test_commands_in_the_readme_are_understood():
+    lines = re.findall(r"-m plum_utils ([^#\n`]+)", README.read_text())
+    assert len(lines) >= 7
+    for line in lines:
+        arguments = _parser().parse_args(line.split())
+        if str(arguments.params).startswith("params/"):
+            assert (ROOT / arguments.params).is_file(), line
+
+
+def test_make_targets_in_the_readme_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make (\w+)`?\s", README.read_text().split("## For a teacher")[0])) <= targets | {"and"}
+
+
+def test_the_readme_has_one_place_for_results_and_all_lessons():
+    text = README.read_text()
+    assert text.count(START) == text.count(END) == 1
+    assert [f"notebooks/{stage.name}.ipynb" in text for stage in STAGES] == [True] * 6
+
+
+@pytest.mark.parametrize("path", [*DOCS, *sorted((ROOT / "params").rglob("*.yaml"))], ids=lambda path: path.name)
+def test_no_path_of_a_machine(path):
+    assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|opt|mnt)/|https?://(pypi|files\.pythonhosted|localhost)",
+                         path.read_text())
+
+
+def test_bundled_data_is_what_the_licence_section_lists():
+    names = {path.name for path in (ROOT / "plum_utils" / "data").iterdir()}
+    assert names == {"recorded", "paper_tables.json", "livecodebench_mini.jsonl", "heldout_basics.jsonl",
+                     "heldout_intermediate.jsonl", "heldout_public.jsonl"}
+    assert "CC0" in README.read_text() and (ROOT / "LICENSE").read_text().startswith("MIT")
+
+
+def test_the_reference_run_is_small_whole_and_names_no_machine():
+    """The committed outputs: at most 10 MB, every stage done, nothing of the machine they were made on."""
+    folder = ROOT / "outputs" / "reference"
+    if not folder.exists():
+        pytest.skip("no reference run yet")
+    tracked = subprocess.run(["git", "ls-files", "outputs/reference"], cwd=ROOT, capture_output=True, text=True)
+    files = [ROOT / name for name in tracked.stdout.splitlines()] or [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 10 * 2**20
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    assert [stages[stage.name]["status"] for stage in STAGES] == ["done"] * 6
+    texts = [path for path in files if path.suffix in {".json", ".jsonl", ".md", ".csv", ".ipynb", ".yaml"}]
+    assert [path.name for path in texts if re.search(r"/home/|/root/|/work/", path.read_text(errors="replace"))] == []
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_notebooks_name_only_parameters_that_exist(stage):
+    path = ROOT / "notebooks" / f"{stage.name}.ipynb"
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+    sections = [name for name, field in Params.model_fields.items() if hasattr(field.annotation, "model_fields")]
+    found = re.findall(rf"\bp\.({'|'.join(sections)})\.(\w+)", text)
+    assert found
+    for section, field in found:
+        assert field in [*Params.model_fields[section].annotation.model_fields, "model_dump", "model_copy"], f"{section}.{field}"
