@@ -263,12 +263,35 @@ def test_sentences_follow_the_numbers(before, after, word):
 
 
 @pytest.mark.parametrize("one, many, words", [
-    ((1, 3), (1, 3), "got better"), ((1, 3), (-1, 2), "got sharper: it finds"), ((1, 3), (-3, -1), "price of variety"),
+    ((1, 3), (1, 3), "at this temperature"), ((1, 3), (-1, 2), "sharper: it finds"),
+    ((1, 3), (-3, -1), "price of variety"),
     ((-1, 1), (-1, 1), "pass@1: no difference"), ((-3, -1), (-3, -1), "pass@1: worse; pass@10: worse")])
 def test_better_or_only_sharper(one, many, words):
     table = pd.DataFrame([{"k": k, "difference": sum(interval) / 2, "difference_low": interval[0],
                            "difference_high": interval[1]} for k, interval in ((1, one), (10, many))])
     assert words in describe_sharpness(table)
+
+
+def test_reach_gives_each_side_its_best_temperature():
+    """A policy that is only sharper looks better at T=1, and is not once the baseline may be sampled colder."""
+    cold = scored_rows({0: [[1, 1], [0, 0]]}, [[1, 0], [0, 0]])
+    hot = scored_rows({0: [[1, 1], [0, 0]]}, [[0, 0], [0, 0]]).assign(temperature=1.0, decoding="T=1")
+    both = pd.concat([cold, hot])
+    at_one = pass_at_k_table(hot, [2], 200)
+    assert at_one[(at_one.k == 2) & (at_one.policy == "PLUM")]["difference"].item() == 50
+    row = next(evaluation.reach_table(both, 200).itertuples())
+    assert (row.k, row.before_temperature, row.before, row.after, row.difference) == (2, 0.8, 50, 50, 0)
+    assert "no sign that more problems" in evaluation.describe_reach(row)
+
+
+def test_reach_of_greedy_answers_is_not_asked():
+    greedy = scored_rows({0: [[1]]}, [[0]], "greedy").assign(temperature=0.0)
+    assert evaluation.reach_table(greedy).empty
+
+
+def test_a_tiny_p_value_is_not_zero():
+    table = results_table(scored_rows({0: [[1]] * 30}, [[0]] * 30), 200)
+    assert "p < 0.001" in describe_change(next(table.itertuples()))
 
 
 def test_decodings():
