@@ -16,7 +16,8 @@ from plum_utils.__main__ import _parser
 from plum_utils.params import Params
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
-from plum_utils.report import END, START
+from plum_utils.report import END, START, results_block
+from plum_utils.runs import Run
 
 README, NOTES = ROOT / "README.md", ROOT / "docs" / "paper_notes.md"
 DOCS = [README, NOTES]
@@ -95,6 +96,13 @@ def test_the_readme_has_one_place_for_results_and_all_lessons():
     text = README.read_text()
     assert text.count(START) == text.count(END) == 1
     assert [f"notebooks/{stage.name}.ipynb" in text for stage in STAGES] == [True] * 6
+
+
+def test_the_readmes_results_are_the_reference_runs():
+    if not (ROOT / "outputs" / "reference" / "manifest.json").exists():
+        pytest.skip("no reference run yet")
+    block = README.read_text().split(START)[1].split(END)[0]
+    assert block.strip() == results_block(Run(ROOT / "outputs" / "reference")).strip()
 
 
 @pytest.mark.parametrize("path", [*DOCS, *sorted((ROOT / "params").rglob("*.yaml"))], ids=lambda path: path.name)
