@@ -40,6 +40,7 @@ DETAIL = 300      # characters
 REPORT = 1 << 16  # bytes of reports that are kept
 SPARE = 64 << 20  # address space that only the report of a program out of memory may use
 STATUSES = ("passed", "failed", "error", "memory", "syntax")
+sys.modules["plum_utils"] = None  # an editable install would let programs import the harness's own package
 
 # System calls that a program may not make, by architecture: (AUDIT_ARCH, clone, clone3, tgkill, prlimit64, the others).
 SYSCALLS = {

@@ -226,7 +226,9 @@ def start_slow_run(params_file: Path, run_dir: Path, notebooks: Path) -> subproc
     """The command line, in stage 02, with two of six shards written."""
     command = [sys.executable, "-m", "plum_utils", *cli(params_file, run_dir, notebooks, "--only", "02")]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PLUM_TEST_SLEEP": "0.5"},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               # a shell's background job ignores SIGINT, and so would all that it starts
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.monotonic() + 60
     while len(list((run_dir / "02_sampling/shards").glob("s*.jsonl"))) < 2:
         assert time.monotonic() < deadline and process.poll() is None, "the run did not get to its second shard"

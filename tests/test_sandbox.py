@@ -62,8 +62,8 @@ def judge(sandbox: Sandbox, code: str, tests: str = "pass") -> Verdict:
     ("def f():\n    while True: pass", "f()", "timeout", "out of time in tests"),
     ("import time\ntime.sleep(60)", "pass", "timeout", "while loading"),
     ("x = 'a' * (1 << 31)", "pass", "memory", "MemoryError while loading"),
-    ("x = []\nwhile True: x.append('a' * 1000)", "pass", "memory", "while loading"),
-    ("def f():\n    global x\n    x = []\n    while True: x.append([1])", "f()", "memory", "in tests"),
+    ("x = []\nwhile True: x.append('a' * 100_000)", "pass", "memory", "while loading"),
+    ("def f():\n    global x\n    x = []\n    while True: x.append([1] * 10_000)", "f()", "memory", "in tests"),
     ("def f(n): return f(n + 1)", "f(0)", "failed", "RecursionError"),
 ])
 def test_verdicts(sandbox, code, tests, status, detail):
