@@ -6,6 +6,7 @@ out, with the generator's own consistent tests. Finished candidates are kept: th
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def search(p: Params, run: Run) -> pd.DataFrame:
 
 
 def _validation_problems(p: Params, run: Run) -> list[Problem]:
-    kept_out = set(pd.read_json(run.stage_dir("03_preferences") / "validation_ids.json", typ="series"))
+    kept_out = set(json.loads((run.stage_dir("03_preferences") / "validation_ids.json").read_text()))
     suites = suites_by_instruction(read_jsonl(run.stage_dir("01_testgen") / "testgen.jsonl"))
     problems = [Problem(item.instruction_id, "validation", item.instruction, "", "", suites[item.instruction_id])
                 for item in load_instructions(p.data.train, p.data.train_limit)
@@ -67,7 +68,7 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
               sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     folder = home / fingerprint([name, training and training.model_dump(), p.seed, [one.task_id for one in problems]])
     if (folder / "result.json").exists():
-        return pd.read_json(folder / "result.json", typ="series").to_dict()
+        return json.loads((folder / "result.json").read_text())
     row: dict[str, Any] = {"candidate": name, "rows": 0, "steps": 0}
     adapter = None
     if training is not None:
