@@ -1,0 +1,373 @@
+"""A warm pool of isolated workers, and the verdicts of what runs in them. ``docs/sandbox.md`` is the threat model."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from plum_utils.sandbox.splitting import plan
+
+WORKER = Path(__file__).with_name("worker")
+GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
+FOLDER = "plum-sandbox-"
+SPLIT, SHARED = "split", "shared"
+_announced: set[str] = set()
+
+
+class SandboxError(RuntimeError):
+    """The host cannot isolate untrusted programs well enough."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one program: wall and CPU seconds, address space and size of a file in MiB.
+
+    Where a program comes with a reference, its CPU time is limited further: to ``factor`` times the reference's, and at
+    least ``least_seconds``. ``allow_weak`` runs programs although the host cannot deny them network or writes to the
+    user's files.
+    """
+
+    seconds: float = 5.0
+    memory_mb: int = 512
+    file_mb: int = 1
+    allow_weak: bool = False
+    factor: float = 50.0
+    least_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A candidate's source and the tests that call its functions.
+
+    Args:
+        reference: a solution that passes the tests; it is run once for all programs with the same tests, and tells
+            whether they can be split and how long they take.
+        mode: ``split`` (candidate and tests in processes of their own), ``shared`` (in one), or ``auto``: split where
+            the tests allow it.
+    """
+
+    id: str
+    code: str
+    tests: str
+    reference: str | None = None
+    mode: Literal["auto", "split", "shared"] = "auto"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a program ended.
+
+    ``status``: passed, failed, error (did not load), timeout, memory, syntax, or infrastructure (our fault); ``detail``
+    is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time. ``assurance``: ``split`` verdicts
+    cannot be forged; ``shared`` ones can by a program that looks for its judge. ``calls``: how often the judge called
+    the candidate (split only). ``cpu_seconds`` of all its processes.
+    """
+
+    id: str
+    status: str
+    detail: str
+    seconds: float
+    assurance: str = SHARED
+    calls: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A program without its name: equal ones are run once."""
+
+    code: str
+    tests: str
+    reference: str | None
+    mode: str
+
+
+@dataclass
+class _Suite:
+    """What is known of some tests: whether they are split, and the CPU seconds of their reference."""
+
+    split: bool
+    names: tuple[str, ...]
+    capture: bool
+    cpu_seconds: float | None = None
+
+
+@dataclass
+class _Outcome:
+    status: str
+    detail: str
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    calls: int = 0
+    assurance: str = SHARED
+
+
+class Sandbox:
+    """A pool of workers; use it as a context manager, or call ``close``. ``layers`` says in a line what is in force, and
+    is printed once (to standard error).
+
+    Args:
+        workers: programs that run at the same time.
+        limits: of each program.
+        without: layers not to use (namespaces, mounts, seccomp, landlock), to test the others on their own.
+
+    Raises:
+        SandboxError: the host cannot deny network and file writes, and ``limits.allow_weak`` is not set.
+    """
+
+    def __init__(self, workers: int = 2, limits: Limits = Limits(), without: tuple[str, ...] = ()):
+        if workers < 1:
+            raise ValueError(f"sandbox.workers must be at least 1, got {workers}")
+        self.limits = limits
+        _remove_stale_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+        self._workers: list[_Worker] = []
+        self._suites: dict[tuple[str, str | None, str], _Suite] = {}
+        try:
+            for number in range(workers):
+                self._workers.append(_Worker(self._folder / str(number), without))
+            self.layers = _describe(self._workers[0].offers, limits.allow_weak)
+        except BaseException:
+            self.close()
+            raise
+        if self.layers not in _announced:
+            _announced.add(self.layers)
+            print(self.layers, file=sys.stderr)
+
+    def run(self, programs: list[Program], progress: bool = False, limits: Limits | None = None) -> list[Verdict]:
+        """One verdict for each program, in input order; identical programs are run once.
+
+        Args:
+            limits: other limits than the sandbox's own, for these programs only.
+        """
+        limits = limits or self.limits
+        tasks = [_Task(one.code, one.tests, one.reference, one.mode) for one in programs]
+        distinct = list(dict.fromkeys(tasks))
+        with tqdm(total=len(distinct), desc="sandbox", unit="program", disable=not progress) as bar:
+            self._learn(distinct, limits)
+            distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
+            answers = self._map(lambda worker, task: self._judge(worker, task, limits), distinct, bar)
+        return [_verdict(program.id, answers[task]) for program, task in zip(programs, tasks)]
+
+    def _suite(self, task: _Task) -> _Suite:
+        return self._suites[task.tests, task.reference, task.mode]
+
+    def _expected(self, task: _Task) -> tuple[bool, float]:
+        return "while" in task.code, self._suite(task).cpu_seconds or 0.0
+
+    def _learn(self, tasks: list[_Task], limits: Limits) -> None:
+        """Decide for each set of tests whether they are split; run the references of those not seen before."""
+        new = {(task.tests, task.reference, task.mode): task for task in tasks}
+        new = {key: task for key, task in new.items() if key not in self._suites}
+        for key, task in new.items():
+            found = plan(task.tests)
+            split = task.mode == SPLIT or task.mode == "auto" and not found.reason
+            self._suites[key] = _Suite(split, found.names, found.capture)
+        known = [task for task in new.values() if task.reference is not None]
+        for (suite, outcome) in self._map(lambda worker, task: self._try_reference(worker, task, limits), known).values():
+            suite.cpu_seconds = outcome.cpu_seconds if outcome.status == "passed" else None
+
+    def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> tuple[_Suite, _Outcome]:
+        suite = self._suite(task)
+        program = _Task(task.reference or "", task.tests, task.reference, task.mode)
+        outcome = worker.judge(program, suite, limits)
+        if suite.split and task.mode == "auto" and outcome.status != "passed":
+            shared = _Suite(False, suite.names, suite.capture)
+            again = worker.judge(program, shared, limits)
+            if again.status == "passed":  # the tests, not the reference, are why it cannot be split
+                suite.split, outcome = False, again
+        return suite, outcome
+
+    def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
+        suite = self._suite(task)
+        outcome = worker.judge(task, suite, limits)
+        if outcome.status == "unsplittable" and task.mode == "auto":  # found by the judge, of what the tests do
+            suite.split = False
+            outcome = worker.judge(task, suite, limits)
+        if outcome.status == "unsplittable":
+            outcome.status = "failed"
+        return outcome
+
+    def _map(self, work, tasks: list[_Task], bar: tqdm | None = None) -> dict:
+        """``work(worker, task)`` for every task, by all workers; {task: result}."""
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        for task in tasks:
+            waiting.put(task)
+        answers: dict = {}
+        threads = [threading.Thread(target=_drain, daemon=True, args=(worker, work, waiting, answers, bar))
+                   for worker in self._workers[:len(tasks)]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def close(self) -> None:
+        """Stop the workers and remove their folder."""
+        for worker in self._workers:
+            worker.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _remove_stale_folders() -> None:
+    """Remove the folders of harnesses of this user that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = folder.name.removeprefix(FOLDER).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drain(worker: _Worker, work, waiting: queue.SimpleQueue, answers: dict, bar: tqdm | None) -> None:
+    while True:
+        try:
+            task = waiting.get_nowait()
+        except queue.Empty:
+            return
+        answers[task] = work(worker, task)
+        if bar is not None:
+            bar.update()
+
+
+def _verdict(name: str, outcome: _Outcome) -> Verdict:
+    return Verdict(name, outcome.status, outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
+                   outcome.cpu_seconds)
+
+
+def _describe(offers: dict, allow_weak: bool) -> str:
+    names = [f"namespaces ({', '.join(offers['namespaces'])})"] if offers["namespaces"] else []
+    names += ["a root of read-only libraries"] if offers["mounts"] else []
+    names += ["seccomp (no sockets, no new processes, no signals)"] if offers["seccomp"] else []
+    names += [f"Landlock v{offers['landlock']} (no other files)"] if offers["landlock"] else []
+    files = offers["mounts"] or offers["landlock"]
+    missing = [what for what, there in (("network", offers["namespaces"] or offers["seccomp"]), ("file writes", files),
+                                        ("file reads", files)) if not there]
+    if set(missing) - {"file reads"} and not allow_weak:
+        raise SandboxError(f"this host cannot deny {' and '.join(missing)} to untrusted programs. Run on Linux "
+                           "5.13 or newer, or set sandbox.allow_weak if you trust every program.")
+    weak = f"; WEAK, not denied: {' and '.join(missing)}" if missing else ""
+    return "sandbox: " + ", ".join([*names, "resource limits"]) + weak
+
+
+@dataclass
+class _Worker:
+    """One supervisor process, started again when it is lost."""
+
+    folder: Path
+    without: tuple[str, ...]
+    offers: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._stopped = False
+        self._texts = (_unnamed_file(), _unnamed_file())
+        self._start()
+
+    def _start(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
+                       "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._texts), *self.without]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
+                                         env=environment, start_new_session=True, pass_fds=self._texts)
+        self.offers = self._receive(GRACE)
+        if self.offers is None:
+            self._end()
+            raise SandboxError("the sandbox's worker did not start; its message is above")
+
+    def judge(self, task: _Task, suite: _Suite, limits: Limits) -> _Outcome:
+        """How one program ends; a lost worker is replaced and the program is run once more."""
+        assurance = SPLIT if suite.split else SHARED
+        cause = "the worker was lost twice"
+        for _ in range(2):
+            answer = self._ask(task, suite, limits)
+            if answer is not None and answer[0] != "infrastructure":
+                return _Outcome(*answer, assurance=assurance)
+            cause = answer[1] if answer else cause
+            if self._stopped:
+                return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
+            self._end()
+            try:
+                self._start()
+            except (SandboxError, OSError) as error:
+                return _Outcome("infrastructure", str(error)[:300], assurance=assurance)
+        return _Outcome("infrastructure", cause, assurance=assurance)
+
+    def _ask(self, task: _Task, suite: _Suite, limits: Limits) -> list | None:
+        request = asdict(limits) | {"split": suite.split, "names": suite.names, "capture": suite.capture}
+        request["cpu_seconds"] = limits.seconds
+        if suite.cpu_seconds is not None:
+            request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
+        try:
+            for name, handle, text in zip(("code", "tests"), self._texts, (task.code, task.tests)):
+                data = text.encode("utf-8", "surrogatepass")
+                _write(handle, data, 0)
+                request[name] = len(data)
+            body = json.dumps(request).encode()
+            _write(self._process.stdin.fileno(), struct.pack("I", len(body)) + body)
+        except (OSError, ValueError):  # the worker is gone, or the pipe was closed
+            return None
+        return self._receive(limits.seconds + GRACE)
+
+    def _receive(self, seconds: float):
+        head = self._read(4, seconds)
+        body = self._read(struct.unpack("I", head)[0], seconds) if head else None
+        return json.loads(body) if body else None
+
+    def _read(self, size: int, seconds: float) -> bytes | None:
+        handle, data = self._process.stdout.fileno(), b""
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        while len(data) < size:
+            piece = os.read(handle, size - len(data)) if poll.poll(seconds * 1000) else b""
+            if not piece:
+                return None
+            data += piece
+        return data
+
+    def stop(self) -> None:
+        """End the worker for good."""
+        self._stopped = True
+        self._end()
+        for handle in self._texts:
+            os.close(handle)
+        self._texts = ()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+
+def _unnamed_file() -> int:
+    """The descriptor of a file that has no name: in memory where the host has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("plum-sandbox")
+    with tempfile.TemporaryFile() as handle:
+        return os.dup(handle.fileno())
+
+
+def _write(handle: int, data: bytes, offset: int | None = None) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.write(handle, view) if offset is None else os.pwrite(handle, view, offset)
+        view, offset = view[done:], offset + done if offset is not None else None

@@ -1,0 +1,167 @@
+"""Which tests can be run in another process than the candidate: found in their text, without running it.
+
+Tests can be split when all they do with the candidate's names is to call them or to hand them on. Looking into a name's
+attributes, comparing with it, catching it or inheriting from it needs the candidate's own objects; so do tests that
+replace parts of the interpreter under the candidate's feet, such as standard input, the clock or the random generator.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import collections
+import datetime
+import decimal
+import fractions
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Modules that tests may use in a process of their own: they compute, and share no state with the candidate.
+PURE_MODULES = frozenset((
+    "abc", "array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "keyword", "math", "numbers",
+    "numpy", "operator", "pprint", "pytest", "random", "re", "statistics", "string", "textwrap", "time", "typing", "unittest",
+    "__future__", "solution", "traceback", "warnings", "types", "hashlib", "base64", "struct", "zlib"))
+# Attributes that reach into shared state, whatever they are taken of.
+SHARED_ATTRIBUTES = frozenset((
+    "stdin", "argv", "environ", "modules", "path", "seed", "setstate", "patch", "mock", "setattr", "monkeypatch",
+    "__globals__", "__dict__", "__code__", "__closure__", "__defaults__", "__annotations__", "__wrapped__", "cache_clear",
+    "cache_info", "iscoroutine", "setrecursionlimit", "settrace", "signal"))
+SHARED_NAMES = frozenset(("globals", "locals", "exec", "eval", "compile", "open", "input", "setattr", "delattr", "vars",
+                          "__import__", "dir", "id"))
+PRINTING = frozenset(("stdout", "stderr", "redirect_stdout", "redirect_stderr"))
+BUILTINS = frozenset(vars(builtins)) | {"__name__", "__file__", "__doc__"}
+# What results can be asked for: attributes of the types that cross as plain data.
+PLAIN_TYPES = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, BaseException,
+               collections.deque, collections.Counter, collections.OrderedDict, datetime.datetime, datetime.timedelta,
+               decimal.Decimal, fractions.Fraction)
+PLAIN_ATTRIBUTES = frozenset(name for kind in PLAIN_TYPES for name in dir(kind)) | {
+    "close", "getvalue", "value", "code", "exception", "shape", "dtype", "tolist", "size", "sum", "all", "any"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``names``: the candidate's names that tests call; ``capture``: they look at what it prints; ``reason``: why they
+    cannot be split, empty when they can."""
+
+    names: tuple[str, ...] = ()
+    capture: bool = False
+    reason: str = ""
+
+
+@lru_cache(maxsize=4096)
+def plan(tests: str) -> Plan:
+    """How to run tests apart from the candidate."""
+    try:
+        tree = ast.parse(tests)
+        found = _Uses()
+        found.visit(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Plan(reason=f"the tests do not parse ({type(error).__name__})")
+    names = tuple(sorted(found.loaded - found.bound - BUILTINS))
+    return Plan(names, found.capture, found.reason(names))
+
+
+class _Uses(ast.NodeVisitor):
+    """Names bound and loaded anywhere in the tests (scopes are not told apart), and how each is used."""
+
+    def __init__(self) -> None:
+        self.bound: set[str] = set()
+        self.loaded: set[str] = set()
+        self.called: set[ast.Name] = set()  # where a name is called, or handed on to what is called
+        self.deep: dict[str, str] = {}  # name -> any other use of it
+        self.attributes: set[str] = set()
+        self.modules: set[str] = set()
+        self.imported: set[str] = {"self"}
+        self.asked: list[tuple[str, str]] = []  # (name, attribute) of what is not an attribute of plain data
+        self.capture = False
+
+    def reason(self, names: tuple[str, ...]) -> str:
+        """Why the tests cannot be split, or an empty string."""
+        deep = next((f"{self.deep[name]} {name}" for name in names if name in self.deep), "")
+        classes = next((f"they make a {name}" for name in names if name[:1].isupper()), "")
+        modules = next((f"they use the module {name}" for name in sorted(self.modules - PURE_MODULES)), "")
+        shared = next((f"they use {name}" for name in sorted((self.attributes & SHARED_ATTRIBUTES)
+                                                             | (self.loaded & SHARED_NAMES) - self.bound)), "")
+        asked = next((f"they look for .{attribute} of {name}" for name, attribute in self.asked
+                      if name not in self.imported), "")
+        return deep or classes or modules or shared or asked
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for item in node.names:
+            self._module(item.name.partition(".")[0])
+            self._imported((item.asname or item.name).partition(".")[0])
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self._module((node.module or ".").partition(".")[0])
+        self.attributes.update(item.name for item in node.names)
+        if node.module == "solution":
+            self.loaded.update(item.name for item in node.names)
+            if any(item.asname or item.name == "*" for item in node.names):
+                self.modules.add("solution (renamed)")
+        else:
+            for item in node.names:
+                self._imported(item.asname or item.name)
+
+    def _imported(self, name: str) -> None:
+        self.bound.add(name)
+        self.imported.add(name)
+
+    def _module(self, name: str) -> None:
+        if name == "sys":
+            return  # its attributes decide
+        self.modules.add(name)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if not isinstance(node.ctx, ast.Load):
+            self.bound.add(node.id)
+            return
+        self.loaded.add(node.id)
+        if node not in self.called:
+            self.deep.setdefault(node.id, "they look at")
+
+    def visit_arg(self, node: ast.arg) -> None:
+        self.bound.add(node.arg)
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.bound.add(node.name)
+        self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.modules.add("asyncio")
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._imported(node.name)  # the tests' own class: its attributes are theirs
+        self.generic_visit(node)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.name:
+            self.bound.add(node.name)
+        self.generic_visit(node)
+
+    def visit_Global(self, node: ast.Global) -> None:
+        for name in node.names:
+            self.deep.setdefault(name, "they change")
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self.attributes.add(node.attr)
+        self.capture = self.capture or node.attr in PRINTING
+        if isinstance(node.value, ast.Name):
+            if node.value.id == "solution":
+                self.loaded.add(node.attr)
+            elif node.attr not in PLAIN_ATTRIBUTES:
+                self.asked.append((node.value.id, node.attr))
+        elif isinstance(node.value, ast.Call) and node.attr not in PLAIN_ATTRIBUTES \
+                and isinstance(node.value.func, ast.Name):
+            self.asked.append((node.value.func.id, node.attr))
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        handed_on = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if isinstance(node.func, ast.Name):
+            self.capture = self.capture or node.func.id in PRINTING
+            if node.func.id in ("isinstance", "issubclass"):
+                handed_on = node.args[:1]
+        self.called.update(one for one in (node.func, *handed_on) if isinstance(one, ast.Name))
+        self.generic_visit(node)

@@ -1,0 +1,56 @@
+"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of the two texts, layers to leave out."""
+
+import collections  # noqa: F401  (imported once here, so that forked programs find them warm)
+import copy  # noqa: F401
+import datetime  # noqa: F401
+import fcntl
+import functools  # noqa: F401
+import gc
+import heapq  # noqa: F401
+import itertools  # noqa: F401
+import math  # noqa: F401
+import os
+import re  # noqa: F401
+import string  # noqa: F401
+import sys
+import typing  # noqa: F401
+
+import isolation
+import supervisor
+
+OURS = ("isolation", "supervisor", "programs", "calls", "wire")
+
+
+def forget_ourselves():
+    """Programs shall find neither our modules nor, by way of an editable install, the harness's package."""
+    for name in OURS:
+        sys.modules.pop(name, None)
+    sys.modules["plum_utils"] = None
+    sys.path[:] = [path for path in sys.path if path and path != os.path.dirname(os.path.abspath(__file__))]
+
+
+def take_descriptors(code, tests):
+    """Move the texts, the requests and the answers to 3, 4, 5 and 6; programs get /dev/null for 0, 1 and 2."""
+    high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (code, tests, 0, 1)]
+    for target, handle in enumerate(high, supervisor.CODE):
+        os.dup2(handle, target)
+    os.closerange(supervisor.ANSWERS + 1, 256)
+    supervisor.silence()
+
+
+def main(folder, code, tests, *without):
+    take_descriptors(int(code), int(tests))
+    forget_ourselves()
+    namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
+    gc.collect()
+    gc.freeze()  # forks then do not copy every object's page at their first collection
+    if not namespaces:
+        supervisor.serve((), folder, without)
+    pid = os.fork()  # the first process of a new PID namespace: when it ends, the kernel ends the others
+    if pid == 0:
+        isolation.die_with_parent()
+        supervisor.serve(namespaces, folder, without)
+    os.waitpid(pid, 0)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,159 @@
+"""What runs in the forked processes: the candidate, the judge of its tests, or (shared) both in one."""
+
+import io
+import json
+import os
+import resource
+import sys
+import traceback
+import types
+
+import calls
+import wire
+
+PRINTED = 1 << 20  # characters of a call's output that travel to the judge
+
+
+class Reporter:
+    """Reports (phase, status, detail) to the supervisor, each line behind a nonce."""
+
+    def __init__(self, handle, nonce):
+        self.handle, self.nonce, self.write, self.dumps = handle, nonce, os.write, json.dumps
+        self.set_limit, self.space = resource.setrlimit, resource.getrlimit(resource.RLIMIT_AS)[1]
+
+    def tell(self, phase, status="", detail="", calls=0):
+        self.write(self.handle, f"{self.nonce}{self.dumps([phase, status, detail, calls])}\n".encode())
+
+    def done(self, status, detail, calls=0):
+        """The last report; a program that is out of memory has a little more for it."""
+        if sys.platform == "linux":
+            self.set_limit(resource.RLIMIT_AS, (self.space, self.space))
+        self.tell("done", status, detail, calls)
+
+
+def run_shared(code, tests, reporter):
+    """Load the program, then run its tests in the same namespace."""
+    leave = os._exit
+    scope = solution().__dict__
+    reporter.tell("started")
+    outcome = guarded(code, "<solution>", scope)
+    if outcome is None:
+        reporter.tell("loaded")
+        outcome = guarded(tests, "<tests>", scope)
+    reporter.done(*(outcome or ("passed", "")))
+    leave(0)
+
+
+def run_candidate(code, channel, capture):
+    """Load the program, then answer the judge's calls until it has gone."""
+    scope = solution().__dict__
+    output = io.StringIO() if capture else None
+    outcome = guarded(code, "<solution>", scope)
+    wire.send(channel, ["error", *outcome] if outcome else ["loaded"])
+
+    def lookup(name):
+        try:
+            return scope[name]
+        except KeyError:
+            raise NameError(f"name {name!r} is not defined") from None
+
+    def printed():
+        text = output.getvalue()
+        output.seek(0)
+        output.truncate()
+        return text[:PRINTED]
+
+    if capture:
+        sys.stdout = output
+    peer = calls.Peer(channel, lookup, printed if capture else lambda: None)
+    while True:
+        peer.answer(wire.receive(channel))
+
+
+def run_judge(tests, names, channel, reporter):
+    """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
+    leave = os._exit
+    reporter.tell("started")
+    peer = calls.Peer(channel, refuse)
+    outcome = loading(channel)
+    if outcome is None:
+        reporter.tell("loaded")
+        module = solution()
+        module.__dict__.update({name: peer.stub(name, name) for name in names})
+        outcome = guarded(tests, "<tests>", module.__dict__)
+        outcome = faulty(peer.fault) or outcome
+    reporter.done(*(outcome or ("passed", "")), peer.calls)
+    leave(0)
+
+
+def loading(channel):
+    """What became of loading the candidate: None, or (status, detail)."""
+    try:
+        message = wire.receive(channel)
+    except wire.Gone:
+        return "error", "exited while loading"
+    except wire.Broken:
+        message = None
+    if message == ["loaded"]:
+        return None
+    if type(message) is list and len(message) == 3 and message[0] == "error" and message[1] in (
+            "error", "syntax", "memory") and type(message[2]) is str:
+        return message[1], message[2]
+    return "failed", "the program wrote into the judge's channel"
+
+
+def faulty(fault):
+    """The verdict on a call that did not end as calls end, whatever the tests made of it."""
+    if fault is None:
+        return None
+    if isinstance(fault, wire.Gone):
+        return "failed", "exited before the tests finished"
+    if isinstance(fault, wire.Broken):
+        return "failed", f"the program sent {fault}, which is no plain data"
+    if getattr(fault, "ours", False):
+        return "unsplittable", f"the tests pass {fault}"
+    return "failed", f"returned {fault}, which is not plain data"
+
+
+def refuse(name):
+    raise NameError(f"name {name!r} is not defined")
+
+
+def solution():
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    return module
+
+
+def guarded(source, name, scope):
+    """Execute a source text; ``None`` when it finished, else (status, detail)."""
+    loading = name == "<solution>"
+    try:
+        compiled = compile(source, name, "exec", dont_inherit=True)
+    except BaseException as error:
+        return "syntax" if loading else "failed", describe(error, name, source)
+    try:
+        exec(compiled, scope)
+    except MemoryError:
+        return "memory", "MemoryError " + ("while loading" if loading else "in tests")
+    except SystemExit:
+        return ("error", "exited while loading") if loading else ("failed", "exited before the tests finished")
+    except BaseException as error:
+        return "error" if loading else "failed", describe(error, name, source)
+    return None
+
+
+def describe(error, name, source):
+    """One line: the exception, and the line of the program or of the tests where it rose."""
+    try:
+        message = str(error)
+        text = type(error).__name__ + (f": {message}" if message else "")
+        rows = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == name]
+        row = (rows[0] if name == "<tests>" else rows[-1]) if rows else getattr(error, "lineno", None)
+        if not row:
+            return text
+        lines = source.split("\n")
+        code = lines[row - 1].strip()[:120] if row <= len(lines) else ""
+        return f"{text[:140]}: {code} ({'test ' if name == '<tests>' else ''}line {row})"
+    except BaseException:  # a hostile exception class
+        return type(error).__name__

@@ -1,0 +1,319 @@
+"""One worker's supervisor: forks programs, watches them, decides how they ended. Standard library only.
+
+It never reads what it runs: the texts lie in two unnamed files, one of programs and one of tests, that only the forked
+processes read, so that nothing of the tests is in the memory that a candidate inherits.
+"""
+
+import json
+import os
+import random
+import resource
+import secrets
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+import isolation
+import programs
+
+CODE, TESTS, REQUESTS, ANSWERS = 3, 4, 5, 6  # the supervisor's file descriptors
+DETAIL = 300      # characters
+REPORT = 1 << 16  # bytes of reports that are kept
+STATUSES = ("passed", "failed", "error", "memory", "syntax", "unsplittable")
+
+
+# --- in the forked process --------------------------------------------------------------------------------------------
+
+def text(handle, size):
+    return os.pread(handle, size, 0).decode("utf-8", "surrogatepass")
+
+
+def confine(request, layers, keep):
+    """Take away what the program must not have; ``keep`` are the descriptors (above ``ANSWERS``) that become 3, 4, ...
+    """
+    os.setsid()
+    for target, handle in enumerate(keep, 3):
+        os.dup2(handle, target)
+    os.closerange(3 + len(keep), 64)
+    random.seed(0)
+    if isolation.LINUX:
+        isolation.die_with_parent()
+    isolation.limit_program(request["memory_mb"], request["seconds"], request["file_mb"])
+    if layers["seccomp"] and not isolation.install_seccomp(isolation.program_filter(os.getpid())):
+        os._exit(98)
+
+
+def fork(work):
+    """The pid of a process that does ``work`` and ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(98)
+    return pid
+
+
+def start_shared(request, layers, report, nonce):
+    def work():
+        code, tests = text(CODE, request["code"]), text(TESTS, request["tests"])
+        confine(request, layers, (report,))
+        programs.run_shared(code, tests, programs.Reporter(3, nonce))
+
+    return [fork(work)]
+
+
+def start_split(request, layers, report, nonce):
+    """The judge's process and the candidate's, joined by a socket that nobody else holds."""
+    ours, theirs = socket.socketpair()
+
+    def judge():
+        tests = text(TESTS, request["tests"])
+        confine(request, layers, (ours.fileno(), report))
+        programs.run_judge(tests, request["names"], 3, programs.Reporter(4, nonce))
+
+    def candidate():
+        code = text(CODE, request["code"])
+        confine(request, layers, (theirs.fileno(),))
+        programs.run_candidate(code, 3, request["capture"])
+
+    with ours, theirs:
+        return [fork(judge), fork(candidate)]
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+def judge(request, layers):
+    """Run one program; returns (status, detail, wall seconds, CPU seconds, calls)."""
+    nonce = secrets.token_hex(16)
+    reader, writer = os.pipe()
+    started = time.monotonic()
+    start = start_split if request["split"] else start_shared
+    pids = start(request, layers, writer, nonce)
+    os.close(writer)
+    entries, late = watch(reader, pids, started, request, nonce.encode())
+    os.close(reader)
+    ends, cpu = reap(pids, layers["namespaces"])
+    clean(layers["scratch"])
+    late = late or cpu > request["seconds"]
+    status, detail, calls = decide(entries, late, ends, request["split"])
+    return [status, detail, time.monotonic() - started, cpu, calls]
+
+
+def watch(reader, pids, started, request, nonce):
+    """The reports as {phase: (status, detail, calls)}, and whether the program was out of time.
+
+    The wait ends with the last report, or with the end of the process that reports (not of its pipe, which a process
+    of the program's may keep open), or when the wall clock reaches ``seconds``, or when the program has used
+    ``cpu_seconds`` of processor time.
+    """
+    entries, rest, deadline = {}, b"", started + request["seconds"]
+    check = started + request["cpu_seconds"]
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    with Exit(pids[0]) as gone:
+        if gone.handle is not None:
+            poll.register(gone.handle, select.POLLIN)
+        while "done" not in entries:
+            now = time.monotonic()
+            if now >= deadline:
+                return entries, True
+            if now >= check:
+                left = request["cpu_seconds"] - sum(map(cpu_seconds, pids))
+                if left <= 0:
+                    return entries, True
+                check = now + max(left, 0.01)
+            ready = [handle for handle, _ in poll.poll(1000 * (min(deadline, check) - now) + 1)]
+            if reader in ready:
+                piece = os.read(reader, REPORT)
+                *lines, rest = (rest + piece).split(b"\n")
+                rest = rest[:REPORT]
+                for line in lines:
+                    if line.startswith(nonce):
+                        entries |= parse_report(line[len(nonce):])
+                if not piece and gone.handle is None:
+                    break
+                if not piece:
+                    poll.unregister(reader)
+            elif gone.handle in ready:
+                break
+    return entries, False
+
+
+class Exit:
+    """``handle`` is readable when a process has ended; None where there is no pidfd (macOS)."""
+
+    def __init__(self, pid):
+        self.handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") and isolation.LINUX else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.handle is not None:
+            os.close(self.handle)
+
+
+def cpu_seconds(pid):
+    """Processor time used so far by another process; 0 where the host does not tell."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # the kernel's name of that process' clock
+    except OSError:
+        return 0.0
+
+
+def parse_report(body):
+    """``{phase: (status, detail, calls)}``, empty for what our own reporter would not have written."""
+    try:
+        phase, status, detail, calls = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    if not (isinstance(phase, str) and isinstance(detail, str) and type(calls) is int
+            and (status in STATUSES or phase != "done")):
+        return {}
+    return {phase: (status, " ".join(detail.encode("utf-8", "replace").decode().split())[:DETAIL], calls)}
+
+
+def reap(pids, namespaces):
+    """End the program and all that it may have started; returns the wait statuses of ``pids`` and CPU seconds."""
+    ends, cpu = {}, 0.0
+
+    def collect(flags):
+        nonlocal cpu
+        while True:
+            try:
+                gone, code, usage = os.wait4(-1, flags)
+            except ChildProcessError:
+                return
+            if not gone:
+                return
+            if gone in pids:
+                ends[gone] = code
+                cpu += usage.ru_utime + usage.ru_stime
+
+    collect(os.WNOHANG)
+    for pid in pids:
+        if pid not in ends:
+            kill(os.kill, pid)
+        if not namespaces:
+            kill(os.killpg, pid)
+    if namespaces:
+        kill(os.kill, -1)
+    collect(0)
+    return [ends.get(pid, 0) for pid in pids], cpu
+
+
+def kill(how, pid):
+    try:
+        how(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def clean(folder):
+    """Empty the program's directory, however deep, however its permissions; never follows a link."""
+    os.chdir(folder)
+    if not os.listdir(b"."):
+        return
+    names = []
+    while True:
+        below = None
+        for entry in os.scandir(b"."):
+            if entry.is_dir(follow_symlinks=False):
+                below = entry.name
+            else:
+                os.unlink(entry.name)
+        if below is not None:
+            os.chmod(below, 0o700)
+            os.chdir(below)
+            names.append(below)
+        elif names:
+            os.chdir(b"..")
+            os.rmdir(names.pop())
+        else:
+            return
+
+
+def decide(entries, late, ends, split):
+    """(status, detail, calls) from the reports, the time and the way the processes ended."""
+    loaded = "loaded" in entries
+    where = "in tests" if loaded else "while loading"
+    candidate = ends[-1]
+    crashed = os.WIFSIGNALED(candidate) and os.WTERMSIG(candidate) not in (signal.SIGKILL, signal.SIGXCPU)
+    if "done" in entries:
+        status, detail, calls = entries["done"]
+        if split and crashed and detail.startswith("exited"):
+            return status, f"killed by signal {os.WTERMSIG(candidate)} {where}", calls
+        return status, detail, calls
+    if "started" not in entries and not late:
+        return "infrastructure", "the sandbox could not be set up", 0
+    if late:
+        return "timeout", f"out of time {where}", 0
+    if crashed:
+        return "failed" if loaded else "error", f"killed by signal {os.WTERMSIG(candidate)} {where}", 0
+    return ("failed", "exited before the tests finished", 0) if loaded else ("error", "exited while loading", 0)
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+def receive(handle):
+    head = read(handle, 4)
+    return json.loads(read(handle, struct.unpack("I", head)[0])) if len(head) == 4 else None
+
+
+def read(handle, size):
+    data = b""
+    while len(data) < size and (piece := os.read(handle, size - len(data))):
+        data += piece
+    return data
+
+
+def answer(handle, message):
+    body = json.dumps(message).encode()
+    os.write(handle, struct.pack("I", len(body)) + body)
+
+
+def silence():
+    null = os.open(os.devnull, os.O_RDWR)
+    for target in (0, 1, 2):
+        os.dup2(null, target)
+    os.close(null)
+    sys.stdin = open(0, closefd=False)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+
+
+def isolate(namespaces, folder, without):
+    """Put all layers in force that work on this host, each tried in a process of its own; returns which do."""
+    mounts = bool(namespaces) and "mounts" not in without and isolation.install_root(folder)
+    scratch = isolation.SCRATCH if mounts else os.path.join(folder, "work")
+    if not mounts:
+        os.makedirs(scratch, exist_ok=True)
+    version = isolation.landlock_version() if "landlock" not in without else 0
+    hidden = [] if mounts else isolation.hidden_paths()
+    if version and not isolation.in_a_fork(lambda: isolation.install_landlock(version, scratch, hidden)):
+        version = 0
+    seccomp = "seccomp" not in without and isolation.seccomp_works()
+    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    if isolation.LINUX:
+        isolation.drop_capabilities()
+        isolation.forbid_inspection()
+    if version:
+        isolation.install_landlock(version, scratch, hidden)
+    if seccomp:
+        isolation.install_seccomp(isolation.filter_code(isolation.NEVER))
+    isolation.limit(resource.RLIMIT_CORE, 0, 0)
+    return {"namespaces": list(namespaces), "mounts": mounts, "seccomp": seccomp, "landlock": version,
+            "scratch": scratch}
+
+
+def serve(namespaces, folder, without):
+    """Answer requests until the input ends, as it does when the harness dies."""
+    layers = isolate(namespaces, folder, without)
+    os.chdir(layers["scratch"])
+    answer(ANSWERS, layers)
+    while (request := receive(REQUESTS)) is not None:
+        answer(ANSWERS, judge(request, layers))
+    os._exit(0)
