@@ -1,23 +1,29 @@
 """A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of the two texts, layers to leave out."""
 
-import collections  # noqa: F401  (imported once here, so that forked programs find them warm)
-import copy  # noqa: F401
-import datetime  # noqa: F401
-import fcntl
-import functools  # noqa: F401
-import gc
-import heapq  # noqa: F401
-import itertools  # noqa: F401
-import math  # noqa: F401
 import os
-import re  # noqa: F401
-import string  # noqa: F401
-import sys
-import typing  # noqa: F401
 
-import isolation
-import supervisor
+# ``random`` would draw a new seed in every fork; programs get the generator as it is here, seeded with 0.
+register, os.register_at_fork = os.register_at_fork, lambda **_: None
 
+import collections  # noqa: E402, F401  (imported once here, so that forked programs find them warm)
+import copy  # noqa: E402, F401
+import datetime  # noqa: E402, F401
+import fcntl  # noqa: E402
+import functools  # noqa: E402, F401
+import gc  # noqa: E402
+import heapq  # noqa: E402, F401
+import itertools  # noqa: E402, F401
+import math  # noqa: E402, F401
+import random  # noqa: E402
+import re  # noqa: E402, F401
+import string  # noqa: E402, F401
+import sys  # noqa: E402
+import typing  # noqa: E402, F401
+
+import isolation  # noqa: E402
+import supervisor  # noqa: E402
+
+os.register_at_fork = register
 OURS = ("isolation", "supervisor", "programs", "calls", "wire")
 
 
@@ -42,6 +48,7 @@ def main(folder, code, tests, *without):
     take_descriptors(int(code), int(tests))
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
+    random.seed(0)
     gc.collect()
     gc.freeze()  # forks then do not copy every object's page at their first collection
     if not namespaces:

@@ -1,4 +1,4 @@
-"""Calls between a candidate's process and the judge's, over one socket; either side may call the other back."""
+"""Calls between a candidate's process and the judge's, over a pair of pipes; either side may call the other back."""
 
 import wire
 
@@ -7,10 +7,10 @@ END = object()  # what an exhausted iterator gives
 
 
 class Peer:
-    """One end of the socket.
+    """One end of the pipes.
 
     Args:
-        handle: the socket's file descriptor.
+        channel: descriptors to read from and to write to.
         lookup: name -> callable, for calls by name; raises NameError.
         printed: gives the text printed since it was last asked, to travel with a reply; None where nobody wants it.
 
@@ -18,8 +18,9 @@ class Peer:
     in. It is kept because the code that made the call may have swallowed the exception.
     """
 
-    def __init__(self, handle, lookup, printed=None):
-        self.handle, self.lookup, self.printed = handle, lookup, printed
+    def __init__(self, channel, lookup, printed=None):
+        self.reader, self.writer = channel
+        self.lookup, self.printed = lookup, printed
         self.exports, self.calls, self.fault = [], 0, None
 
     def marshal(self):
@@ -65,8 +66,8 @@ class Peer:
 
     def ask(self, message, marshal):
         try:
-            wire.send(self.handle, message)
-            while (reply := checked(wire.receive(self.handle)))[0] in ("call", "next"):
+            wire.send(self.writer, message)
+            while (reply := checked(wire.receive(self.reader)))[0] in ("call", "next"):
                 self.answer(reply)
             value, error = self.result(reply, marshal)
         except FAULTS as fault:
@@ -107,11 +108,11 @@ class Peer:
         marshal = self.marshal()
         try:
             reply = self.advance(message, marshal) if message[0] == "next" else self.execute(message, marshal)
-            wire.send(self.handle, reply)
+            wire.send(self.writer, reply)
         except wire.NotPlain as error:
-            wire.send(self.handle, ["unplain", str(error), [], None])
+            wire.send(self.writer, ["unplain", str(error), [], None])
         except RecursionError:
-            wire.send(self.handle, ["unplain", "data nested too deeply", [], None])
+            wire.send(self.writer, ["unplain", "data nested too deeply", [], None])
 
     def advance(self, message, marshal):
         try:

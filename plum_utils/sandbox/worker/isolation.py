@@ -197,21 +197,39 @@ def filter_code(table, special=()):
     return b"".join(struct.pack("HBBI", *line) for line in [*code, (RETURN, 0, 0, ALLOW)])
 
 
-def program_filter(pid):
-    """Denies ``NOT_FOR_PROGRAMS``, new processes (threads are allowed) and signals to others."""
-    clone, clone3, tgkill, prlimit, fcntl, ioctl = IN_PART[ARCHITECTURES[platform.machine()][0]]
-    return filter_code(NOT_FOR_PROGRAMS, (
-        (clone, 0, JUMP_SET, (0x00010000,), ALLOW), (tgkill, 0, JUMP_EQ, (pid,), ALLOW),
-        (prlimit, 0, JUMP_EQ, (0,), ALLOW), (fcntl, 1, JUMP_EQ, FCNTL_SIGNALS, EPERM),
-        (ioctl, 1, JUMP_EQ, IOCTL_SIGNALS, EPERM),
-        (clone3, 0, JUMP_GE, (0,), ENOSYS)))  # C libraries fall back to clone
+class ProgramFilter:
+    """Denies ``NOT_FOR_PROGRAMS``, new processes (threads are allowed) and signals to others.
+
+    Made once a worker; a fork only puts its own pid in.
+    """
+
+    PID = 0x7FFFFFFE  # stands for it until then
+
+    def __init__(self):
+        clone, clone3, tgkill, prlimit, fcntl, ioctl = IN_PART[ARCHITECTURES[platform.machine()][0]]
+        code = filter_code(NOT_FOR_PROGRAMS, (
+            (clone, 0, JUMP_SET, (0x00010000,), ALLOW), (tgkill, 0, JUMP_EQ, (self.PID,), ALLOW),
+            (prlimit, 0, JUMP_EQ, (0,), ALLOW), (fcntl, 1, JUMP_EQ, FCNTL_SIGNALS, EPERM),
+            (ioctl, 1, JUMP_EQ, IOCTL_SIGNALS, EPERM),
+            (clone3, 0, JUMP_GE, (0,), ENOSYS)))  # C libraries fall back to clone
+        self.body = ctypes.create_string_buffer(code, len(code))
+        self.program = filter_program(self.body)
+        place = code.index(struct.pack("I", self.PID))
+        self.pid = ctypes.c_uint32.from_buffer(self.body, place)
+
+    def install(self, pid):
+        self.pid.value = pid
+        return LIBC.prctl(PR_SET_SECCOMP, 2, self.program, 0, 0) == 0
 
 
-def install_seccomp(code):
+def filter_program(body):
+    return struct.pack("HxxxxxxQ", len(body) // 8, ctypes.addressof(body))
+
+
+def install_filter(code):
     body = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(body))
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return LIBC.prctl(PR_SET_SECCOMP, 2, program, 0, 0) == 0
+    return LIBC.prctl(PR_SET_SECCOMP, 2, filter_program(body), 0, 0) == 0
 
 
 # --- Landlock ---------------------------------------------------------------------------------------------------------
@@ -301,8 +319,6 @@ def limit_program(memory_mb, seconds, file_mb):
     limit(resource.RLIMIT_AS, memory, memory + SPARE)
     limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     limit(resource.RLIMIT_FSIZE, size, size)
-    limit(resource.RLIMIT_NOFILE, 64, 64)
-    limit(resource.RLIMIT_CORE, 0, 0)
 
 
 def in_a_fork(question):
@@ -319,7 +335,7 @@ def in_a_fork(question):
 
 def seccomp_works():
     def question():
-        done = install_seccomp(filter_code(NEVER)) and install_seccomp(program_filter(os.getpid()))
+        done = install_filter(filter_code(NEVER)) and ProgramFilter().install(os.getpid())
         return done and LIBC.socket(2, 1, 0) == -1 and LIBC.syscall(39 if platform.machine() == "x86_64" else 172) > 0
 
     return LINUX and platform.machine() in ARCHITECTURES and in_a_fork(question)

@@ -15,41 +15,47 @@ PRINTED = 1 << 20  # characters of a call's output that travel to the judge
 
 
 class Reporter:
-    """Reports (phase, status, detail) to the supervisor, each line behind a nonce."""
+    """Reports to the supervisor, each a line behind a nonce: ``started``, ``loaded``, and the last one,
+    ``done status calls detail`` with the detail in JSON's form of a text."""
 
     def __init__(self, handle, nonce):
-        self.handle, self.nonce, self.write, self.dumps = handle, nonce, os.write, json.dumps
+        self.handle, self.nonce, self.write = handle, nonce.encode(), os.write
         self.set_limit, self.space = resource.setrlimit, resource.getrlimit(resource.RLIMIT_AS)[1]
 
-    def tell(self, phase, status="", detail="", calls=0):
-        self.write(self.handle, f"{self.nonce}{self.dumps([phase, status, detail, calls])}\n".encode())
+    def tell(self, phase):
+        self.write(self.handle, self.nonce + phase + b"\n")
 
-    def done(self, status, detail, calls=0):
+    def done(self, status, detail, calls=0, dumps=json.dumps):
         """The last report; a program that is out of memory has a little more for it."""
-        if sys.platform == "linux":
+        if status == "memory" and sys.platform == "linux":
             self.set_limit(resource.RLIMIT_AS, (self.space, self.space))
-        self.tell("done", status, detail, calls)
+        text = dumps(detail).encode() if detail else b'""'
+        self.tell(b"done %s %d %s" % (status.encode(), calls, text))
 
 
 def run_shared(code, tests, reporter):
     """Load the program, then run its tests in the same namespace."""
     leave = os._exit
     scope = solution().__dict__
-    reporter.tell("started")
+    reporter.tell(b"started")
     outcome = guarded(code, "<solution>", scope)
     if outcome is None:
-        reporter.tell("loaded")
+        reporter.tell(b"loaded")
         outcome = guarded(tests, "<tests>", scope)
     reporter.done(*(outcome or ("passed", "")))
     leave(0)
 
 
 def run_candidate(code, channel, capture):
-    """Load the program, then answer the judge's calls until it has gone."""
+    """Load the program, then answer the judge's calls until it has gone.
+
+    Args:
+        channel: descriptors to read from and to write to.
+    """
     scope = solution().__dict__
     output = io.StringIO() if capture else None
     outcome = guarded(code, "<solution>", scope)
-    wire.send(channel, ["error", *outcome] if outcome else ["loaded"])
+    wire.send(channel[1], ["error", *outcome] if outcome else ["loaded"])
 
     def lookup(name):
         try:
@@ -67,17 +73,17 @@ def run_candidate(code, channel, capture):
         sys.stdout = output
     peer = calls.Peer(channel, lookup, printed if capture else lambda: None)
     while True:
-        peer.answer(wire.receive(channel))
+        peer.answer(wire.receive(channel[0]))
 
 
 def run_judge(tests, names, channel, reporter):
     """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
     leave = os._exit
-    reporter.tell("started")
+    reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)
     outcome = loading(channel)
     if outcome is None:
-        reporter.tell("loaded")
+        reporter.tell(b"loaded")
         module = solution()
         module.__dict__.update({name: peer.stub(name, name) for name in names})
         outcome = guarded(tests, "<tests>", module.__dict__)
@@ -89,7 +95,7 @@ def run_judge(tests, names, channel, reporter):
 def loading(channel):
     """What became of loading the candidate: None, or (status, detail)."""
     try:
-        message = wire.receive(channel)
+        message = wire.receive(channel[0])
     except wire.Gone:
         return "error", "exited while loading"
     except wire.Broken:

@@ -6,12 +6,9 @@ processes read, so that nothing of the tests is in the memory that a candidate i
 
 import json
 import os
-import random
 import resource
-import secrets
 import select
 import signal
-import socket
 import struct
 import sys
 import time
@@ -38,11 +35,10 @@ def confine(request, layers, keep):
     for target, handle in enumerate(keep, 3):
         os.dup2(handle, target)
     os.closerange(3 + len(keep), 64)
-    random.seed(0)
-    if isolation.LINUX:
+    if isolation.LINUX and not layers["namespaces"]:  # with them, the end of the supervisor ends all
         isolation.die_with_parent()
     isolation.limit_program(request["memory_mb"], request["seconds"], request["file_mb"])
-    if layers["seccomp"] and not isolation.install_seccomp(isolation.program_filter(os.getpid())):
+    if layers["seccomp"] and not layers["filter"].install(os.getpid()):
         os._exit(98)
 
 
@@ -67,28 +63,30 @@ def start_shared(request, layers, report, nonce):
 
 
 def start_split(request, layers, report, nonce):
-    """The judge's process and the candidate's, joined by a socket that nobody else holds."""
-    ours, theirs = socket.socketpair()
+    """The judge's process and the candidate's, joined by two pipes that nobody else holds."""
+    answers, questions = os.pipe(), os.pipe()
 
     def judge():
         tests = text(TESTS, request["tests"])
-        confine(request, layers, (ours.fileno(), report))
-        programs.run_judge(tests, request["names"], 3, programs.Reporter(4, nonce))
+        confine(request, layers, (answers[0], questions[1], report))
+        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, nonce))
 
     def candidate():
         code = text(CODE, request["code"])
-        confine(request, layers, (theirs.fileno(),))
-        programs.run_candidate(code, 3, request["capture"])
+        confine(request, layers, (questions[0], answers[1]))
+        programs.run_candidate(code, (3, 4), request["capture"])
 
-    with ours, theirs:
-        return [fork(judge), fork(candidate)]
+    pids = [fork(judge), fork(candidate)]
+    for handle in (*answers, *questions):
+        os.close(handle)
+    return pids
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 def judge(request, layers):
     """Run one program; returns (status, detail, wall seconds, CPU seconds, calls)."""
-    nonce = secrets.token_hex(16)
+    nonce = os.urandom(16).hex()
     reader, writer = os.pipe()
     started = time.monotonic()
     start = start_split if request["split"] else start_shared
@@ -168,11 +166,13 @@ def cpu_seconds(pid):
 def parse_report(body):
     """``{phase: (status, detail, calls)}``, empty for what our own reporter would not have written."""
     try:
-        phase, status, detail, calls = json.loads(body)
-    except (ValueError, TypeError, RecursionError):
+        phase, *rest = body.decode("ascii").split(" ", 3)
+        if phase != "done":
+            return {phase: None}
+        status, calls, detail = rest[0], int(rest[1]), json.loads(rest[2])
+    except (ValueError, IndexError, RecursionError):
         return {}
-    if not (isinstance(phase, str) and isinstance(detail, str) and type(calls) is int
-            and (status in STATUSES or phase != "done")):
+    if status not in STATUSES or not isinstance(detail, str):
         return {}
     return {phase: (status, " ".join(detail.encode("utf-8", "replace").decode().split())[:DETAIL], calls)}
 
@@ -200,7 +200,7 @@ def reap(pids, namespaces):
             kill(os.kill, pid)
         if not namespaces:
             kill(os.killpg, pid)
-    if namespaces:
+    if namespaces and os.getpid() == 1:  # of our own PID namespace: "all" is what the program started
         kill(os.kill, -1)
     collect(0)
     return [ends.get(pid, 0) for pid in pids], cpu
@@ -303,8 +303,9 @@ def isolate(namespaces, folder, without):
     if version:
         isolation.install_landlock(version, scratch, hidden)
     if seccomp:
-        isolation.install_seccomp(isolation.filter_code(isolation.NEVER))
+        isolation.install_filter(isolation.filter_code(isolation.NEVER))
     isolation.limit(resource.RLIMIT_CORE, 0, 0)
+    isolation.limit(resource.RLIMIT_NOFILE, 64, 64)
     return {"namespaces": list(namespaces), "mounts": mounts, "seccomp": seccomp, "landlock": version,
             "scratch": scratch}
 
@@ -314,6 +315,7 @@ def serve(namespaces, folder, without):
     layers = isolate(namespaces, folder, without)
     os.chdir(layers["scratch"])
     answer(ANSWERS, layers)
+    layers["filter"] = isolation.ProgramFilter() if layers["seccomp"] else None
     while (request := receive(REQUESTS)) is not None:
         answer(ANSWERS, judge(request, layers))
     os._exit(0)
