@@ -86,23 +86,25 @@ class Run:
         write_json(self.manifest_path, manifest)
 
 
-def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str
-           ) -> list[dict[str, Any]]:
+def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]],
+           mark: str | Callable[[str], str], progress: str) -> list[dict[str, Any]]:
     """Rows of all shards in key order; finished shards are read, the others made and written at once.
 
     Args:
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
         make: rows of one shard, JSON-ready.
-        mark: fingerprint of everything the rows depend on; a shard with another mark is made again.
+        mark: fingerprint of everything the rows depend on, or a function that gives each shard its own; a shard with
+            another mark is made again.
         progress: name of the progress bar.
     """
     rows: list[dict[str, Any]] = []
     for key in tqdm(keys, desc=progress, unit="shard"):
         path = folder / f"{key}.jsonl"
-        found = _read_shard(path, mark)
+        wanted = mark if isinstance(mark, str) else mark(key)
+        found = _read_shard(path, wanted)
         if found is None:
             body = to_jsonl(make(key))
-            write_text(path, json.dumps({"mark": mark, "sha256": _digest(body)}) + "\n" + body)
+            write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
             found = _parse(body)  # as a later reader will see them: tuples are lists by now
         rows += found
     return rows

@@ -23,6 +23,7 @@ from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.static_checks import check_programs
 
 
+JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
@@ -115,9 +116,13 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
     return [replace(item, responses=(row["response"],)) for item, row in zip(instructions, rows)]
 
 
-def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path
-                  ) -> list[dict[str, Any]]:
-    """A verdict for each sample whose instruction has a consistent suite; resumable by shard.
+def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path,
+                  references: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """A verdict for each sample whose instruction has a consistent suite; resumable by shard of ``JUDGED`` samples.
+
+    Args:
+        references: instruction id -> a solution that passes its suite, which tells the sandbox whether the tests can
+            run apart from the candidate and how long they take.
 
     Returns:
         Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, executed, mypy,
@@ -125,23 +130,28 @@ def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, st
         those that mypy rejects are, so that notebook 03 can count how often the two disagree.
     """
     judged = [row for row in samples if row["instruction_id"] in suites]
-    ids = list(dict.fromkeys(row["instruction_id"] for row in judged))
-    size = p.sampling.shard_size
-    parts = {f"shard_{start // size:04d}": set(ids[start:start + size]) for start in range(0, len(ids), size)}
+    parts = {f"shard_{start // JUDGED:05d}": judged[start:start + JUDGED] for start in range(0, len(judged), JUDGED)}
+    references = references or {}
 
     def make(key: str) -> list[dict[str, Any]]:
-        return _judge(p, [row for row in judged if row["instruction_id"] in parts[key]], suites, sandbox)
+        return _judge(p, parts[key], suites, references, sandbox)
 
-    mark = fingerprint([p.sandbox.model_dump(), p.labels.model_dump(), judged, suites])
+    def mark(key: str) -> str:
+        ids = sorted({row["instruction_id"] for row in parts[key]})
+        return fingerprint([p.sandbox.model_dump(exclude={"workers"}), p.labels.model_dump(),
+                            [(row["instruction_id"], row["sample_index"], row["code"]) for row in parts[key]],
+                            [(name, suites[name], references.get(name)) for name in ids]])
+
     return shards(folder, list(parts), make, mark, "judging")
 
 
-def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox) -> list[dict[str, Any]]:
+def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], references: dict[str, str],
+           sandbox: Sandbox) -> list[dict[str, Any]]:
     names = [f"{row['instruction_id']}/{row['sample_index']}" for row in rows]
     codes = {name: row["code"] for name, row in zip(names, rows) if row["code"].strip()}
     static = check_programs(codes)
-    runnable = [Program(name, row["code"], suites[row["instruction_id"]]) for name, row in zip(names, rows)
-                if name in codes and static[name].status != "syntax"]
+    runnable = [Program(name, row["code"], suites[row["instruction_id"]], references.get(row["instruction_id"]))
+                for name, row in zip(names, rows) if name in codes and static[name].status != "syntax"]
     ran = {verdict.id: verdict for verdict in sandbox.run(runnable)}
     ours = [verdict for verdict in ran.values() if verdict.status == "infrastructure"]
     if ours:  # before the shard is written, so that the same command judges it again
@@ -160,7 +170,7 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
     else:
         status, detail = ran.status, ran.detail
     return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,
-            "assurance": "shared", "detail": ADDRESS.sub("0x...", detail), "executed": ran.status if ran else None,
+            "assurance": ran.assurance if ran else None, "detail": ADDRESS.sub("0x...", detail), "executed": ran.status if ran else None,
             "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else []}
 
 

@@ -137,7 +137,8 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
             row = _parsed_row(item, attempt, text)
             rows.append(row)
             if not row["reason"]:
-                programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"]))
+                programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"],
+                                        reference=row["solution"]))
     verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress)}
     return [_with_verdict(row, verdicts.get(f"{row['instruction_id']}/{row['attempt']}")) for row in rows]
 
@@ -189,6 +190,15 @@ def suites_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
         if row["consistent"]:
             suites.setdefault(row["instruction_id"], []).append(row["test_code"].rstrip())
     return {key: "\n".join(parts) + "\n" for key, parts in suites.items()}
+
+
+def references_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Instruction id -> the reference solution of its first consistent suite."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row["consistent"]:
+            found.setdefault(row["instruction_id"], row["solution"])
+    return found
 
 
 def as_rows(suites: list[TestSuite]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 from plum_utils.backends import Completion
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params, ParamsError
+from plum_utils import study
 from plum_utils.sandbox import Verdict
 from plum_utils.study import (adapter_digest, caption, generate_responses, generate_solutions, judge_samples,
                               open_sandbox, open_stage, policy_prompt, sample_policy)
@@ -188,7 +189,7 @@ def test_what_a_verdict_says(sandbox, tmp_path, code, status, executed, mypy):
     """mypy marks programs that cannot run; one that passes every test evidently can."""
     row, = judge([sample(code)], sandbox, tmp_path)
     assert (row["status"], row["executed"], row["mypy"]) == (status, executed, mypy)
-    assert (row["instruction_id"], row["sample_index"], row["assurance"]) == ("i0", 0, "shared")
+    assert (row["instruction_id"], row["sample_index"], row["assurance"]) == ("i0", 0, executed and "split")
     assert (row["detail"] == "") == (status == "passed")
 
 
@@ -226,18 +227,19 @@ def test_a_sandbox_failure_is_no_verdict_and_leaves_no_shard(tmp_path):
     assert judge([sample("x = 1")], StubSandbox("passed"), tmp_path)[0]["status"] == "passed"
 
 
-def test_judged_shards_are_read_not_judged_again(tmp_path):
+def test_judged_shards_are_read_not_judged_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "JUDGED", 2)
     rows = [sample(f"x = {number}", f"i{number}") for number in range(5)]
     suites = {f"i{number}": SUITE for number in range(5)}
     first = judge(rows, StubSandbox("failed"), tmp_path, suites=suites)
     assert len(list(tmp_path.glob("*.jsonl"))) == 3
-    (tmp_path / "shard_0001.jsonl").unlink()
+    (tmp_path / "shard_00001.jsonl").unlink()
     stub = StubSandbox("failed")
     assert judge(rows, stub, tmp_path, suites=suites) == first
     assert [program.id for program in stub.asked] == ["i2/0", "i3/0"]
     changed = StubSandbox("failed")
     judge(rows, changed, tmp_path, suites=suites | {"i0": SUITE * 2})
-    assert len(changed.asked) == 5
+    assert [program.id for program in changed.asked] == ["i0/0", "i1/0"], "only what the change touches"
 
 
 def test_verdicts_hold_nothing_that_differs_from_run_to_run(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,7 @@ from plum_utils.sandbox.splitting import plan
 WORKER = Path(__file__).with_name("worker")
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
 FOLDER = "plum-sandbox-"
-SPLIT, SHARED = "split", "shared"
+SPLIT, SHARED, AUTO = "split", "shared", "auto"
 _announced: set[str] = set()
 
 
@@ -94,6 +96,12 @@ class _Task:
     reference: str | None
     mode: str
 
+    @cached_property
+    def suite(self) -> str:
+        """A digest of all but the code."""
+        parts = "\0".join((self.mode, str(self.reference is None), self.reference or "", self.tests))
+        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+
 
 @dataclass
 class _Suite:
@@ -103,6 +111,7 @@ class _Suite:
     names: tuple[str, ...]
     capture: bool
     cpu_seconds: float | None = None
+    reference: _Outcome | None = None  # how the reference itself ended
 
 
 @dataclass
@@ -135,7 +144,7 @@ class Sandbox:
         _remove_stale_folders()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._workers: list[_Worker] = []
-        self._suites: dict[tuple[str, str | None, str], _Suite] = {}
+        self._suites: dict[str, _Suite] = {}  # by a digest: tests may be long
         try:
             for number in range(workers):
                 self._workers.append(_Worker(self._folder / str(number), without))
@@ -163,38 +172,37 @@ class Sandbox:
         return [_verdict(program.id, answers[task]) for program, task in zip(programs, tasks)]
 
     def _suite(self, task: _Task) -> _Suite:
-        return self._suites[task.tests, task.reference, task.mode]
+        return self._suites[task.suite]
 
     def _expected(self, task: _Task) -> tuple[bool, float]:
         return "while" in task.code, self._suite(task).cpu_seconds or 0.0
 
     def _learn(self, tasks: list[_Task], limits: Limits) -> None:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
-        new = {(task.tests, task.reference, task.mode): task for task in tasks}
-        new = {key: task for key, task in new.items() if key not in self._suites}
+        new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
             found = plan(task.tests)
-            split = task.mode == SPLIT or task.mode == "auto" and not found.reason
+            split = task.mode == SPLIT or task.mode == AUTO and not found.reason
             self._suites[key] = _Suite(split, found.names, found.capture)
         known = [task for task in new.values() if task.reference is not None]
-        for (suite, outcome) in self._map(lambda worker, task: self._try_reference(worker, task, limits), known).values():
-            suite.cpu_seconds = outcome.cpu_seconds if outcome.status == "passed" else None
+        self._map(lambda worker, task: self._try_reference(worker, task, limits), known)
 
-    def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> tuple[_Suite, _Outcome]:
-        suite = self._suite(task)
-        program = _Task(task.reference or "", task.tests, task.reference, task.mode)
+    def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> None:
+        suite, program = self._suite(task), replace(task, code=task.reference)
         outcome = worker.judge(program, suite, limits)
-        if suite.split and task.mode == "auto" and outcome.status != "passed":
-            shared = _Suite(False, suite.names, suite.capture)
-            again = worker.judge(program, shared, limits)
+        if suite.split and task.mode == AUTO and outcome.status != "passed":
+            again = worker.judge(program, replace(suite, split=False), limits)
             if again.status == "passed":  # the tests, not the reference, are why it cannot be split
                 suite.split, outcome = False, again
-        return suite, outcome
+        if outcome.status == "passed":
+            suite.cpu_seconds, suite.reference = outcome.cpu_seconds, outcome
 
     def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
         suite = self._suite(task)
+        if task.code == task.reference and suite.reference is not None:
+            return suite.reference
         outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable" and task.mode == "auto":  # found by the judge, of what the tests do
+        if outcome.status == "unsplittable" and task.mode == AUTO:  # found by the judge, of what the tests do
             suite.split = False
             outcome = worker.judge(task, suite, limits)
         if outcome.status == "unsplittable":

@@ -14,7 +14,6 @@ import datetime
 import decimal
 import fractions
 from dataclasses import dataclass
-from functools import lru_cache
 
 # Modules that tests may use in a process of their own: they compute, and share no state with the candidate.
 PURE_MODULES = frozenset((
@@ -49,7 +48,6 @@ class Plan:
     reason: str = ""
 
 
-@lru_cache(maxsize=4096)
 def plan(tests: str) -> Plan:
     """How to run tests apart from the candidate."""
     try:
