@@ -265,6 +265,7 @@ def _describe(offers: dict, allow_weak: bool) -> str:
     names += ["a root of read-only libraries"] if offers["mounts"] else []
     names += ["seccomp (no sockets, no new processes, no signals)"] if offers["seccomp"] else []
     names += [f"Landlock v{offers['landlock']} (no other files)"] if offers["landlock"] else []
+    names += ["at most 128 processes"] if offers["processes"] else []
     files = offers["mounts"] or offers["landlock"]
     missing = [what for what, there in (("network", offers["namespaces"] or offers["seccomp"]), ("file writes", files),
                                         ("file reads", files)) if not there]

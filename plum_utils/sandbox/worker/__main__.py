@@ -52,11 +52,11 @@ def main(folder, code, tests, *without):
     gc.collect()
     gc.freeze()  # forks then do not copy every object's page at their first collection
     if not namespaces:
-        supervisor.serve((), folder, without)
+        supervisor.serve((), folder, os.getpid(), without)
+    number = os.getpid()
     pid = os.fork()  # the first process of a new PID namespace: when it ends, the kernel ends the others
     if pid == 0:
-        isolation.die_with_parent()
-        supervisor.serve(namespaces, folder, without)
+        supervisor.serve(namespaces, folder, number, without)
     os.waitpid(pid, 0)
 
 

@@ -22,6 +22,8 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWN
     0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 MS_RDONLY, MS_NOSUID_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 1, 2 | 4, 0x1000, 0x4000, 0x40000
 CAPABILITY_VERSION_3 = 0x20080522
+STRANGER = 0x70000000  # plus a pid: a user that owns nothing and runs nothing else
+PROCESSES = 128        # processes and threads of one worker
 SPARE = 64 << 20  # address space that only the report of a program out of memory may use
 SCRATCH = "/tmp"  # the program's directory in a root of its own
 
@@ -287,6 +289,26 @@ def allow(ruleset, path, rights):
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
+
+def become_stranger(scratch, number):
+    """Root becomes a user of its own, ``STRANGER + number``, who owns only ``scratch``; returns whether the number of
+    processes can be limited.
+
+    The kernel counts processes by user and user namespace. An ordinary user in a user namespace of its own is counted
+    alone already; outside of one, all that the user runs would be counted, and root never is.
+    """
+    if os.getuid() != 0:
+        return True
+    user = STRANGER + number
+    try:
+        os.chown(scratch, user, user)
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    except OSError:  # a root that may not: in a container's user namespace
+        return False
+    return True
+
 
 def drop_capabilities():
     """Root's powers (raising limits, mounting, reading anybody's files) are not for programs."""

@@ -285,7 +285,7 @@ def silence():
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
 
 
-def isolate(namespaces, folder, without):
+def isolate(namespaces, folder, number, without):
     """Put all layers in force that work on this host, each tried in a process of its own; returns which do."""
     mounts = bool(namespaces) and "mounts" not in without and isolation.install_root(folder)
     scratch = isolation.SCRATCH if mounts else os.path.join(folder, "work")
@@ -297,9 +297,13 @@ def isolate(namespaces, folder, without):
         version = 0
     seccomp = "seccomp" not in without and isolation.seccomp_works()
     os.environ.update(HOME=scratch, TMPDIR=scratch)
+    counted = mounts and isolation.become_stranger(scratch, number)
+    if counted:
+        isolation.limit(resource.RLIMIT_NPROC, isolation.PROCESSES, isolation.PROCESSES)
     if isolation.LINUX:
         isolation.drop_capabilities()
         isolation.forbid_inspection()
+        isolation.die_with_parent()  # the kernel forgets it when the user changes
     if version:
         isolation.install_landlock(version, scratch, hidden)
     if seccomp:
@@ -307,12 +311,13 @@ def isolate(namespaces, folder, without):
     isolation.limit(resource.RLIMIT_CORE, 0, 0)
     isolation.limit(resource.RLIMIT_NOFILE, 64, 64)
     return {"namespaces": list(namespaces), "mounts": mounts, "seccomp": seccomp, "landlock": version,
-            "scratch": scratch}
+            "scratch": scratch, "processes": counted}
 
 
-def serve(namespaces, folder, without):
-    """Answer requests until the input ends, as it does when the harness dies."""
-    layers = isolate(namespaces, folder, without)
+def serve(namespaces, folder, number, without):
+    """Answer requests until the input ends, as it does when the harness dies; ``number`` is the worker's pid outside.
+    """
+    layers = isolate(namespaces, folder, number, without)
     os.chdir(layers["scratch"])
     answer(ANSWERS, layers)
     layers["filter"] = isolation.ProgramFilter() if layers["seccomp"] else None
