@@ -9,11 +9,16 @@ from __future__ import annotations
 import ast
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 CANNOT_RUN_CODES = {
@@ -22,7 +27,33 @@ CANNOT_RUN_CODES = {
     "used-before-def": "a name used before its definition: NameError or UnboundLocalError",
     "import-not-found": "a module that is not installed: ModuleNotFoundError at load",
 }
-_LINE = re.compile(r"^p(\d+)\.py:(\d+): error: (.*?)(?:  \[([a-z0-9-]+)\])?$")
+# All other codes are kept and change nothing. These are the frequent ones; each has a program in the tests that runs.
+HARMLESS_CODES = {
+    "arg-type": "a value of another type than the annotation says, which Python does not look at",
+    "assignment": "a variable takes values of two types",
+    "attr-defined": "mypy does not see the attribute: it may be set elsewhere, or the line may never be reached",
+    "call-arg": "a call with other arguments than mypy expects: TypeError only when reached, and then the tests tell",
+    "call-overload": "no overload of a built-in fits what mypy knows of the arguments",
+    "has-type": "mypy could not infer a type",
+    "import-untyped": "an installed module without type information",
+    "index": "a value that mypy thinks may not be indexed",
+    "misc": "various",
+    "no-redef": "a name defined twice: the later one counts",
+    "operator": "operands of types that mypy thinks do not go together",
+    "return-value": "another type is returned than the annotation says",
+    "type-var": "a type variable does not fit",
+    "union-attr": "an attribute of a value that may be None",
+    "valid-type": "an annotation that is no type",
+    "var-annotated": "mypy asks for an annotation",
+}
+MOST = 2000   # programs in one build: bounds its memory, and what one that breaks mypy costs the others
+FEWEST = 200  # below, a second build beside the first does not pay for its start
+STDLIB = ("abc", "asyncio", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime", "decimal",
+          "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools", "json", "logging", "math", "operator",
+          "os", "pathlib", "random", "re", "statistics", "string", "sys", "threading", "time", "typing", "unittest")
+OPTIONS = ("--no-error-summary", "--hide-error-context", "--no-pretty", "--check-untyped-defs",
+           "--follow-imports=silent", "--no-color-output", "--show-error-codes")
+_LINE = re.compile(r"^\w+_(\d{6})\.py:(\d+): error: (.*?)(?:  \[([a-z0-9-]+)\])?$")
 
 
 @dataclass(frozen=True)
@@ -34,19 +65,64 @@ class StaticVerdict:
     detail: str = ""
 
 
-def check_programs(codes: dict[str, str], timeout: float = 600.0) -> dict[str, StaticVerdict]:
-    """A static verdict for each program.
+def check_programs(codes: dict[str, str], timeout: float = 600.0, workers: int = 2) -> dict[str, StaticVerdict]:
+    """A static verdict for each program; it does not depend on which others are checked with it.
 
     Args:
         codes: program name -> source text; equal texts are checked once.
         timeout: seconds for one mypy build; a build that fails is halved until the program at fault stands alone,
             and that one counts as ``ok`` (execution will tell).
+        workers: builds that run at the same time, of at most ``MOST`` programs each.
     """
     distinct = list(dict.fromkeys(codes.values()))
     verdicts = {source: _syntax(source) for source in distinct}
     parsed = [source for source in distinct if verdicts[source].status == "ok"]
-    verdicts |= _mypy(parsed, timeout)
+    size = min(MOST, max(FEWEST, -(-len(parsed) // workers)))
+    parts = [parsed[start:start + size] for start in range(0, len(parsed), size)]
+    if parts:
+        warm = warm_cache()
+        with ThreadPoolExecutor(workers) as pool:
+            for found in pool.map(lambda part: _mypy(part, timeout, warm), parts):
+                verdicts |= found
     return {name: verdicts[source] for name, source in codes.items()}
+
+
+def warm_cache() -> Path | None:
+    """A folder with mypy's cache of the standard library, made once a user and version; ``None`` if it cannot be made.
+
+    It lies below ``PLUM_CACHE`` (default: the user's cache folder). Builds work on copies, so that nothing of any
+    program is ever kept in it.
+    """
+    base = Path(os.environ.get("PLUM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+                / "plum-study")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = base / f"mypy-{version('mypy')}-python-{python}"
+    if folder.is_dir():
+        return folder
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mypy-", dir=base) as made:
+            source = Path(made) / "warm.py"
+            source.write_text("".join(f"import {name}\n" for name in STDLIB))
+            subprocess.run(_command(Path(made), Path(made) / "cache", [source.name]), cwd=made, capture_output=True,
+                           timeout=300)
+            os.rename(Path(made) / "cache", folder)
+    except (OSError, subprocess.TimeoutExpired):  # no place to write to, or another process was first
+        pass
+    return folder if folder.is_dir() else None
+
+
+@cache
+def _packages() -> list[str]:
+    return sorted(name for name in packages_distributions() if re.fullmatch(r"[A-Za-z]\w*", name))
+
+
+def _command(folder: Path, cache_folder: Path, arguments: list[str]) -> list[str]:
+    """mypy over files in ``folder``; of installed packages only the existence is checked, for some take minutes."""
+    config = folder / "mypy.ini"
+    config.write_text("[mypy]\n" + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in _packages()))
+    return [sys.executable, "-m", "mypy", f"--config-file={config}", "--cache-dir", str(cache_folder),
+            *OPTIONS, *arguments]
 
 
 def _syntax(source: str) -> StaticVerdict:
@@ -61,28 +137,30 @@ def _syntax(source: str) -> StaticVerdict:
     return StaticVerdict("ok")
 
 
-def _mypy(sources: list[str], timeout: float) -> dict[str, StaticVerdict]:
-    if not sources:
-        return {}
-    found = _mypy_build(sources, timeout)
+def _mypy(sources: list[str], timeout: float, warm: Path | None) -> dict[str, StaticVerdict]:
+    found = _mypy_build(sources, timeout, warm)
     if found is not None:
         return {source: _verdict(found.get(index, [])) for index, source in enumerate(sources)}
     if len(sources) == 1:
         return {sources[0]: StaticVerdict("ok", ("mypy-crash",), "mypy could not check this program")}
     half = len(sources) // 2
-    return _mypy(sources[:half], timeout) | _mypy(sources[half:], timeout)
+    return _mypy(sources[:half], timeout, warm) | _mypy(sources[half:], timeout, warm)
 
 
-def _mypy_build(sources: list[str], timeout: float) -> dict[int, list[tuple[str, str, str]]] | None:
-    """Errors (code, line, message) by program index, or ``None`` when the build itself failed."""
-    with tempfile.TemporaryDirectory(prefix="plum-mypy-") as folder:
-        names = [f"p{index:06d}.py" for index in range(len(sources))]
+def _mypy_build(sources: list[str], timeout: float, warm: Path | None) -> dict[int, list[tuple[str, str, str]]] | None:
+    """Errors (code, line, message) by program index, or ``None`` when the build itself failed.
+
+    Modules get names that no program can guess, so that none can import another.
+    """
+    with tempfile.TemporaryDirectory(prefix="plum-mypy-") as name:
+        folder, token = Path(name), secrets.token_hex(8)
+        names = [f"m{token}_{index:06d}.py" for index in range(len(sources))]
         for name, source in zip(names, sources):
-            (Path(folder) / name).write_text(source, encoding="utf-8", errors="replace")
-        (Path(folder) / "files.txt").write_text("\n".join(names))
-        command = [sys.executable, "-m", "mypy", "--config-file=", "--cache-dir", os.devnull, "--no-error-summary",
-                   "--hide-error-context", "--no-pretty", "--check-untyped-defs", "--follow-imports=silent",
-                   "--no-color-output", "--show-error-codes", "@files.txt"]
+            (folder / name).write_text(source, encoding="utf-8", errors="replace")
+        (folder / "files.txt").write_text("\n".join(names))
+        if warm is not None:
+            shutil.copytree(warm, folder / "cache")
+        command = _command(folder, folder / "cache", ["@files.txt"])
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:

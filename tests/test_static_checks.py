@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plum_utils import static_checks
-from plum_utils.static_checks import CANNOT_RUN_CODES, StaticVerdict, check_programs
+from plum_utils.static_checks import CANNOT_RUN_CODES, HARMLESS_CODES, StaticVerdict, check_programs
 
 PROGRAMS = {
     # name: (source, status, a mypy code that must be among those reported)
@@ -59,7 +61,7 @@ def test_programs_do_not_see_each_other():
 
 def test_equal_programs_are_checked_once(monkeypatch):
     builds = []
-    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, timeout: builds.append(sources) or {})
+    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, timeout, warm: builds.append(sources) or {})
     verdicts = check_programs({f"n{n}": "x = 1\n" for n in range(50)})
     assert builds == [["x = 1\n"]] and len(verdicts) == 50
 
@@ -70,7 +72,7 @@ def test_no_programs_need_no_mypy(monkeypatch):
 
 
 def test_a_program_that_breaks_mypy_is_found_and_left_to_execution(monkeypatch):
-    def build(sources, timeout):
+    def build(sources, timeout, warm):
         return None if "boom\n" in sources else {index: [] for index in range(len(sources))}
 
     monkeypatch.setattr(static_checks, "_mypy_build", build)
@@ -108,3 +110,76 @@ def test_every_name_that_mypy_calls_undefined_is_one(tmp_path):
         source = PROGRAMS[name][0] + ("f(4)\n" if "def f" in PROGRAMS[name][0] else "")
         done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
         assert error in done.stderr
+
+
+# One program for each code that changes nothing: mypy reports the code, and the program runs to its end.
+HARMLESS = {
+    "arg-type": "def f(x: int):\n    return x\nf('a')\n",
+    "assignment": "x = 1\nx = 'a'\n",
+    "attr-defined": "def f(): pass\nf.count = 1\n",
+    "call-arg": "def f(x):\n    return x\ndef g():\n    return f(1, 2)\n",
+    "call-overload": "def g():\n    return max(1, key=2)\n",
+    "has-type": "def g():\n    a, b = (1, 2, 3)\n    return a\n",
+    "import-untyped": "import tqdm\n",
+    "index": "def g():\n    return (1)[0]\n",
+    "misc": "def g():\n    a, b = (1, 2, 3)\n    return a\n",
+    "no-redef": "def f():\n    return 1\ndef f():\n    return 2\n",
+    "operator": "def g():\n    return 1 + 'a'\n",
+    "return-value": "def f() -> str:\n    return 1\nf()\n",
+    "type-var": "from typing import TypeVar\nT = TypeVar('T', int, str)\ndef f(x: T) -> T:\n    return x\nf(1.5)\n",
+    "union-attr": "import re\nre.match('a', 'a').group()\n",
+    "valid-type": "def f(x: max):\n    return x\nf(1)\n",
+    "var-annotated": "x = []\n",
+}
+
+
+@pytest.mark.parametrize("code", HARMLESS_CODES)
+def test_harmless_codes_are_of_programs_that_run(code, tmp_path):
+    verdict = check_programs({"x": HARMLESS[code]})["x"]
+    assert verdict.status == "ok" and code in verdict.codes
+    subprocess.run([sys.executable, "-c", HARMLESS[code]], check=True, cwd=tmp_path)
+
+
+def test_no_program_can_import_another():
+    others = {f"n{number}": f"x{number} = 1\n" for number in range(3)}
+    guesses = {"guess": "import p000001\nfrom m000000 import x0\n"}
+    assert check_programs(others | guesses)["guess"].status == "type_error"
+
+
+def test_installed_packages_are_known_and_not_followed():
+    """torch takes mypy a minute to follow; that it is there is all a program's verdict needs."""
+    sources = {"numpy": "import numpy as np\nprint(np.zeros(3).shape)\n", "torch": "import torch\ntorch.zeros(1)\n",
+               "absent": "import tensorflow_of_nowhere\n"}
+    started = time.monotonic()
+    assert [verdict.status for verdict in check_programs(sources).values()] == ["ok", "ok", "type_error"]
+    assert time.monotonic() - started < 20
+
+
+def test_verdicts_do_not_depend_on_the_neighbours(together):
+    names = list(PROGRAMS)
+    for seed in range(3):
+        some = random.Random(seed).sample(names, 6)
+        assert check_programs({name: PROGRAMS[name][0] for name in some}) == {name: together[name] for name in some}
+
+
+def test_the_warm_cache_is_made_once_and_keeps_nothing_of_programs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLUM_CACHE", str(tmp_path))
+    folder = static_checks.warm_cache()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before and check_programs({"a": "import json\nx = undefined_name\n"})["a"].status == "type_error"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert static_checks.warm_cache() == folder and [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_without_a_place_for_the_cache_the_verdicts_are_the_same(tmp_path, monkeypatch, together):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PLUM_CACHE", str(tmp_path / "file"))
+    assert static_checks.warm_cache() is None
+    assert check_programs({"a": PROGRAMS["unknown name"][0]})["a"] == together["unknown name"]
+
+
+def test_many_programs_go_into_builds_of_bounded_size(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, timeout, warm: sizes.append(len(sources)) or {})
+    check_programs({str(number): f"x = {number}\n" for number in range(4100)})
+    assert sorted(sizes) == [100, 2000, 2000]
