@@ -24,6 +24,7 @@ from plum_utils.sandbox.splitting import plan
 
 WORKER = Path(__file__).with_name("worker")
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
+DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"
 SPLIT, SHARED, AUTO = "split", "shared", "auto"
 _announced: set[str] = set()
@@ -286,7 +287,7 @@ class _Worker:
 
     def __post_init__(self) -> None:
         self._stopped = False
-        self._texts = (_unnamed_file(), _unnamed_file())
+        self._files = (_unnamed_file(), _unnamed_file(), _unnamed_file())  # program, tests, detail of the verdict
         self._start()
 
     def _start(self) -> None:
@@ -294,9 +295,9 @@ class _Worker:
         self.folder.mkdir(parents=True)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._texts), *self.without]
+        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), *self.without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
-                                         env=environment, start_new_session=True, pass_fds=self._texts)
+                                         env=environment, start_new_session=True, pass_fds=self._files)
         self.offers = self._receive(GRACE)
         if self.offers is None:
             self._end()
@@ -309,7 +310,8 @@ class _Worker:
         for _ in range(2):
             answer = self._ask(task, suite, limits)
             if answer is not None and answer[0] != "infrastructure":
-                return _Outcome(*answer, assurance=assurance)
+                status, detail, size, *rest = answer
+                return _Outcome(status, detail or self._detail(size), *rest, assurance=assurance)
             cause = answer[1] if answer else cause
             if self._stopped:
                 return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
@@ -326,7 +328,7 @@ class _Worker:
         if suite.cpu_seconds is not None:
             request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
         try:
-            for name, handle, text in zip(("code", "tests"), self._texts, (task.code, task.tests)):
+            for name, handle, text in zip(("code", "tests"), self._files, (task.code, task.tests)):
                 data = text.encode("utf-8", "surrogatepass")
                 _write(handle, data, 0)
                 request[name] = len(data)
@@ -335,6 +337,11 @@ class _Worker:
         except (OSError, ValueError):  # the worker is gone, or the pipe was closed
             return None
         return self._receive(limits.seconds + GRACE)
+
+    def _detail(self, size: int) -> str:
+        """What the last judge wrote: one line of at most ``DETAIL`` characters."""
+        text = os.pread(self._files[2], min(size, 1 << 16), 0).decode("utf-8", "replace")
+        return " ".join(text.split())[:DETAIL]
 
     def _receive(self, seconds: float):
         head = self._read(4, seconds)
@@ -356,9 +363,9 @@ class _Worker:
         """End the worker for good."""
         self._stopped = True
         self._end()
-        for handle in self._texts:
+        for handle in self._files:
             os.close(handle)
-        self._texts = ()
+        self._files = ()
 
     def _end(self) -> None:
         self._process.kill()

@@ -1,4 +1,4 @@
-"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of the two texts, layers to leave out."""
+"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of three files, layers to leave out."""
 
 import os
 
@@ -35,17 +35,17 @@ def forget_ourselves():
     sys.path[:] = [path for path in sys.path if path and path != os.path.dirname(os.path.abspath(__file__))]
 
 
-def take_descriptors(code, tests):
-    """Move the texts, the requests and the answers to 3, 4, 5 and 6; programs get /dev/null for 0, 1 and 2."""
-    high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (code, tests, 0, 1)]
+def take_descriptors(files):
+    """Move the three files, the requests and the answers to 3 to 7; programs get /dev/null for 0, 1 and 2."""
+    high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (*files, 0, 1)]
     for target, handle in enumerate(high, supervisor.CODE):
         os.dup2(handle, target)
     os.closerange(supervisor.ANSWERS + 1, 256)
     supervisor.silence()
 
 
-def main(folder, code, tests, *without):
-    take_descriptors(int(code), int(tests))
+def main(folder, code, tests, details, *without):
+    take_descriptors(map(int, (code, tests, details)))
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
     random.seed(0)

@@ -1,7 +1,6 @@
 """What runs in the forked processes: the candidate, the judge of its tests, or (shared) both in one."""
 
 import io
-import json
 import os
 import resource
 import sys
@@ -12,25 +11,28 @@ import calls
 import wire
 
 PRINTED = 1 << 20  # characters of a call's output that travel to the judge
+DETAIL = 4096      # bytes
 
 
 class Reporter:
     """Reports to the supervisor, each a line behind a nonce: ``started``, ``loaded``, and the last one,
-    ``done status calls detail`` with the detail in JSON's form of a text."""
+    ``done status calls size``. The detail, which may quote the tests, goes past the supervisor into a file of the
+    harness: later candidates inherit the supervisor's memory."""
 
-    def __init__(self, handle, nonce):
-        self.handle, self.nonce, self.write = handle, nonce.encode(), os.write
+    def __init__(self, handle, details, nonce):
+        self.handle, self.details, self.nonce = handle, details, nonce.encode()
+        self.write, self.write_at = os.write, os.pwrite
         self.set_limit, self.space = resource.setrlimit, resource.getrlimit(resource.RLIMIT_AS)[1]
 
     def tell(self, phase):
         self.write(self.handle, self.nonce + phase + b"\n")
 
-    def done(self, status, detail, calls=0, dumps=json.dumps):
+    def done(self, status, detail, calls=0):
         """The last report; a program that is out of memory has a little more for it."""
         if status == "memory" and sys.platform == "linux":
             self.set_limit(resource.RLIMIT_AS, (self.space, self.space))
-        text = dumps(detail).encode() if detail else b'""'
-        self.tell(b"done %s %d %s" % (status.encode(), calls, text))
+        size = self.write_at(self.details, detail.encode("utf-8", "replace")[:DETAIL], 0) if detail else 0
+        self.tell(b"done %s %d %d" % (status.encode(), calls, size))
 
 
 def run_shared(code, tests, reporter):
@@ -93,11 +95,11 @@ def run_judge(tests, names, channel, reporter):
 
 
 def loading(channel):
-    """What became of loading the candidate: None, or (status, detail)."""
+    """What became of loading the candidate: None, or (status, detail); no detail where the supervisor knows better."""
     try:
         message = wire.receive(channel[0])
     except wire.Gone:
-        return "error", "exited while loading"
+        return "error", ""
     except wire.Broken:
         message = None
     if message == ["loaded"]:
@@ -113,7 +115,7 @@ def faulty(fault):
     if fault is None:
         return None
     if isinstance(fault, wire.Gone):
-        return "failed", "exited before the tests finished"
+        return "failed", ""
     if isinstance(fault, wire.Broken):
         return "failed", f"the program sent {fault}, which is no plain data"
     if getattr(fault, "ours", False):

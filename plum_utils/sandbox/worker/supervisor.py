@@ -1,9 +1,10 @@
 """One worker's supervisor: forks programs, watches them, decides how they ended. Standard library only.
 
-It never reads what it runs: the texts lie in two unnamed files, one of programs and one of tests, that only the forked
-processes read, so that nothing of the tests is in the memory that a candidate inherits.
+It never reads what it runs, nor what is said of it: programs, tests and details of verdicts lie in three unnamed files
+that only the forked processes and the harness use, so that nothing of the tests is in the memory that candidates inherit.
 """
 
+import fcntl
 import json
 import os
 import resource
@@ -16,8 +17,7 @@ import time
 import isolation
 import programs
 
-CODE, TESTS, REQUESTS, ANSWERS = 3, 4, 5, 6  # the supervisor's file descriptors
-DETAIL = 300      # characters
+CODE, TESTS, DETAILS, REQUESTS, ANSWERS = 3, 4, 5, 6, 7  # the supervisor's file descriptors
 REPORT = 1 << 16  # bytes of reports that are kept
 STATUSES = ("passed", "failed", "error", "memory", "syntax", "unsplittable")
 
@@ -29,10 +29,9 @@ def text(handle, size):
 
 
 def confine(request, layers, keep):
-    """Take away what the program must not have; ``keep`` are the descriptors (above ``ANSWERS``) that become 3, 4, ...
-    """
+    """Take away what the program must not have; ``keep`` are the descriptors that become 3, 4, ..."""
     os.setsid()
-    for target, handle in enumerate(keep, 3):
+    for target, handle in enumerate([fcntl.fcntl(handle, fcntl.F_DUPFD, 20) for handle in keep], 3):
         os.dup2(handle, target)
     os.closerange(3 + len(keep), 64)
     if isolation.LINUX and not layers["namespaces"]:  # with them, the end of the supervisor ends all
@@ -56,8 +55,8 @@ def fork(work):
 def start_shared(request, layers, report, nonce):
     def work():
         code, tests = text(CODE, request["code"]), text(TESTS, request["tests"])
-        confine(request, layers, (report,))
-        programs.run_shared(code, tests, programs.Reporter(3, nonce))
+        confine(request, layers, (report, DETAILS))
+        programs.run_shared(code, tests, programs.Reporter(3, 4, nonce))
 
     return [fork(work)]
 
@@ -68,8 +67,8 @@ def start_split(request, layers, report, nonce):
 
     def judge():
         tests = text(TESTS, request["tests"])
-        confine(request, layers, (answers[0], questions[1], report))
-        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, nonce))
+        confine(request, layers, (answers[0], questions[1], report, DETAILS))
+        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, 6, nonce))
 
     def candidate():
         code = text(CODE, request["code"])
@@ -85,7 +84,7 @@ def start_split(request, layers, report, nonce):
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 def judge(request, layers):
-    """Run one program; returns (status, detail, wall seconds, CPU seconds, calls)."""
+    """Run one program; returns (status, detail, bytes of detail in ``DETAILS``, wall seconds, CPU seconds, calls)."""
     nonce = os.urandom(16).hex()
     reader, writer = os.pipe()
     started = time.monotonic()
@@ -97,12 +96,11 @@ def judge(request, layers):
     ends, cpu = reap(pids, layers["namespaces"])
     clean(layers["scratch"])
     late = late or cpu > request["seconds"]
-    status, detail, calls = decide(entries, late, ends, request["split"])
-    return [status, detail, time.monotonic() - started, cpu, calls]
+    return [*decide(entries, late, ends), time.monotonic() - started, cpu, entries.get("done", (0, 0))[1]]
 
 
 def watch(reader, pids, started, request, nonce):
-    """The reports as {phase: (status, detail, calls)}, and whether the program was out of time.
+    """The reports as {phase: (status, calls, size)}, and whether the program was out of time.
 
     The wait ends with the last report, or with the end of the process that reports (not of its pipe, which a process
     of the program's may keep open), or when the wall clock reaches ``seconds``, or when the program has used
@@ -164,17 +162,13 @@ def cpu_seconds(pid):
 
 
 def parse_report(body):
-    """``{phase: (status, detail, calls)}``, empty for what our own reporter would not have written."""
-    try:
-        phase, *rest = body.decode("ascii").split(" ", 3)
-        if phase != "done":
-            return {phase: None}
-        status, calls, detail = rest[0], int(rest[1]), json.loads(rest[2])
-    except (ValueError, IndexError, RecursionError):
+    """``{phase: (status, calls, size)}``, empty for what our own reporter would not have written."""
+    words = body.decode("ascii", "replace").split(" ")
+    if words in (["started"], ["loaded"]):
+        return {words[0]: None}
+    if len(words) != 4 or words[0] != "done" or words[1] not in STATUSES or not (words[2] + words[3]).isdecimal():
         return {}
-    if status not in STATUSES or not isinstance(detail, str):
-        return {}
-    return {phase: (status, " ".join(detail.encode("utf-8", "replace").decode().split())[:DETAIL], calls)}
+    return {"done": (words[1], int(words[2]), int(words[3]))}
 
 
 def reap(pids, namespaces):
@@ -237,24 +231,26 @@ def clean(folder):
             return
 
 
-def decide(entries, late, ends, split):
-    """(status, detail, calls) from the reports, the time and the way the processes ended."""
+def decide(entries, late, ends):
+    """(status, detail, size of the detail that a report left) from the reports, the time and the processes' ends.
+
+    Args:
+        ends: wait statuses; the last one is the candidate's.
+    """
     loaded = "loaded" in entries
     where = "in tests" if loaded else "while loading"
-    candidate = ends[-1]
-    crashed = os.WIFSIGNALED(candidate) and os.WTERMSIG(candidate) not in (signal.SIGKILL, signal.SIGXCPU)
     if "done" in entries:
-        status, detail, calls = entries["done"]
-        if split and crashed and detail.startswith("exited"):
-            return status, f"killed by signal {os.WTERMSIG(candidate)} {where}", calls
-        return status, detail, calls
-    if "started" not in entries and not late:
+        status, _, size = entries["done"]
+        if size or status == "passed":
+            return status, "", size
+    elif "started" not in entries and not late:
         return "infrastructure", "the sandbox could not be set up", 0
-    if late:
+    elif late:
         return "timeout", f"out of time {where}", 0
-    if crashed:
-        return "failed" if loaded else "error", f"killed by signal {os.WTERMSIG(candidate)} {where}", 0
-    return ("failed", "exited before the tests finished", 0) if loaded else ("error", "exited while loading", 0)
+    status, detail = ("failed", "exited before the tests finished") if loaded else ("error", "exited while loading")
+    if os.WIFSIGNALED(ends[-1]) and os.WTERMSIG(ends[-1]) not in (signal.SIGKILL, signal.SIGXCPU):
+        detail = f"killed by signal {os.WTERMSIG(ends[-1])} {where}"
+    return status, detail, 0
 
 
 # --- serving ----------------------------------------------------------------------------------------------------------
