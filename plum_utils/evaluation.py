@@ -30,9 +30,10 @@ class SuiteUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem; tests are source that runs after the candidate in the same process.
+    """One problem; tests are source that calls the candidate's function.
 
-    ``preamble`` is what the benchmark itself puts before a solution: the prompt's imports and helper functions.
+    ``preamble`` is what the benchmark itself puts before a solution: the prompt's imports and helper functions. The
+    tests get a copy of their own, so that a solution cannot change the helpers that judge it.
     """
 
     task_id: str
@@ -148,7 +149,6 @@ def _deserialised(row: dict[str, Any]) -> dict[str, Any]:
 EVALPLUS_JUDGE = '''
 def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
     import copy, math
-    import numpy as np
     inf, nan = float("inf"), float("nan")
     scope = {}
     exec(reference_source, scope)
@@ -162,7 +162,7 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
             return True
         if isinstance(x, (list, tuple)) and x:
             return all(isinstance(i, float) for i in x)
-        return isinstance(x, np.ndarray) and x.dtype in (np.float64, np.float32)
+        return type(x).__name__ == "ndarray" and x.dtype in ("float64", "float32")
 
     def pyramid(base, height):
         return round(base ** 2 + 2 * base * math.sqrt((base / 2) ** 2 + height ** 2))
@@ -199,7 +199,8 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
             assert type(out) == type(expected)
             if isinstance(expected, (list, tuple)):
                 assert len(out) == len(expected)
-            assert np.allclose(out, expected, rtol=1e-07, atol=atol)
+            import numpy
+            assert numpy.allclose(out, expected, rtol=1e-07, atol=atol)
         else:
             assert exact, (given, out, expected)
 '''
@@ -224,17 +225,16 @@ def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: San
 
     Returns:
         Rows of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, plus_passed (``None``
-        without plus tests), status, detail (of the base tests), plus_status (``None`` where it did not run).
+        without plus tests), status, detail, assurance (of the base tests), plus_status (``None`` where it did not run).
 
     Raises:
         RuntimeError: the sandbox failed on a program.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    programs = [Program(_name(row), runnable(by_id[row["task_id"]], row["solution"]), by_id[row["task_id"]].base_tests)
-                for row in solutions]
+    programs = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].base_tests) for row in solutions]
     base = _verdicts(sandbox, programs, progress)
-    further = [replace(program, tests=by_id[row["task_id"]].plus_tests) for row, program in zip(solutions, programs)
-               if base[program.id].status == "passed" and by_id[row["task_id"]].plus_tests]
+    further = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].plus_tests) for row in solutions
+               if base[_name(row)].status == "passed" and by_id[row["task_id"]].plus_tests]
     roomy = replace(sandbox.limits, seconds=max(PLUS_SECONDS, sandbox.limits.seconds),
                     memory_mb=max(PLUS_MEMORY_MB, sandbox.limits.memory_mb))
     plus = _verdicts(sandbox, further, progress, roomy) if further else {}
@@ -244,6 +244,11 @@ def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: San
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['task_id']}/{row['sample_index']}"
+
+
+def _program(problem: Problem, row: dict[str, Any], tests: str) -> Program:
+    return Program(_name(row), runnable(problem, row["solution"]), problem.preamble + tests,
+                   reference=runnable(problem, problem.reference))
 
 
 def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Any = None) -> dict[str, Any]:
@@ -257,6 +262,7 @@ def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits:
 def _scored(row: dict[str, Any], base: Any, plus: Any, has_plus: bool) -> dict[str, Any]:
     return {"task_id": row["task_id"], "sample_index": row["sample_index"], "solution": row["solution"],
             "base_passed": base.status == "passed", "status": base.status, "detail": base.detail,
+            "assurance": base.assurance,
             "plus_passed": (plus is not None and plus.status == "passed") if has_plus else None,
             "plus_status": plus.status if plus else None}
 

@@ -190,7 +190,7 @@ def lcb_message(problem: LcbProblem) -> str:
     return f"{problem.content.strip()}\n\n{how}"
 
 
-# --- grading, inside the sandbox ------------------------------------------------------------------------------------
+# --- grading, in the sandbox ---------------------------------------------------------------------------------------
 
 MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
 
@@ -201,68 +201,94 @@ IMPORTS = "".join(f"from {name} import *\n" for name in (
     "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
     "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
 
-ALARM = '''
-import json as _json, signal as _signal
+# In the candidate's process: a program that reads standard input, as a function from input to output.
+STDIN_RUNNER = '''
+import builtins as _builtins, io as _io, sys as _sys
 
-def _alarm(*_):
-    raise TimeoutError("out of time in one test")
+_open, _compiled = open, []
 
-_signal.signal(_signal.SIGALRM, _alarm)
+def _run(given):
+    if not _compiled:
+        _compiled.append(compile(_SOURCE, "<solution>", "exec"))
+    buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
+    kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
+    _sys.stdin, _sys.stdout = buffer, out
+    _builtins.open = lambda file, *rest, **named: buffer if file == 0 else _open(file, *rest, **named)
+    try:
+        exec(_compiled[0], {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    finally:
+        _builtins.open, (_sys.stdin, _sys.stdout) = _open, kept
+    return out.getvalue()
 '''
 
-STDIN_JUDGE = ALARM + '''
-import builtins as _builtins, io as _io, sys as _sys
-from decimal import Decimal as _Decimal
+# The same for a method of the class Solution, made once.
+METHOD_RUNNER = '''
+_solution = []
 
-_open = open
+def _run(*arguments):
+    if not _solution:
+        _solution.append(Solution())
+    return _solution[0].{method}(*arguments)
+'''
 
-def _numbers(line):
+# In the judge's process, where the time of each test is measured and expected outputs stay.
+JUDGE = '''
+import json, signal
+
+class OutOfTime(Exception):
+    pass
+
+def alarm(*_):
+    raise OutOfTime("out of time in one test")
+
+def timed(function, arguments, seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        return [_Decimal(word) for word in line.split()]
+        return function(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+signal.signal(signal.SIGALRM, alarm)
+'''
+
+STDIN_JUDGE = JUDGE + '''
+from decimal import Decimal
+
+def numbers(line):
+    try:
+        return [Decimal(word) for word in line.split()]
     except ArithmeticError:
         return None
 
-def _same(got, expected):
+def same(got, expected):
     got = [line.strip() for line in got.strip().split("\\n")]
     expected = [line.strip() for line in expected.strip().split("\\n")]
     if len(got) != len(expected):
         return False
     for one, two in zip(got, expected):
-        if one != two and (_numbers(one) is None or _numbers(one) != _numbers(two)):
+        if one != two and (numbers(one) is None or numbers(one) != numbers(two)):
             return False
     return True
 
-def _judge_stdin(source, tests, seconds):
-    program = compile(source, "<solution>", "exec")
+def judge(run, tests, seconds):
     for given, expected in tests:
-        buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
-        kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
-        _sys.stdin, _sys.stdout = buffer, out
-        _builtins.open = lambda file, *rest, **named: buffer if file == 0 else _open(file, *rest, **named)
-        _signal.setitimer(_signal.ITIMER_REAL, seconds)
-        try:
-            exec(program, {"__name__": "__main__"})
-        except SystemExit:
-            pass
-        finally:
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            _builtins.open, (_sys.stdin, _sys.stdout) = _open, kept
-        assert _same(out.getvalue(), expected), (given[:60], out.getvalue()[:60], expected[:60])
+        out = timed(run, (given,), seconds)
+        assert type(out) is str and same(out, expected), (given[:60], str(out)[:60], expected[:60])
 '''
 
-FUNCTIONAL_JUDGE = ALARM + '''
-def _judge_functional(method, tests, seconds):
+METHOD_JUDGE = JUDGE + '''
+def judge(run, tests, seconds):
     for given, expected in tests:
-        _signal.setitimer(_signal.ITIMER_REAL, seconds)
-        out = method(*[_json.loads(line) for line in given.split("\\n")])
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        out = timed(run, [json.loads(line) for line in given.split("\\n")], seconds)
         out = list(out) if isinstance(out, tuple) else out
-        assert out == _json.loads(expected), (given[:60], str(out)[:60], expected[:60])
+        assert out == json.loads(expected), (given[:60], str(out)[:60], expected[:60])
 '''
 
 
 def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0) -> Program:
-    """The sandboxed program that grades one solution on all public and private tests.
+    """The program that is judged on all public and private tests; the expected outputs stay in the judge's process.
 
     A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
 
@@ -270,12 +296,10 @@ def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0)
         seconds: limit of each test (LiveCodeBench: 6); give the sandbox ``lcb_limits`` for the whole.
     """
     tests = json.dumps([(test.input, test.output) for test in problem.public_tests + problem.private_tests])
-    data = f"_TESTS = _json.loads({tests!r})\n"
+    judge = f"{METHOD_JUDGE if problem.func_name else STDIN_JUDGE}\njudge(_run, json.loads({tests!r}), {seconds!r})\n"
     if problem.func_name:
-        judge = f"{FUNCTIONAL_JUDGE}\n{data}_judge_functional(Solution().{problem.func_name}, _TESTS, {seconds!r})\n"
-        return Program(name, IMPORTS + code, judge)
-    judge = f"{STDIN_JUDGE}\n{data}_judge_stdin(_SOURCE, _TESTS, {seconds!r})\n"
-    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n", judge)
+        return Program(name, IMPORTS + code + METHOD_RUNNER.format(method=problem.func_name), judge, mode="split")
+    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n{STDIN_RUNNER}", judge, mode="split")
 
 
 def lcb_limits(problems: list[LcbProblem], limits: Limits, seconds: float) -> Limits:

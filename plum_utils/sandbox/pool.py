@@ -189,14 +189,13 @@ class Sandbox:
         self._map(lambda worker, task: self._try_reference(worker, task, limits), known)
 
     def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> None:
+        """What the reference does decides; what the text of the tests looks like, only where the reference fails."""
         suite, program = self._suite(task), replace(task, code=task.reference)
-        outcome = worker.judge(program, suite, limits)
-        if suite.split and task.mode == AUTO and outcome.status != "passed":
-            again = worker.judge(program, replace(suite, split=False), limits)
-            if again.status == "passed":  # the tests, not the reference, are why it cannot be split
-                suite.split, outcome = False, again
-        if outcome.status == "passed":
-            suite.cpu_seconds, suite.reference = outcome.cpu_seconds, outcome
+        for split in {AUTO: (True, False), SPLIT: (True,), SHARED: (False,)}[task.mode]:
+            outcome = worker.judge(program, replace(suite, split=split), limits)
+            if outcome.status == "passed":
+                suite.split, suite.cpu_seconds, suite.reference = split, outcome.cpu_seconds, outcome
+                return
 
     def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
         suite = self._suite(task)
