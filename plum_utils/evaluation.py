@@ -157,17 +157,17 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
                  "intersection_array", "find_dissimilar", "Diff")
     not_none_tasks = ("check_str", "text_match_three", "text_starta_endb")
 
-    def floats(x):
+    def holds_floats(x):
         if isinstance(x, float):
             return True
         if isinstance(x, (list, tuple)) and x:
             return all(isinstance(i, float) for i in x)
         return type(x).__name__ == "ndarray" and x.dtype in ("float64", "float32")
 
-    def pyramid(base, height):
+    def pyramid_surface(base, height):
         return round(base ** 2 + 2 * base * math.sqrt((base / 2) ** 2 + height ** 2))
 
-    def digits(one, two):
+    def digit_distance(one, two):
         size = max(len(str(one)), len(str(two)))
         return sum(abs(int(a) - int(b)) for a, b in zip(str(one).zfill(size), str(two).zfill(size)))
 
@@ -183,9 +183,9 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
             elif name == "sum_div":
                 exact = exact or out == 0
             elif name == "surface_Area":
-                exact = exact or abs(out - pyramid(*given)) <= atol
+                exact = exact or abs(out - pyramid_surface(*given)) <= atol
             elif name == "digit_distance_nums":
-                exact = exact or out == digits(*given)
+                exact = exact or out == digit_distance(*given)
             elif name in set_tasks:
                 exact = set(out) == set(expected)
             elif name in not_none_tasks:
@@ -193,7 +193,7 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
         elif name == "find_zero":
             assert abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol
             continue
-        if atol == 0 and floats(expected):
+        if atol == 0 and holds_floats(expected):
             atol = 1e-6
         if not exact and atol != 0:
             assert type(out) == type(expected)

@@ -67,12 +67,22 @@ class SamplingParams(_Section):
 
 
 class SandboxParams(_Section):
-    """Limits of one untrusted program."""
+    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time.
+
+    ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) whose nodes run the programs instead.
+    """
 
     workers: Positive = 2
     seconds: Annotated[float, Field(gt=0)] = 5.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
+    factor: Annotated[float, Field(ge=1)] = 50.0
+    least_seconds: Annotated[float, Field(gt=0)] = 1.0
     allow_weak: bool = False
+    ray: str | None = None
+
+    def what_decides(self) -> dict[str, Any]:
+        """The fields that a verdict can depend on; where and how many at a time it cannot."""
+        return self.model_dump(exclude={"workers", "ray"})
 
 
 class LabelParams(_Section):

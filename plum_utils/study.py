@@ -46,9 +46,15 @@ def caption(p: Params, text: str) -> Markdown:
 
 
 def open_sandbox(p: Params) -> Sandbox:
-    """The sandbox with the run's limits."""
-    limits = Limits(seconds=p.sandbox.seconds, memory_mb=p.sandbox.memory_mb, allow_weak=p.sandbox.allow_weak)
-    return Sandbox(workers=p.sandbox.workers, limits=limits)
+    """The sandbox with the run's limits: on this machine, or over a Ray cluster, which runs and closes alike."""
+    how = p.sandbox
+    limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
+                    allow_weak=how.allow_weak)
+    if how.ray is None:
+        return Sandbox(how.workers, limits)
+    from plum_utils.ray_sandbox import RaySandbox
+
+    return RaySandbox(limits=limits, address=how.ray)
 
 
 def policy_prompt(p: Params, tokenizer: Any, instruction: str) -> str:
@@ -138,7 +144,7 @@ def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, st
 
     def mark(key: str) -> str:
         ids = sorted({row["instruction_id"] for row in parts[key]})
-        return fingerprint([p.sandbox.model_dump(exclude={"workers"}), p.labels.model_dump(),
+        return fingerprint([p.sandbox.what_decides(), p.labels.model_dump(),
                             [(row["instruction_id"], row["sample_index"], row["code"]) for row in parts[key]],
                             [(name, suites[name], references.get(name)) for name in ids]])
 
@@ -241,5 +247,5 @@ def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, An
                        "finish_reason": made["finish_reason"], "n_tokens": made["n_tokens"]}
                 for row, made in zip(scored, solutions)]
 
-    mark = fingerprint([p.sandbox.model_dump(), seconds, [asdict(problem) for problem in problems], solutions])
+    mark = fingerprint([p.sandbox.what_decides(), seconds, [asdict(problem) for problem in problems], solutions])
     return shards(folder, [label], make, mark, f"judging {label}")

@@ -182,7 +182,7 @@ class Sandbox:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
-            found = plan(task.tests)
+            found = plan(task.tests, task.reference)
             split = task.mode == SPLIT or task.mode == AUTO and not found.reason
             self._suites[key] = _Suite(split, found.names, found.capture)
         known = [task for task in new.values() if task.reference is not None]

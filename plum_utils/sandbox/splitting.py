@@ -48,16 +48,28 @@ class Plan:
     reason: str = ""
 
 
-def plan(tests: str) -> Plan:
-    """How to run tests apart from the candidate."""
+def plan(tests: str, reference: str | None = None) -> Plan:
+    """How to run tests apart from the candidate.
+
+    Args:
+        reference: a solution; where it defines a name that is also Python's own (``sum``), the tests mean the former.
+    """
     try:
-        tree = ast.parse(tests)
         found = _Uses()
-        found.visit(tree)
+        found.visit(ast.parse(tests))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Plan(reason=f"the tests do not parse ({type(error).__name__})")
-    names = tuple(sorted(found.loaded - found.bound - BUILTINS))
+    names = tuple(sorted(found.loaded - found.bound - (BUILTINS - _defined(reference or ""))))
     return Plan(names, found.capture, found.reason(names))
+
+
+def _defined(source: str) -> set[str]:
+    """Names of the functions and classes at a program's top level."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    return {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))}
 
 
 class _Uses(ast.NodeVisitor):
@@ -83,7 +95,8 @@ class _Uses(ast.NodeVisitor):
                                                              | (self.loaded & SHARED_NAMES) - self.bound)), "")
         asked = next((f"they look for .{attribute} of {name}" for name, attribute in self.asked
                       if name not in self.imported), "")
-        return deep or classes or modules or shared or asked
+        nothing = "" if names else "they call no name but Python's own, which the candidate may have defined anew"
+        return deep or classes or modules or shared or asked or nothing
 
     def visit_Import(self, node: ast.Import) -> None:
         for item in node.names:

@@ -113,6 +113,8 @@ class Peer:
             wire.send(self.writer, ["unplain", str(error), [], None])
         except RecursionError:
             wire.send(self.writer, ["unplain", "data nested too deeply", [], None])
+        except MemoryError:
+            wire.send(self.writer, ["unplain", "more data than there is memory for", [], None])
 
     def advance(self, message, marshal):
         try:

@@ -1,0 +1,104 @@
+"""Our verdicts beside evalplus' own on HumanEval+ and MBPP+: canonical solutions, mutants, and a policy's samples.
+
+    python benchmarks/parity.py [--samples RUN/05_evalplus_eval] [--out benchmarks/results/parity.json]
+
+Needs evalplus' data (``HUMANEVAL_OVERRIDE_PATH``, ``MBPP_OVERRIDE_PATH``). Both sides judge base and plus tests; evalplus
+runs in processes of its own, without isolation, on programs of known origin only: benchmark solutions, their mutants,
+and samples that our sandbox has seen first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+from evalplus.eval import PASS, untrusted_check
+from evalplus.gen.util import trusted_exec
+from tqdm import tqdm
+
+from plum_utils.evaluation import evalplus_rows, load_suite, runnable, score
+from plum_utils.jsonl import read_jsonl
+from plum_utils.sandbox import Limits, Sandbox
+from programs import mutants
+
+# What is known to differ, and why. Everything else is a defect of ours.
+KNOWN = {
+    "HumanEval/32": "evalplus 0.3.1 fails every solution: its oracle for this task leaves its list of details empty",
+}
+
+
+def candidates(problem, n_mutants: int, rng: random.Random) -> list[str]:
+    """The canonical solution and mutants of it that need no endless loop to be wrong."""
+    tree = ast.parse(problem.reference)
+    endless = any(isinstance(node, ast.While) for node in ast.walk(tree))
+    found = mutants(problem.reference)
+    chosen = found[-1:] if endless else rng.sample(found, min(n_mutants, len(found)))
+    return [problem.reference, *chosen]
+
+
+def theirs(suite: str, row: dict, code: str, cache: dict) -> tuple[bool, bool]:
+    """evalplus' verdicts on base and on plus tests."""
+    if row["task_id"] not in cache:
+        reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
+        cache[row["task_id"]] = [(inputs, *trusted_exec(reference, inputs, name, record_time=True,
+                                                        output_not_none=name in NOT_NONE))
+                                 for inputs in (row["base_input"], row["plus_input"])]
+    passed = []
+    for inputs, expected, times in cache[row["task_id"]]:
+        status, _ = untrusted_check(suite, code, inputs, row["entry_point"], expected, row["atol"], times,
+                                    fast_check=True)
+        passed.append(status == PASS)
+    return passed[0], passed[0] and passed[1]
+
+
+NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=Path, help="a run's 05_evalplus_eval, whose <suite>.jsonl are judged too")
+    parser.add_argument("--mutants", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rng, differences, counts = random.Random(0), [], Counter()
+    for suite in ("humaneval", "mbpp"):
+        problems = {problem.task_id: problem for problem in load_suite(suite)}
+        rows = {row["task_id"]: row for row in evalplus_rows(suite)}
+        solutions = [{"task_id": name, "sample_index": number, "solution": code, "kind": "mutant" if number else "canonical"}
+                     for name, problem in problems.items()
+                     for number, code in enumerate(candidates(problem, options.mutants, rng))]
+        path = options.samples and options.samples / f"{suite}.jsonl"
+        if path and path.exists():
+            texts = dict.fromkeys((row["task_id"], row["solution"]) for row in read_jsonl(path))
+            solutions += [{"task_id": name, "sample_index": 100 + number, "solution": text, "kind": "sample"}
+                          for number, (name, text) in enumerate(texts) if name in problems]
+        with Sandbox(workers=2, limits=Limits(seconds=10, memory_mb=1024)) as sandbox:
+            ours = score(list(problems.values()), solutions, sandbox)
+        cache: dict = {}
+        for solution, row in zip(tqdm(solutions, desc=f"evalplus, {suite}"), ours):
+            name = solution["task_id"]
+            base, plus = theirs(suite, rows[name], runnable(problems[name], solution["solution"]), cache)
+            for kind, us, them in (("base", row["base_passed"], base), ("plus", bool(row["plus_passed"]), plus)):
+                counts[suite, kind, solution["kind"], "same" if us == them else "different"] += 1
+                counts[suite, kind, solution["kind"], row["assurance"]] += 1
+                if us != them:
+                    differences.append({"task_id": name, "tests": kind, "program": solution["kind"], "ours": us,
+                                        "evalplus": them, "status": row["status"], "plus_status": row["plus_status"],
+                                        "detail": row["detail"], "why": KNOWN.get(name, "UNEXPLAINED"),
+                                        "solution": solution["solution"]})
+    for key, count in sorted(counts.items()):
+        print(*key, count)
+    for one in differences:
+        print({key: value for key, value in one.items() if key != "solution"})
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps({"counts": {" ".join(key): count for key, count in sorted(counts.items())},
+                                           "differences": differences}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
