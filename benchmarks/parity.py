@@ -43,6 +43,7 @@ def candidates(problem, n_mutants: int, rng: random.Random) -> list[str]:
 def theirs(suite: str, row: dict, code: str, cache: dict) -> tuple[bool, bool]:
     """evalplus' verdicts on base and on plus tests."""
     if row["task_id"] not in cache:
+        cache.clear()  # expected values of up to 1 GB would count against evalplus' limit of 4 GiB for a forked process
         reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
         cache[row["task_id"]] = [(inputs, *trusted_exec(reference, inputs, name, record_time=True,
                                                         output_not_none=name in NOT_NONE))

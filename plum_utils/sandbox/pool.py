@@ -20,6 +20,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
 
 WORKER = Path(__file__).with_name("worker")
@@ -132,7 +133,7 @@ class Sandbox:
     Args:
         workers: programs that run at the same time.
         limits: of each program.
-        without: layers not to use (namespaces, mounts, seccomp, landlock), to test the others on their own.
+        without: layers not to use (namespaces, mounts, seccomp, landlock, cgroup), to test the others on their own.
 
     Raises:
         SandboxError: the host cannot deny network and file writes, and ``limits.allow_weak`` is not set.
@@ -237,7 +238,8 @@ class Sandbox:
 
 
 def _remove_stale_folders() -> None:
-    """Remove the folders of harnesses of this user that were killed."""
+    """Remove the folders and control groups of harnesses of this user that were killed."""
+    cgroup.remove_stale(FOLDER)
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
         owner = folder.name.removeprefix(FOLDER).partition("-")[0]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
@@ -265,6 +267,7 @@ def _describe(offers: dict, allow_weak: bool) -> str:
     names += ["a root of read-only libraries"] if offers["mounts"] else []
     names += ["seccomp (no sockets, no new processes, no signals)"] if offers["seccomp"] else []
     names += [f"Landlock v{offers['landlock']} (no other files)"] if offers["landlock"] else []
+    names += ["control groups"] if offers["groups"] else []
     names += ["at most 128 processes"] if offers["processes"] else []
     files = offers["mounts"] or offers["landlock"]
     missing = [what for what, there in (("network", offers["namespaces"] or offers["seccomp"]), ("file writes", files),
@@ -286,6 +289,8 @@ class _Worker:
 
     def __post_init__(self) -> None:
         self._stopped = False
+        name = f"{self.folder.parent.name}-{self.folder.name}"
+        self._group = cgroup.Group(name if "cgroup" not in self.without else None)
         self._files = (_unnamed_file(), _unnamed_file(), _unnamed_file())  # program, tests, detail of the verdict
         self._start()
 
@@ -294,7 +299,8 @@ class _Worker:
         self.folder.mkdir(parents=True)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), *self.without]
+        groups = ":".join(map(str, self._group.folders))
+        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), groups, *self.without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
                                          env=environment, start_new_session=True, pass_fds=self._files)
         self.offers = self._receive(GRACE)
@@ -326,6 +332,7 @@ class _Worker:
         request["cpu_seconds"] = limits.seconds
         if suite.cpu_seconds is not None:
             request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
+        self._group.allow(limits.memory_mb)
         try:
             for name, handle, text in zip(("code", "tests"), self._files, (task.code, task.tests)):
                 data = text.encode("utf-8", "surrogatepass")
@@ -361,7 +368,13 @@ class _Worker:
     def stop(self) -> None:
         """End the worker for good."""
         self._stopped = True
+        self._process.stdin.close()  # an idle supervisor ends by itself, and leaves nothing behind
+        try:
+            self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            pass
         self._end()
+        self._group.remove()
         for handle in self._files:
             os.close(handle)
         self._files = ()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils.sandbox import pool
+from plum_utils.sandbox import cgroup, pool
 from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
@@ -402,3 +402,45 @@ def test_works_for_an_ordinary_user(without, tmp_path):
     if "Permission denied" in done.stderr and sys.executable in done.stderr:
         pytest.skip("the ordinary user may not run this Python")
     assert done.stdout.split() == ["passed", "error", "error"], done.stdout + done.stderr
+
+
+def test_threads_are_bounded(sandbox):
+    """By the kernel's count of the worker's own user, or by a control group; else by memory alone."""
+    if not re.search("control groups|processes", sandbox.layers):
+        pytest.skip("this host counts no processes")
+    code = """
+        import threading, time
+        threading.stack_size(32768)
+        n = 0
+        try:
+            while True:
+                threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+                n += 1
+        except RuntimeError:
+            raise ValueError(n)
+    """
+    found = re.match(r"ValueError: (\d+)", judge(sandbox, code).detail)
+    assert found and 32 <= int(found[1]) <= 256
+
+
+def test_control_groups_are_made_limited_and_removed():
+    with Sandbox(workers=1, limits=LIMITS) as sandbox:
+        folders = sandbox._workers[0]._group.folders
+        if not folders:
+            pytest.skip("this user may not make control groups here")
+        assert "control groups" in sandbox.layers
+        assert sandbox.run([PASSING])[0].status == "passed"
+        assert all((folder / "cgroup.procs").read_text().strip() for folder in folders)
+        limits = [int(path.read_text()) for folder in folders for path in folder.glob("memory.*")
+                  if path.name in ("memory.max", "memory.limit_in_bytes")]
+        assert all(1 << 30 <= limit <= 2 << 30 for limit in limits)
+    deadline = time.monotonic() + 5
+    while any(folder.exists() for folder in folders) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        cgroup.remove_stale(pool.FOLDER)
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_without_control_groups_all_else_holds():
+    with Sandbox(workers=1, limits=LIMITS, without=("cgroup",)) as sandbox:
+        assert "control groups" not in sandbox.layers and sandbox.run([PASSING])[0].status == "passed"

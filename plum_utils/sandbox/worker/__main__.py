@@ -1,4 +1,5 @@
-"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of three files, layers to leave out."""
+"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of three files, control groups to join,
+layers to leave out."""
 
 import os
 
@@ -44,7 +45,19 @@ def take_descriptors(files):
     supervisor.silence()
 
 
-def main(folder, code, tests, details, *without):
+def join(groups):
+    """Move this process, and so all its forks, into control groups."""
+    for group in filter(None, groups.split(":")):
+        try:
+            with open(os.path.join(group, "cgroup.procs"), "w") as handle:
+                handle.write("0")
+        except OSError:
+            return False
+    return bool(groups)
+
+
+def main(folder, code, tests, details, groups, *without):
+    joined = join(groups)
     take_descriptors(map(int, (code, tests, details)))
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
@@ -52,11 +65,11 @@ def main(folder, code, tests, details, *without):
     gc.collect()
     gc.freeze()  # forks then do not copy every object's page at their first collection
     if not namespaces:
-        supervisor.serve((), folder, os.getpid(), without)
+        supervisor.serve((), folder, os.getpid(), joined, without)
     number = os.getpid()
     pid = os.fork()  # the first process of a new PID namespace: when it ends, the kernel ends the others
     if pid == 0:
-        supervisor.serve(namespaces, folder, number, without)
+        supervisor.serve(namespaces, folder, number, joined, without)
     os.waitpid(pid, 0)
 
 

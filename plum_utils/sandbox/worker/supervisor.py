@@ -310,12 +310,13 @@ def isolate(namespaces, folder, number, without):
             "scratch": scratch, "processes": counted}
 
 
-def serve(namespaces, folder, number, without):
-    """Answer requests until the input ends, as it does when the harness dies; ``number`` is the worker's pid outside.
+def serve(namespaces, folder, number, joined, without):
+    """Answer requests until the input ends, as it does when the harness dies; ``number`` is the worker's pid outside,
+    ``joined`` whether it is in control groups of its own.
     """
     layers = isolate(namespaces, folder, number, without)
     os.chdir(layers["scratch"])
-    answer(ANSWERS, layers)
+    answer(ANSWERS, layers | {"groups": joined})
     layers["filter"] = isolation.ProgramFilter() if layers["seccomp"] else None
     while (request := receive(REQUESTS)) is not None:
         answer(ANSWERS, judge(request, layers))
