@@ -80,6 +80,7 @@ class _Uses(ast.NodeVisitor):
         self.loaded: set[str] = set()
         self.called: set[ast.Name] = set()  # where a name is called, or handed on to what is called
         self.deep: dict[str, str] = {}  # name -> any other use of it
+        self.changed: set[str] = set()  # named in a global statement: the candidate may have them too
         self.attributes: set[str] = set()
         self.modules: set[str] = set()
         self.imported: set[str] = {"self"}
@@ -88,7 +89,8 @@ class _Uses(ast.NodeVisitor):
 
     def reason(self, names: tuple[str, ...]) -> str:
         """Why the tests cannot be split, or an empty string."""
-        deep = next((f"{self.deep[name]} {name}" for name in names if name in self.deep), "")
+        deep = next((f"they change {name}" for name in sorted(self.changed)), "") or next(
+            (f"{self.deep[name]} {name}" for name in names if name in self.deep), "")
         classes = next((f"they make a {name}" for name in names if name[:1].isupper()), "")
         modules = next((f"they use the module {name}" for name in sorted(self.modules - PURE_MODULES)), "")
         shared = next((f"they use {name}" for name in sorted((self.attributes & SHARED_ATTRIBUTES)
@@ -152,8 +154,7 @@ class _Uses(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Global(self, node: ast.Global) -> None:
-        for name in node.names:
-            self.deep.setdefault(name, "they change")
+        self.changed.update(node.names)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.attributes.add(node.attr)

@@ -96,7 +96,7 @@ def judge(request, layers):
     ends, cpu = reap(pids, layers["namespaces"])
     clean(layers["scratch"])
     late = late or cpu > request["seconds"]
-    return [*decide(entries, late, ends), time.monotonic() - started, cpu, entries.get("done", (0, 0))[1]]
+    return [*decide(entries, late, ends, request["split"]), time.monotonic() - started, cpu, entries.get("done", (0, 0))[1]]
 
 
 def watch(reader, pids, started, request, nonce):
@@ -231,11 +231,11 @@ def clean(folder):
             return
 
 
-def decide(entries, late, ends):
+def decide(entries, late, ends, split):
     """(status, detail, size of the detail that a report left) from the reports, the time and the processes' ends.
 
     Args:
-        ends: wait statuses; the last one is the candidate's.
+        ends: wait statuses; the last one is the candidate's, the first one that of the process that reports.
     """
     loaded = "loaded" in entries
     where = "in tests" if loaded else "while loading"
@@ -247,6 +247,8 @@ def decide(entries, late, ends):
         return "infrastructure", "the sandbox could not be set up", 0
     elif late:
         return "timeout", f"out of time {where}", 0
+    elif split and os.WIFSIGNALED(ends[0]) and os.WTERMSIG(ends[0]) == signal.SIGKILL:
+        return "infrastructure", "somebody killed the judge", 0
     status, detail = ("failed", "exited before the tests finished") if loaded else ("error", "exited while loading")
     if os.WIFSIGNALED(ends[-1]) and os.WTERMSIG(ends[-1]) not in (signal.SIGKILL, signal.SIGXCPU):
         detail = f"killed by signal {os.WTERMSIG(ends[-1])} {where}"
