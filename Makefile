@@ -2,12 +2,19 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: setup study test clean
+.PHONY: setup study test bench clean
 
 study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml
 
 test: setup ; $(VENV_PYTHON) -m pytest
 
 setup: ; @$(PYTHON) setup_env.py
+
+# Needs bubblewrap, and HUMANEVAL_OVERRIDE_PATH for evalplus' part; some minutes on an idle machine.
+bench: setup
+	$(VENV_PYTHON) benchmarks/sandbox.py --out benchmarks/results/sandbox.json
+	$(VENV_PYTHON) benchmarks/static_checks.py --out benchmarks/results/static_checks.json
+	$(VENV_PYTHON) benchmarks/hostile_peers.py --out benchmarks/results/hostile.json
+	$(VENV_PYTHON) benchmarks/tables.py
 
 clean: ; rm -rf .venv .pytest_cache .mypy_cache .hypothesis *.egg-info

@@ -51,7 +51,7 @@ def open_sandbox(p: Params) -> Sandbox:
     limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
                     allow_weak=how.allow_weak)
     if how.ray is None:
-        return Sandbox(how.workers, limits)
+        return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
     from plum_utils.ray_sandbox import RaySandbox
 
     return RaySandbox(limits=limits, address=how.ray)

@@ -19,8 +19,8 @@ from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
 
-README, NOTES = ROOT / "README.md", ROOT / "docs" / "paper_notes.md"
-DOCS = [README, NOTES]
+README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
+DOCS = [README, NOTES, SANDBOX]
 
 
 def functions_named(text: str) -> set[str]:
@@ -28,7 +28,7 @@ def functions_named(text: str) -> set[str]:
 
 
 def cited_tests(text: str) -> set[tuple[str, str]]:
-    return set(re.findall(r"`(tests/\w+\.py)::(\w+)`", text))
+    return set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text))
 
 
 @pytest.mark.parametrize("name", sorted(functions_named(NOTES.read_text())))
@@ -141,3 +141,12 @@ def test_notebooks_name_only_parameters_that_exist(stage):
     assert found
     for section, field in found:
         assert field in [*Params.model_fields[section].annotation.model_fields, "model_dump", "model_copy"], f"{section}.{field}"
+
+
+def test_the_sandboxs_figures_are_those_of_the_benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tables
+
+    page = SANDBOX.read_text()
+    assert all(f"<!-- {name}:start -->" in page for name in tables.BLOCKS)
+    assert page == tables.filled(page), "python benchmarks/tables.py"

@@ -16,7 +16,7 @@ import threading
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Callable, Literal
 
 from tqdm import tqdm
 
@@ -127,19 +127,20 @@ class _Outcome:
 
 
 class Sandbox:
-    """A pool of workers; use it as a context manager, or call ``close``. ``layers`` says in a line what is in force, and
-    is printed once (to standard error).
+    """A pool of workers; use it as a context manager, or call ``close``. ``layers`` says in a line what is in force.
 
     Args:
         workers: programs that run at the same time.
         limits: of each program.
         without: layers not to use (namespaces, mounts, seccomp, landlock, cgroup), to test the others on their own.
+        quiet: do not print ``layers`` (to standard error, once for the same line).
 
     Raises:
         SandboxError: the host cannot deny network and file writes, and ``limits.allow_weak`` is not set.
     """
 
-    def __init__(self, workers: int = 2, limits: Limits = Limits(), without: tuple[str, ...] = ()):
+    def __init__(self, workers: int = 2, limits: Limits = Limits(), without: tuple[str, ...] = (),
+                 quiet: bool = False):
         if workers < 1:
             raise ValueError(f"sandbox.workers must be at least 1, got {workers}")
         self.limits = limits
@@ -154,7 +155,7 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
-        if self.layers not in _announced:
+        if not quiet and self.layers not in _announced:
             _announced.add(self.layers)
             print(self.layers, file=sys.stderr)
 
@@ -203,25 +204,33 @@ class Sandbox:
         if task.code == task.reference and suite.reference is not None:
             return suite.reference
         outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable" and task.mode == AUTO:  # found by the judge, of what the tests do
-            suite.split = False
+        if outcome.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
+            suite.split = False  # found by the judge, of what the tests do
             outcome = worker.judge(task, suite, limits)
         if outcome.status == "unsplittable":
             outcome.status = "failed"
         return outcome
 
-    def _map(self, work, tasks: list[_Task], bar: tqdm | None = None) -> dict:
+    def _map(self, work: Callable, tasks: list[_Task], bar: tqdm | None = None) -> dict:
         """``work(worker, task)`` for every task, by all workers; {task: result}."""
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for task in tasks:
             waiting.put(task)
         answers: dict = {}
-        threads = [threading.Thread(target=_drain, daemon=True, args=(worker, work, waiting, answers, bar))
+        errors: list[BaseException] = []
+        threads = [threading.Thread(target=_drain, daemon=True, args=(worker, work, waiting, answers, errors, bar))
                    for worker in self._workers[:len(tasks)]]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:  # after Ctrl-C: no thread may still use its worker when the next run begins
+            _empty(waiting)
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise errors[0]
         return answers
 
     def close(self) -> None:
@@ -246,15 +255,27 @@ def _remove_stale_folders() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _drain(worker: _Worker, work, waiting: queue.SimpleQueue, answers: dict, bar: tqdm | None) -> None:
-    while True:
-        try:
+def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
+           bar: tqdm | None) -> None:
+    try:
+        while True:
             task = waiting.get_nowait()
-        except queue.Empty:
-            return
-        answers[task] = work(worker, task)
-        if bar is not None:
-            bar.update()
+            answers[task] = work(worker, task)
+            if bar is not None:
+                bar.update()
+    except queue.Empty:
+        pass
+    except BaseException as error:
+        errors.append(error)
+        _empty(waiting)
+
+
+def _empty(waiting: queue.SimpleQueue) -> None:
+    try:
+        while True:
+            waiting.get_nowait()
+    except queue.Empty:
+        pass
 
 
 def _verdict(name: str, outcome: _Outcome) -> Verdict:

@@ -444,3 +444,22 @@ def test_control_groups_are_made_limited_and_removed():
 def test_without_control_groups_all_else_holds():
     with Sandbox(workers=1, limits=LIMITS, without=("cgroup",)) as sandbox:
         assert "control groups" not in sandbox.layers and sandbox.run([PASSING])[0].status == "passed"
+
+
+def test_an_interrupted_run_leaves_the_sandbox_usable():
+    programs = [Program(str(number), f"import time\ntime.sleep(0.3)  # {number}", "pass") for number in range(30)]
+    with Sandbox(workers=2, limits=LIMITS) as sandbox:
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run(programs)
+        assert time.monotonic() - started < 3
+        assert [verdict.status for verdict in sandbox.run([PASSING] * 3 + programs[:2])] == ["passed"] * 5
+
+
+def test_an_error_of_ours_is_raised_not_lost(monkeypatch):
+    with Sandbox(workers=2, limits=LIMITS) as sandbox:
+        monkeypatch.setattr(pool._Worker, "judge", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sandbox.run([PASSING])

@@ -37,12 +37,11 @@ def forget_ourselves():
 
 
 def take_descriptors(files):
-    """Move the three files, the requests and the answers to 3 to 7; programs get /dev/null for 0, 1 and 2."""
+    """Move the three files, the requests and the answers to 3 to 7."""
     high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (*files, 0, 1)]
     for target, handle in enumerate(high, supervisor.CODE):
         os.dup2(handle, target)
     os.closerange(supervisor.ANSWERS + 1, 256)
-    supervisor.silence()
 
 
 def join(groups):

@@ -275,6 +275,7 @@ def answer(handle, message):
 
 
 def silence():
+    """Programs get /dev/null for 0, 1 and 2; until here our own errors go to the harness's standard error."""
     null = os.open(os.devnull, os.O_RDWR)
     for target in (0, 1, 2):
         os.dup2(null, target)
@@ -318,6 +319,7 @@ def serve(namespaces, folder, number, joined, without):
     """
     layers = isolate(namespaces, folder, number, without)
     os.chdir(layers["scratch"])
+    silence()
     answer(ANSWERS, layers | {"groups": joined})
     layers["filter"] = isolation.ProgramFilter() if layers["seccomp"] else None
     while (request := receive(REQUESTS)) is not None:
