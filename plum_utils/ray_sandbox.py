@@ -207,7 +207,8 @@ class RaySandbox:
             return
         why = [f"a node's {pool.workers} CPUs were not free for {self._start_seconds:g} seconds" for pool in pools]
         why += self._refused.values()
-        raise SandboxError(f"no node of the Ray cluster can run programs: {'; '.join(why) or 'none with a CPU is alive'}")
+        why = why or ["none with a CPU is alive"]
+        raise SandboxError(f"no node of the Ray cluster can run programs: {'; '.join(why)}")
 
     # --- programs -----------------------------------------------------------------------------------------------------
 

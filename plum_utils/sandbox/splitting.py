@@ -109,9 +109,8 @@ class _Uses(ast.NodeVisitor):
         self._module((node.module or ".").partition(".")[0])
         self.attributes.update(item.name for item in node.names)
         if node.module == "solution":
-            self.loaded.update(item.name for item in node.names)
-            if any(item.asname or item.name == "*" for item in node.names):
-                self.modules.add("solution (renamed)")
+            self.loaded.update(item.name for item in node.names if item.name != "*")
+            self.bound.update(item.asname for item in node.names if item.asname)
         else:
             for item in node.names:
                 self._imported(item.asname or item.name)

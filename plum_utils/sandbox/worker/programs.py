@@ -88,10 +88,17 @@ def run_judge(tests, names, channel, reporter):
         reporter.tell(b"loaded")
         module = solution()
         module.__dict__.update({name: peer.stub(name, name) for name in names})
+        module.__getattr__ = lambda name: attribute(peer, name)  # for ``import solution``
         outcome = guarded(tests, "<tests>", module.__dict__)
         outcome = faulty(peer.fault) or outcome
     reporter.done(*(outcome or ("passed", "")), peer.calls)
     leave(0)
+
+
+def attribute(peer, name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return peer.stub(name, name)
 
 
 def loading(channel):
