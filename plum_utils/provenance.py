@@ -24,8 +24,9 @@ def code_digest() -> str:
     """Hash of the package's modules and bundled data, without the pipeline's own modules."""
     total = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and path.suffix in {".py", ".json", ".jsonl"} and path.name not in DRIVERS:
-            total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+        name = path.relative_to(PACKAGE).as_posix()
+        if path.is_file() and path.suffix in {".py", ".json", ".jsonl"} and name not in DRIVERS:
+            total.update(name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
 
 
