@@ -24,6 +24,7 @@ from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
 
 WORKER = Path(__file__).with_name("worker")
+WARM = ("numpy",)  # imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
 DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"
@@ -350,6 +351,7 @@ class _Worker:
 
     def _ask(self, task: _Task, suite: _Suite, limits: Limits) -> list | None:
         request = asdict(limits) | {"split": suite.split, "names": suite.names, "capture": suite.capture}
+        request["warm"] = [name for name in WARM if name in task.code or name in task.tests]
         request["cpu_seconds"] = limits.seconds
         if suite.cpu_seconds is not None:
             request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))

@@ -463,3 +463,11 @@ def test_an_error_of_ours_is_raised_not_lost(monkeypatch):
         monkeypatch.setattr(pool._Worker, "judge", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sandbox.run([PASSING])
+
+
+def test_numpy_is_imported_once_a_worker_and_its_random_numbers_are_the_same_for_all(sandbox):
+    program = [Program(str(number), f"import numpy as np\nx = np.random.rand()  # {number}", "assert x < 0, x")
+               for number in range(4)]
+    verdicts = sandbox.run(program)
+    assert len({verdict.detail for verdict in verdicts}) == 1 and "AssertionError: 0." in verdicts[0].detail
+    assert min(verdict.seconds for verdict in verdicts) < 0.1
