@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Callable
 
 ROOT = Path("/sys/fs/cgroup")
 BASE_MB = 384    # the supervisor, two interpreters, the program's directory, pipes and unnamed files
@@ -70,12 +71,13 @@ def parents() -> list[Path]:
     return [folder for folder in found if (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK)]
 
 
-def remove_stale(prefix: str) -> None:
-    """Remove the groups of harnesses that were killed: empty ones whose name begins with ``prefix``."""
+def remove_stale(alive: Callable[[str], bool], prefix: str) -> None:
+    """Remove the groups whose name begins with ``prefix`` and whose harness is not ``alive`` any more."""
     for parent in parents():
         for folder in parent.glob(f"{prefix}*"):
             try:
-                folder.rmdir()
+                if not alive(folder.name):
+                    folder.rmdir()
             except OSError:  # in use
                 pass
 

@@ -249,11 +249,16 @@ class Sandbox:
 
 def _remove_stale_folders() -> None:
     """Remove the folders and control groups of harnesses of this user that were killed."""
-    cgroup.remove_stale(FOLDER)
+    cgroup.remove_stale(_alive, FOLDER)
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-        owner = folder.name.removeprefix(FOLDER).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+        if not _alive(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(name: str) -> bool:
+    """Whether the harness that a folder or a control group is named after runs still, or may do so."""
+    owner = name.removeprefix(FOLDER).partition("-")[0]
+    return not owner.isdecimal() or not Path("/proc/self").exists() or Path(f"/proc/{owner}").exists()
 
 
 def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,

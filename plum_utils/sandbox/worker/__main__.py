@@ -17,6 +17,7 @@ import itertools  # noqa: E402, F401
 import math  # noqa: E402, F401
 import random  # noqa: E402
 import re  # noqa: E402, F401
+import resource  # noqa: E402
 import string  # noqa: E402, F401
 import sys  # noqa: E402
 import typing  # noqa: E402, F401
@@ -37,11 +38,11 @@ def forget_ourselves():
 
 
 def take_descriptors(files):
-    """Move the three files, the requests and the answers to 3 to 7."""
+    """Move the three files, the requests and the answers to 3 to 7, and close all others, whatever their numbers."""
     high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (*files, 0, 1)]
     for target, handle in enumerate(high, supervisor.CODE):
         os.dup2(handle, target)
-    os.closerange(supervisor.ANSWERS + 1, 256)
+    os.closerange(supervisor.ANSWERS + 1, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], *files, *high) + 1)
 
 
 def join(groups):
@@ -57,7 +58,7 @@ def join(groups):
 
 def main(folder, code, tests, details, groups, *without):
     joined = join(groups)
-    take_descriptors(map(int, (code, tests, details)))
+    take_descriptors([int(code), int(tests), int(details)])
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
     random.seed(0)
