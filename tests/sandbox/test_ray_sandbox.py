@@ -51,6 +51,7 @@ def cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
     folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets are made in it
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # Ray notes the address there and does not make it
     node = {"num_cpus": 1, "object_store_memory": 80 << 20}
     made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": folder})
     made.more = lambda: made.add_node(**node)
