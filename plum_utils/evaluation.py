@@ -15,12 +15,14 @@ import pandas as pd
 from plum_utils import paper
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import SuiteParams
-from plum_utils.sandbox import Program, Sandbox
+from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
 from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
 
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
 SUITES = (*BUNDLED, "humaneval", "mbpp")
-PLUS_SECONDS, PLUS_MEMORY_MB = 120.0, 4096  # memory as in evalplus; its 60 s, doubled: the reference runs here too
+BASE_SECONDS = 62.0    # evalplus' limit of all tests together, when there are many
+PLUS_SECONDS = 120.0   # twice that: the reference runs beside the candidate
+MEMORY_MB = 4096       # as evalplus
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
 
 
@@ -85,7 +87,8 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
     plus_tests = plus and evalplus_tests("humaneval", plus, [*plus["base_input"], *plus["plus_input"]])
     return Problem(row["task_id"], "humaneval",
                    f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
-                   f"{row['test']}\ncheck({name})\n", plus_tests, preamble(row["prompt"], name))
+                   f"{row['test']}\n{CLOCK}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
+                   preamble(row["prompt"], name))
 
 
 def _mbpp() -> list[Problem]:
@@ -107,8 +110,12 @@ def preamble(prompt: str, entry_point: str) -> str:
 
 
 def runnable(problem: Problem, solution: str) -> str:
-    """The program that is judged: the benchmark's preamble, then the solution (which may define all of it anew)."""
-    return problem.preamble + solution
+    """The program that is judged: the benchmark's preamble, then the solution (which may define all of it anew).
+
+    Where only the presence of a result counts, a function follows that turns it into plain data.
+    """
+    adapter = PRESENCE.format(name=problem.entry_point) if _presence_counts(problem.suite, problem.entry_point) else ""
+    return problem.preamble + solution + adapter
 
 
 # --- HumanEval+ and MBPP+ -------------------------------------------------------------------------------------------
@@ -144,10 +151,52 @@ def _deserialised(row: dict[str, Any]) -> dict[str, Any]:
     return row | {key: mbpp_deserialize_inputs(row["task_id"], row[key]) for key in ("base_input", "plus_input")}
 
 
-# Runs inside the sandbox. The comparison follows evalplus 0.3.1 (evalplus/eval/__init__.py, unsafe_execute): exact
+# Where evalplus asks only whether there is a result: a match object could not cross to the judge's process.
+NOT_NONE_TASKS = ("check_str", "text_match_three", "text_starta_endb")
+PRESENCE = '''
+
+def _plum_presence(*arguments):
+    found = {name}(*arguments)
+    return found if isinstance(found, bool) else found is not None
+'''
+
+# evalplus' limit of each call, kept by the judge's clock: 1 s, or 4 times the reference's time (evalplus/config.py).
+CLOCK = '''
+import signal as _plum_signal, time as _plum_time
+
+_plum_late = []
+
+class _PlumLate(BaseException):  # no Exception, so that tests do not take it for the candidate's
+    pass
+
+def _plum_ring(*_):
+    _plum_late.append(True)
+    raise _PlumLate("out of time in one call")
+
+_plum_signal.signal(_plum_signal.SIGALRM, _plum_ring)
+
+def _plum_limited(function, seconds=1.0):
+    def call(*arguments):
+        _plum_signal.setitimer(_plum_signal.ITIMER_REAL, seconds)
+        try:
+            return function(*arguments)
+        finally:
+            _plum_signal.setitimer(_plum_signal.ITIMER_REAL, 0)
+    return call
+'''
+
+# Runs in the judge's process. The comparison follows evalplus 0.3.1 (evalplus/eval/__init__.py, unsafe_execute): exact
 # equality, else a tolerance for floats, else a named oracle. Parity with evalplus is tested.
-EVALPLUS_JUDGE = '''
-def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
+EVALPLUS_JUDGE = CLOCK + '''
+def _plum_transfer(result):
+    """Seconds allowed for a result's way between the processes: 10 MB/s."""
+    import pickle
+    try:
+        return len(pickle.dumps(result)) / 1e7
+    except Exception:
+        return 0.0
+
+def _plum_judge(candidate, name, reference_source, inputs, atol, dataset, presence):
     import copy, math
     inf, nan = float("inf"), float("nan")
     scope = {}
@@ -155,7 +204,7 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
     reference = scope[name]
     set_tasks = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
                  "intersection_array", "find_dissimilar", "Diff")
-    not_none_tasks = ("check_str", "text_match_three", "text_starta_endb")
+    spent = 0.0
 
     def holds_floats(x):
         if isinstance(x, float):
@@ -172,10 +221,16 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
         return sum(abs(int(a) - int(b)) for a, b in zip(str(one).zfill(size), str(two).zfill(size)))
 
     for given in inputs:
-        expected = reference(*copy.deepcopy(given))
-        out = candidate(*copy.deepcopy(given))
-        if dataset == "mbpp" and name in not_none_tasks:
+        mine, theirs = copy.deepcopy(given), copy.deepcopy(given)
+        began = _plum_time.perf_counter()
+        expected = reference(*mine)
+        took = _plum_time.perf_counter() - began
+        if presence:
             expected = expected is not None
+        began = _plum_time.perf_counter()
+        out = _plum_limited(candidate, max(1.0, 4 * took) + _plum_transfer(expected))(*theirs)
+        spent += _plum_time.perf_counter() - began - _plum_transfer(expected)
+        assert spent < 62, "out of time in all calls together"
         exact = out == expected
         if dataset == "mbpp":
             if name == "are_equivalent":
@@ -188,8 +243,6 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
                 exact = exact or out == digit_distance(*given)
             elif name in set_tasks:
                 exact = set(out) == set(expected)
-            elif name in not_none_tasks:
-                exact = out == expected if isinstance(out, bool) else expected == (out is not None)
         elif name == "find_zero":
             assert abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol
             continue
@@ -203,15 +256,21 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset):
             assert numpy.allclose(out, expected, rtol=1e-07, atol=atol)
         else:
             assert exact, (given, out, expected)
+    assert not _plum_late
 '''
+
+
+def _presence_counts(suite: str, entry_point: str) -> bool:
+    return suite == "mbpp" and entry_point in NOT_NONE_TASKS
 
 
 def evalplus_tests(dataset: str, row: dict[str, Any], inputs: list[Any]) -> str:
     """Test source that compares the candidate with the benchmark's reference solution on the inputs."""
-    reference = row["prompt"] + row["canonical_solution"]
+    reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
+    presence = _presence_counts(dataset, name)
+    candidate = "_plum_presence" if presence else name
     return (f"{EVALPLUS_JUDGE}\ninf, nan = float('inf'), float('nan')\n"
-            f"_plum_judge({row['entry_point']}, {row['entry_point']!r}, {reference!r}, {inputs!r}, {row['atol']!r}, "
-            f"{dataset!r})\n")
+            f"_plum_judge({candidate}, {name!r}, {reference!r}, {inputs!r}, {row['atol']!r}, {dataset!r}, {presence})\n")
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------
@@ -225,21 +284,27 @@ def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: San
 
     Returns:
         Rows of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, plus_passed (``None``
-        without plus tests), status, detail, assurance (of the base tests), plus_status (``None`` where it did not run).
+        without plus tests), status, detail, assurance (of the base tests), plus_status and plus_assurance (``None``
+        where they did not run).
 
     Raises:
         RuntimeError: the sandbox failed on a program.
     """
     by_id = {problem.task_id: problem for problem in problems}
+    bundled = all(problem.suite in BUNDLED for problem in problems)
     programs = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].base_tests) for row in solutions]
-    base = _verdicts(sandbox, programs, progress)
+    base = _verdicts(sandbox, programs, progress, sandbox.limits if bundled else _roomy(sandbox.limits, BASE_SECONDS))
     further = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].plus_tests) for row in solutions
                if base[_name(row)].status == "passed" and by_id[row["task_id"]].plus_tests]
-    roomy = replace(sandbox.limits, seconds=max(PLUS_SECONDS, sandbox.limits.seconds),
-                    memory_mb=max(PLUS_MEMORY_MB, sandbox.limits.memory_mb))
-    plus = _verdicts(sandbox, further, progress, roomy) if further else {}
+    plus = _verdicts(sandbox, further, progress, _roomy(sandbox.limits, PLUS_SECONDS)) if further else {}
     return [_scored(row, base[_name(row)], plus.get(_name(row)), by_id[row["task_id"]].plus_tests is not None)
             for row in solutions]
+
+
+def _roomy(limits: Limits, seconds: float) -> Limits:
+    """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second."""
+    seconds = max(seconds, limits.seconds)
+    return replace(limits, seconds=seconds, least_seconds=seconds, memory_mb=max(MEMORY_MB, limits.memory_mb))
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -251,7 +316,7 @@ def _program(problem: Problem, row: dict[str, Any], tests: str) -> Program:
                    reference=runnable(problem, problem.reference))
 
 
-def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Any = None) -> dict[str, Any]:
+def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Limits) -> dict[str, Verdict]:
     verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress, limits=limits)}
     for verdict in verdicts.values():
         if verdict.status == "infrastructure":
@@ -259,12 +324,12 @@ def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits:
     return verdicts
 
 
-def _scored(row: dict[str, Any], base: Any, plus: Any, has_plus: bool) -> dict[str, Any]:
+def _scored(row: dict[str, Any], base: Verdict, plus: Verdict | None, has_plus: bool) -> dict[str, Any]:
     return {"task_id": row["task_id"], "sample_index": row["sample_index"], "solution": row["solution"],
             "base_passed": base.status == "passed", "status": base.status, "detail": base.detail,
             "assurance": base.assurance,
             "plus_passed": (plus is not None and plus.status == "passed") if has_plus else None,
-            "plus_status": plus.status if plus else None}
+            "plus_status": plus.status if plus else None, "plus_assurance": plus.assurance if plus else None}
 
 
 def defines(code: str, name: str) -> bool:
