@@ -101,7 +101,7 @@ def test_a_pickle_that_calls_a_function_is_refused(protocol, tmp_path):
     assert target.exists()  # the attack is one
 
 
-@pytest.mark.parametrize("value", [_Eval(), Exception, print, io.StringIO, complex(1, 2), {1, 2}, [1], b"bytes", None])
+@pytest.mark.parametrize("value", [_Eval(), Exception, len, io.StringIO, complex(1, 2), {1, 2}, [1], b"bytes", None])
 def test_a_pickle_of_anything_but_a_string_is_refused(value):
     data = pickle.dumps(value)
     with pytest.raises(ValueError, match="refused|one pickled string"):

@@ -219,17 +219,18 @@ class Sandbox:
             waiting.put(task)
         answers: dict = {}
         errors: list[BaseException] = []
-        threads = [threading.Thread(target=_drain, daemon=True, args=(worker, work, waiting, answers, errors, bar))
-                   for worker in self._workers[:len(tasks)]]
-        for thread in threads:
-            thread.start()
+        ends: list[threading.Event] = []  # an interrupted Thread.join forgets its thread
         try:
-            for thread in threads:
-                thread.join()
+            for worker in self._workers[:len(tasks)]:
+                ends.append(threading.Event())
+                arguments = (worker, work, waiting, answers, errors, bar, ends[-1])
+                threading.Thread(target=_drain, daemon=True, args=arguments).start()
+            for end in ends:
+                end.wait()
         finally:  # after Ctrl-C: no thread may still use its worker when the next run begins
             _empty(waiting)
-            for thread in threads:
-                thread.join()
+            for end in ends:
+                end.wait()
         if errors:
             raise errors[0]
         return answers
@@ -262,7 +263,7 @@ def _alive(name: str) -> bool:
 
 
 def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
-           bar: tqdm | None) -> None:
+           bar: tqdm | None, end: threading.Event) -> None:
     try:
         while True:
             task = waiting.get_nowait()
@@ -274,6 +275,8 @@ def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers:
     except BaseException as error:
         errors.append(error)
         _empty(waiting)
+    finally:
+        end.set()
 
 
 def _empty(waiting: queue.SimpleQueue) -> None:

@@ -477,16 +477,58 @@ def test_without_control_groups_all_else_holds():
         assert "control groups" not in sandbox.layers and sandbox.run([PASSING])[0].status == "passed"
 
 
-def test_an_interrupted_run_leaves_the_sandbox_usable():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, workers):
     programs = [Program(str(number), f"import time\ntime.sleep(0.3)  # {number}", "pass") for number in range(30)]
-    with Sandbox(workers=2, limits=LIMITS) as sandbox:
+    judge, busy = pool._Worker.judge, []
+
+    def noted(worker, *arguments):
+        busy.append(worker)
+        outcome = judge(worker, *arguments)
+        busy.remove(worker)
+        return outcome
+
+    monkeypatch.setattr(pool._Worker, "judge", noted)
+    with Sandbox(workers=workers, limits=LIMITS) as sandbox:
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             sandbox.run(programs)
+        assert busy == [], "a thread still uses its worker"
         assert time.monotonic() - started < 3
         assert [verdict.status for verdict in sandbox.run([PASSING] * 3 + programs[:2])] == ["passed"] * 5
+
+
+def test_a_report_that_comes_between_the_looks_at_pipe_and_process_counts(monkeypatch):
+    import supervisor
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, b"noncestarted\nnonceloaded\nncedone failed 0 0\nnoncedone passed 1 0\n")
+        os._exit(0)
+    os.close(writer)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    class Blinked:
+        """A poll whose first look finds the process gone, and was too early for the pipe."""
+
+        def __init__(self):
+            self.inner, self.looks = poll(), 0
+            self.register = self.inner.register
+
+        def poll(self, *arguments):
+            self.looks += 1
+            return [one for one in self.inner.poll(*arguments) if self.looks > 1 or one[0] != reader]
+
+    poll = supervisor.select.poll
+    monkeypatch.setattr(supervisor.select, "poll", Blinked)
+    try:
+        found = supervisor.watch(reader, [pid], time.monotonic(), {"seconds": 9, "cpu_seconds": 9}, b"nonce")
+    finally:
+        os.waitpid(pid, 0)
+        os.close(reader)
+    assert found == ({"started": None, "loaded": None, "done": ("passed", 1, 0)}, False)
 
 
 def test_an_error_of_ours_is_raised_not_lost(monkeypatch):

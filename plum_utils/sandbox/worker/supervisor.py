@@ -140,6 +140,8 @@ def watch(reader, pids, started, request, nonce):
                     return entries, True
                 check = now + max(left, 0.01)
             ready = [handle for handle, _ in poll.poll(1000 * (min(deadline, check) - now) + 1)]
+            if gone.handle in ready:  # its last report may have come after the look at the pipe
+                ready = [handle for handle, _ in poll.poll(0)]
             if reader in ready:
                 piece = os.read(reader, REPORT)
                 *lines, rest = (rest + piece).split(b"\n")
