@@ -3,9 +3,10 @@
     python benchmarks/labelling.py outputs/mini --samples 60000 [--kills 3] [--out benchmarks/results/labelling.json]
 
 The samples are the real completions of a finished run, repeated with variation (a comment with a number that occurs
-once, so that no program is run for another), each repetition under instruction ids of its own. The notebook is run once
-undisturbed; then, from nothing, it is killed with its whole process group each time when a further share of the shards
-is done, and started again with the same command. The artifacts of both must be the same files.
+once, so that no program is run for another), each repetition under instruction ids of its own. The notebook is run over
+a tenth of them, to see how memory follows their number, and once over all undisturbed; then, from nothing, it is killed
+with its whole process group each time when a further share of the shards is done, and started again with the same
+command. The artifacts of both must be the same files.
 """
 
 from __future__ import annotations
@@ -120,9 +121,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     shutil.rmtree(options.work, ignore_errors=True)
-    first, second = options.work / "undisturbed", options.work / "killed"
+    tenth, first, second = (options.work / name for name in ("tenth", "undisturbed", "killed"))
+    build(options.source, tenth, options.samples // 10)
     build(options.source, first, options.samples)
     shutil.copytree(first, second)
+
+    peak_of_tenth = watch(process := start(tenth), tenth)
+    finished(process)
 
     started = time.monotonic()
     peak = watch(process := start(first), first)
@@ -143,7 +148,7 @@ def main() -> None:
     keys = {(row["instruction_id"], row["sample_index"]) for row in verdicts}
     result = {"samples": options.samples, "verdicts": len(verdicts), "distinct_verdict_keys": len(keys),
               "wall_seconds": wall, "samples_per_second": options.samples / wall, "shards": n_shards,
-              "peak_rss_mib": peak, "killed_at_shards": [len(shards) for shards in kept],
+              "peak_rss_mib": peak, "peak_rss_mib_of_a_tenth": peak_of_tenth, "killed_at_shards": [len(shards) for shards in kept],
               "finished_shards_kept": untouched, "same_artifacts": digests(first) == digests(second),
               "split": sum(row["assurance"] == "split" for row in verdicts)}
     print(json.dumps(result, indent=1))

@@ -1,10 +1,10 @@
 """Our verdicts beside evalplus' own on HumanEval+ and MBPP+: canonical solutions, mutants, and a policy's samples.
 
-    python benchmarks/parity.py [--samples RUN/05_evalplus_eval] [--out benchmarks/results/parity.json]
+    python benchmarks/parity.py [--params params/mini.yaml] [--out benchmarks/results/parity.json]
 
 Needs evalplus' data (``HUMANEVAL_OVERRIDE_PATH``, ``MBPP_OVERRIDE_PATH``). Both sides judge base and plus tests; evalplus
 runs in processes of its own, without isolation, on programs of known origin only: benchmark solutions, their mutants,
-and samples that our sandbox has seen first.
+and what the policy of a parameter file writes (kept by shard below ``--work``), which our sandbox has seen first.
 """
 
 from __future__ import annotations
@@ -19,16 +19,39 @@ from pathlib import Path
 from evalplus.eval import PASS, untrusted_check
 from evalplus.gen.util import trusted_exec
 from tqdm import tqdm
+from transformers import AutoTokenizer
 
+from plum_utils.backends import open_backend
 from plum_utils.evaluation import evalplus_rows, load_suite, runnable, score
-from plum_utils.jsonl import read_jsonl
+from plum_utils.models import resolve_model
+from plum_utils.params import load_params
 from plum_utils.sandbox import Limits, Sandbox
+from plum_utils.study import generate_solutions
 from programs import mutants
 
+ROOT = Path(__file__).parents[1]
 # What is known to differ, and why. Everything else is a defect of ours.
 KNOWN = {
     "HumanEval/32": "evalplus 0.3.1 fails every solution: its oracle for this task leaves its list of details empty",
 }
+
+
+DRAWS = ((1, 0.0), (2, 0.8))  # (samples of each problem, temperature)
+
+
+def policy_samples(path: Path, suites: dict, work: Path) -> dict[str, list[tuple[str, str]]]:
+    """suite -> distinct (task id, program) that the policy, untrained, wrote greedily and at a temperature."""
+    p = load_params(path)
+    model = resolve_model(p.policy.model, p.policy.revision)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    backend = open_backend(p.sampling.backend, model, p.policy.dtype, p.training.lora_r)
+    written = {name: [row for n, temperature in DRAWS for row in generate_solutions(
+        p, backend, tokenizer, list(problems.values()), work, n=n, temperature=temperature,
+        max_tokens=p.evaluation.max_tokens, adapter=None, label=f"{name}-T{temperature:g}")]
+        for name, problems in suites.items()}
+    backend.close()
+    return {name: list(dict.fromkeys((row["task_id"], row["solution"]) for row in rows))
+            for name, rows in written.items()}
 
 
 def candidates(problem, n_mutants: int, rng: random.Random) -> list[str]:
@@ -61,22 +84,21 @@ NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--samples", type=Path, help="a run's 05_evalplus_eval, whose <suite>.jsonl are judged too")
+    parser.add_argument("--params", type=Path, default=ROOT / "params" / "mini.yaml")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "parity")
     parser.add_argument("--mutants", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rng, differences, counts = random.Random(0), [], Counter()
-    for suite in ("humaneval", "mbpp"):
-        problems = {problem.task_id: problem for problem in load_suite(suite)}
+    suites = {suite: {problem.task_id: problem for problem in load_suite(suite)} for suite in ("humaneval", "mbpp")}
+    written = policy_samples(options.params, suites, options.work)
+    for suite, problems in suites.items():
         rows = {row["task_id"]: row for row in evalplus_rows(suite)}
         solutions = [{"task_id": name, "sample_index": number, "solution": code, "kind": "mutant" if number else "canonical"}
                      for name, problem in problems.items()
                      for number, code in enumerate(candidates(problem, options.mutants, rng))]
-        path = options.samples and options.samples / f"{suite}.jsonl"
-        if path and path.exists():
-            texts = dict.fromkeys((row["task_id"], row["solution"]) for row in read_jsonl(path))
-            solutions += [{"task_id": name, "sample_index": 100 + number, "solution": text, "kind": "sample"}
-                          for number, (name, text) in enumerate(texts) if name in problems]
+        solutions += [{"task_id": name, "sample_index": 100 + number, "solution": text, "kind": "sample"}
+                      for number, (name, text) in enumerate(written[suite])]
         with Sandbox(workers=2, limits=Limits(seconds=10, memory_mb=1024)) as sandbox:
             ours = score(list(problems.values()), solutions, sandbox)
         cache: dict = {}

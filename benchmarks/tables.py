@@ -45,11 +45,11 @@ def static() -> str:
 
 def labelling() -> str:
     found = result("labelling")
-    peak = found["peak_rss_mib"]
+    peak, few = found["peak_rss_mib"], found["peak_rss_mib_of_a_tenth"]["notebook"]
     return (f"Notebook 03 over {found['samples']:,} samples (`benchmarks/labelling.py`, static checks and execution): "
             f"{found['wall_seconds'] / 60:.1f} minutes, {found['samples_per_second']:.0f} samples/s; at most "
             f"{peak['sandbox']:.0f} MiB in the sandbox, {peak['mypy']:.0f} in mypy and {peak['notebook']:.0f} in the "
-            f"notebook, which holds all samples. Killed after {', '.join(map(str, found['killed_at_shards']))} of "
+            f"notebook ({few:.0f} for a tenth of the samples: it keeps labels, no texts). Killed after {', '.join(map(str, found['killed_at_shards']))} of "
             f"{found['shards']} shards and started again, it kept every finished shard "
             f"({'yes' if found['finished_shards_kept'] else 'no'}) and wrote the same files "
             f"({'yes' if found['same_artifacts'] else 'no'}).")

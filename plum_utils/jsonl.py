@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Iterator
 
 
 class JsonlError(ValueError):
@@ -19,9 +19,9 @@ class DiskFull(OSError):
     """No room left for a file; nothing that was finished is lost."""
 
 
-def read_jsonl(path: str | Path, required: tuple[str, ...] = (),
-               fault: Callable[[dict[str, Any]], str] = lambda row: "") -> list[dict[str, Any]]:
-    """Rows of a ``.jsonl`` or ``.jsonl.gz`` file; empty lines are skipped.
+def iter_jsonl(path: str | Path, required: tuple[str, ...] = (),
+               fault: Callable[[dict[str, Any]], str] = lambda row: "") -> Iterator[dict[str, Any]]:
+    """Rows of a ``.jsonl`` or ``.jsonl.gz`` file, one at a time; empty lines are skipped.
 
     Args:
         fault: says what is wrong with a row; an empty string when nothing is.
@@ -33,8 +33,15 @@ def read_jsonl(path: str | Path, required: tuple[str, ...] = (),
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as handle:
-        return [_row(line, f"{path}:{number}", required, fault)
-                for number, line in enumerate(handle, 1) if line.strip()]
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                yield _row(line, f"{path}:{number}", required, fault)
+
+
+def read_jsonl(path: str | Path, required: tuple[str, ...] = (),
+               fault: Callable[[dict[str, Any]], str] = lambda row: "") -> list[dict[str, Any]]:
+    """All rows of a file at once; arguments and errors are those of ``iter_jsonl``."""
+    return list(iter_jsonl(path, required, fault))
 
 
 def _row(line: bytes, where: str, required: tuple[str, ...], fault: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
@@ -58,12 +65,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     Raises:
         DiskFull: the device is full; the old file is untouched.
     """
-    path = Path(path)
+    _write_pieces(Path(path), [data])
+
+
+def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(partial, 0o644)
@@ -93,5 +103,5 @@ def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows as JSON Lines, atomically."""
-    write_text(path, to_jsonl(rows))
+    """Write rows as JSON Lines, atomically; an iterator's rows are written as they come."""
+    _write_pieces(Path(path), (to_jsonl([row]).encode("ascii") for row in rows))

@@ -4,14 +4,16 @@ The label rule. Chosen: the program passes every test of every consistent suite 
 and fails at least one. Un-runnable programs are in neither set; they are the negatives of the Figure 3 ablation.
 Prompts are stored rendered, as the single user message of a conversation: training uses ``VERBATIM_TEMPLATE``, which
 adds nothing. Samplers leave the end-of-sequence token out of a completion's text; ``add_end_tokens`` puts it back where
-the policy did sample one, so that training sees what was sampled, no more and no less.
+the policy did sample one, so that training sees what was sampled, no more and no less. The table of labels holds no
+texts; what needs them reads the samples once more, so that the memory needed does not follow their length.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections import Counter, defaultdict
-from typing import Any
+from collections import Counter, defaultdict, deque
+from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
@@ -35,50 +37,76 @@ def normalise(completion: str) -> str:
     return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
 
 
-def add_end_tokens(samples: list[dict[str, Any]], end_token: str, stop: list[str]) -> list[dict[str, Any]]:
+def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str, stop: list[str]) -> Iterator[dict[str, Any]]:
     """Samples with ``end``: the end token where the policy itself ended its answer, else an empty string.
 
     A completion cut off by the token limit, or stopped by us at one of the strings in ``stop``, never sampled the
     token: training on it there would teach the policy something that it did not do.
     """
-    return [row | {"end": end_token if row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
-                   else ""} for row in samples]
+    for row in samples:
+        by_itself = row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
+        yield row | {"end": end_token if by_itself else ""}
 
 
-def label_samples(verdicts: list[dict[str, Any]], samples: list[dict[str, Any]], deduplicate: bool = True
+def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str, Any]], deduplicate: bool = True
                   ) -> pd.DataFrame:
     """Join samples with their verdicts and label them.
 
     Returns:
-        One row a sample: the sample's fields, ``status``, ``label``, ``duplicate`` (an earlier sample of the same
-        instruction is the same text) and ``used`` (in the KTO set: chosen or rejected, not a duplicate, and its
-        instruction has a chosen solution).
+        One row a sample, its index the sample's place: instruction_id, sample_index, ``status``, ``label``,
+        ``duplicate`` (an earlier sample of the same instruction is the same text) and ``used`` (in the KTO set: chosen
+        or rejected, not a duplicate, and its instruction has a chosen solution).
 
     Raises:
         ValueError: a sample without a verdict, or a verdict that is our fault and not the program's.
     """
-    by_key = {(row["instruction_id"], row["sample_index"]): row for row in verdicts}
+    status_of = {(row["instruction_id"], row["sample_index"]): row["status"] for row in verdicts}
     rows, seen = [], set()
     for sample in samples:
-        key = (sample["instruction_id"], sample["sample_index"])
-        if key not in by_key:
-            raise ValueError(f"sample {key[0]}/{key[1]} has no verdict; run stage 03 again")
-        label = LABEL_OF_STATUS[by_key[key]["status"]]
-        if label == UNDECIDED:
-            raise ValueError(f"sample {key[0]}/{key[1]}: the sandbox failed ({by_key[key]['detail']}); run 03 again")
-        text_key = (sample["instruction_id"], normalise(sample["completion"]))
-        rows.append(sample | {"status": by_key[key]["status"], "label": label,
-                              "duplicate": deduplicate and text_key in seen})
-        seen.add(text_key)
-    frame = pd.DataFrame(rows)
+        name, index = sample["instruction_id"], sample["sample_index"]
+        if (name, index) not in status_of:
+            raise ValueError(f"sample {name}/{index} has no verdict; run stage 03 again")
+        status = status_of[name, index]
+        if LABEL_OF_STATUS[status] == UNDECIDED:
+            raise ValueError(f"sample {name}/{index}: the sandbox failed, which says nothing of the program; run 03 again")
+        text = name, digest(normalise(sample["completion"]))
+        rows.append((name, index, status, LABEL_OF_STATUS[status], deduplicate and text in seen))
+        seen.add(text)
+    frame = pd.DataFrame(rows, columns=["instruction_id", "sample_index", "status", "label", "duplicate"])
     solvable = set(frame.loc[frame.label == CHOSEN, "instruction_id"])
     frame["used"] = (frame.label.isin([CHOSEN, REJECTED]) & ~frame.duplicate & frame.instruction_id.isin(solvable))
     return frame
 
 
-def _conversation(row: Any) -> dict[str, Any]:
-    return {"instruction_id": row.instruction_id, "prompt": [{"role": "user", "content": row.prompt}],
-            "completion": [{"role": "assistant", "content": row.completion + getattr(row, "end", "")}]}
+def digest(text: str) -> bytes:
+    """What stands for a text where texts are only compared: 16 bytes."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def pick(samples: Iterable[dict[str, Any]], frame: pd.DataFrame) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """(row of a part of the labels' table, its sample), in order; the other samples are passed over.
+
+    Raises:
+        ValueError: the samples are not those that were labelled.
+    """
+    rows = frame.itertuples()
+    row = next(rows, None)
+    for place, sample in enumerate(samples):
+        if row is None:
+            return
+        if place == row.Index:
+            if (sample["instruction_id"], sample["sample_index"]) != (row.instruction_id, row.sample_index):
+                break
+            yield row, sample
+            row = next(rows, None)
+    if row is not None:
+        raise ValueError(f"sample {row.instruction_id}/{row.sample_index} is not where it was when it was labelled; "
+                         "run stage 03 again")
+
+
+def _conversation(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"instruction_id": sample["instruction_id"], "prompt": [{"role": "user", "content": sample["prompt"]}],
+            "completion": [{"role": "assistant", "content": sample["completion"] + sample.get("end", "")}]}
 
 
 def require_both_sides(frame: pd.DataFrame) -> None:
@@ -108,37 +136,54 @@ def cap_per_side(rows: list[dict[str, Any]], max_per_side: int | None, seed: int
     return [row for place, row in enumerate(rows) if place in kept]
 
 
-def kto_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """KTO's singleton feedback: every used sample with its label (``True`` = desirable = chosen)."""
-    return [_conversation(row) | {"label": row.label == CHOSEN} for row in frame[frame.used].itertuples()]
+def kto_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """KTO's singleton feedback: every used sample with its label (``True`` = desirable = chosen).
+
+    Args:
+        frame: the labels' table or a part of it, here and below.
+        samples: all samples, in the order in which they were labelled.
+    """
+    for row, sample in pick(samples, frame[frame.used]):
+        yield _conversation(sample) | {"label": row.label == CHOSEN}
 
 
-def dpo_rows(frame: pd.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
+def dpo_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]], seed: int = 0) -> Iterator[dict[str, Any]]:
     """DPO's pairs: per instruction as many as its smaller side has, sub-sampled with a seed (section 4.2)."""
+    pairs = _pairs(frame, seed)
+    wanted = frame.loc[sorted(place for pair in pairs for place in pair)]
+    waiting, texts = deque(pairs), {}
+    for row, sample in pick(samples, wanted):
+        texts[row.Index] = _conversation(sample)
+        while waiting and all(place in texts for place in waiting[0]):
+            good, bad = (texts.pop(place) for place in waiting.popleft())
+            yield {"instruction_id": good["instruction_id"], "prompt": good["prompt"], "chosen": good["completion"],
+                   "rejected": bad["completion"]}
+
+
+def _pairs(frame: pd.DataFrame, seed: int) -> list[tuple[int, int]]:
+    """(place of a chosen sample, place of a rejected one of the same instruction)."""
     rng = random.Random(seed)
     pairs = []
     for _, group in frame[frame.used].groupby("instruction_id", sort=False):
-        chosen = [_conversation(row) for row in group[group.label == CHOSEN].itertuples()]
-        rejected = [_conversation(row) for row in group[group.label == REJECTED].itertuples()]
-        size = min(len(chosen), len(rejected))
-        for good, bad in zip(rng.sample(chosen, size), rng.sample(rejected, size)):
-            pairs.append({"instruction_id": good["instruction_id"], "prompt": good["prompt"],
-                          "chosen": good["completion"], "rejected": bad["completion"]})
+        sides = [list(group.index[group.label == label]) for label in (CHOSEN, REJECTED)]
+        size = min(map(len, sides))
+        pairs += zip(*(rng.sample(side, size) for side in sides))
     return pairs
 
 
-def sft_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def sft_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """SFT on the policy's own chosen solutions: instruction and completion only (Table 5)."""
-    chosen = frame[frame.used & (frame.label == CHOSEN)]
-    return [_conversation(row) for row in chosen.itertuples()]
+    for _, sample in pick(samples, frame[frame.used & (frame.label == CHOSEN)]):
+        yield _conversation(sample)
 
 
-def unrunnable_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def unrunnable_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The Figure 3 ablation: the same chosen solutions, un-runnable ones as the rejected side."""
     solvable = set(frame.loc[frame.used & (frame.label == CHOSEN), "instruction_id"])
     bad = (frame.label == UNRUNNABLE) & ~frame.duplicate & frame.instruction_id.isin(solvable)
     chosen = frame.used & (frame.label == CHOSEN)
-    return [_conversation(row) | {"label": row.label == CHOSEN} for row in frame[bad | chosen].itertuples()]
+    for row, sample in pick(samples, frame[bad | chosen]):
+        yield _conversation(sample) | {"label": row.label == CHOSEN}
 
 
 def correctness_ratios(frame: pd.DataFrame) -> pd.Series:
@@ -167,11 +212,3 @@ def split_instructions(instruction_ids: list[str], fraction: float, seed: int) -
     random.Random(seed).shuffle(ids)
     n_validation = round(len(ids) * fraction)
     return sorted(ids[n_validation:]), sorted(ids[:n_validation])
-
-
-def by_instruction(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows grouped by instruction id, order kept."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["instruction_id"]].append(row)
-    return dict(groups)

@@ -6,15 +6,16 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterable, Iterator, TypeVar
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from plum_utils.jsonl import to_jsonl, write_bytes, write_json, write_text
+from plum_utils.jsonl import iter_jsonl, to_jsonl, write_bytes, write_json, write_text
 
+Part = TypeVar("Part")
 STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
 
 
@@ -86,43 +87,57 @@ class Run:
         write_json(self.manifest_path, manifest)
 
 
-def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]],
-           mark: str | Callable[[str], str], progress: str) -> list[dict[str, Any]]:
-    """Rows of all shards in key order; finished shards are read, the others made and written at once.
+def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str
+           ) -> list[dict[str, Any]]:
+    """Rows of all shards in key order; finished shards are read, the others made by ``make(key)`` and written at once.
+
+    Args:
+        mark: fingerprint of everything the rows depend on; a shard with another mark is made again.
+        progress: name of the progress bar.
+    """
+    parts = ((key, key) for key in keys)
+    return list(shard_rows(make_shards(folder, parts, make, lambda _: mark, progress, len(keys))))
+
+
+def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[[Part], list[dict[str, Any]]],
+                mark: Callable[[Part], str], progress: str, total: int | None = None) -> list[Path]:
+    """Make the shards that are not finished yet; only one is in memory at a time.
 
     Args:
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
-        make: rows of one shard, JSON-ready.
-        mark: fingerprint of everything the rows depend on, or a function that gives each shard its own; a shard with
-            another mark is made again.
-        progress: name of the progress bar.
+        parts: (key, what ``make`` turns into the shard's JSON-ready rows and ``mark`` into its fingerprint); may be an
+            iterator.
+        total: number of parts, for the progress bar.
+
+    Returns:
+        The shards' files, for ``shard_rows``.
     """
-    rows: list[dict[str, Any]] = []
-    for key in tqdm(keys, desc=progress, unit="shard"):
-        path = folder / f"{key}.jsonl"
-        wanted = mark if isinstance(mark, str) else mark(key)
-        found = _read_shard(path, wanted)
-        if found is None:
-            body = to_jsonl(make(key))
-            write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
-            found = _parse(body)  # as a later reader will see them: tuples are lists by now
-        rows += found
-    return rows
+    paths = []
+    for key, part in tqdm(parts, desc=progress, unit="shard", total=total):
+        paths.append(folder / f"{key}.jsonl")
+        wanted = mark(part)
+        if not _finished(paths[-1], wanted):
+            body = to_jsonl(make(part))
+            write_text(paths[-1], json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
+    return paths
+
+
+def shard_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    """Rows of finished shards in the order of their files, one shard in memory at a time."""
+    for path in paths:
+        rows = iter_jsonl(path)
+        next(rows)  # the header
+        yield from rows
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read_shard(path: Path, mark: str) -> list[dict[str, Any]] | None:
-    """Rows of a shard; ``None`` when it is absent, torn, damaged, or made from something else."""
+def _finished(path: Path, mark: str) -> bool:
+    """Whether a shard is there: not when it is absent, torn, damaged, or made from something else."""
     try:
         head, _, body = path.read_bytes().decode("utf-8", "surrogatepass").partition("\n")
-        header = json.loads(head)
+        return json.loads(head) == {"mark": mark, "sha256": _digest(body)}
     except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    return _parse(body) if header == {"mark": mark, "sha256": _digest(body)} else None
-
-
-def _parse(body: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in body.split("\n") if line]
+        return False

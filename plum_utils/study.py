@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 from IPython.display import Markdown
 
@@ -18,7 +19,7 @@ from plum_utils.instructions import Instruction
 from plum_utils.livecodebench import grade
 from plum_utils.params import Params, load_params
 from plum_utils.prompts import generator_message, policy_message, render
-from plum_utils.runs import Run, fingerprint, shards
+from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.static_checks import check_programs
 
@@ -122,33 +123,42 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
     return [replace(item, responses=(row["response"],)) for item, row in zip(instructions, rows)]
 
 
-def judge_samples(p: Params, samples: list[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path,
-                  references: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """A verdict for each sample whose instruction has a consistent suite; resumable by shard of ``JUDGED`` samples.
+def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path,
+                  references: dict[str, str] | None = None, total: int | None = None) -> Iterator[dict[str, Any]]:
+    """A verdict for each sample whose instruction has a consistent suite; resumable by shard of ``JUDGED`` samples,
+    of which only one is in memory at a time.
 
     Args:
         references: instruction id -> a solution that passes its suite, which tells the sandbox whether the tests can
             run apart from the candidate and how long they take.
+        total: number of samples to judge, for the progress bar.
 
     Returns:
-        Rows of the ``verdicts`` contract: instruction_id, sample_index, status, assurance, detail, executed, mypy,
-        mypy_codes; no times, so that the same samples give the same file. Samples that do not parse are not executed;
-        those that mypy rejects are, so that notebook 03 can count how often the two disagree.
+        When all are judged, an iterator over rows of the ``verdicts`` contract: instruction_id, sample_index, status,
+        assurance, detail, executed, mypy, mypy_codes; no times, so that the same samples give the same file. Samples
+        that do not parse are not executed; those that mypy rejects are, so that notebook 03 can count how often the
+        two disagree.
     """
-    judged = [row for row in samples if row["instruction_id"] in suites]
-    parts = {f"shard_{start // JUDGED:05d}": judged[start:start + JUDGED] for start in range(0, len(judged), JUDGED)}
+    judged = (row for row in samples if row["instruction_id"] in suites)
     references = references or {}
 
-    def make(key: str) -> list[dict[str, Any]]:
-        return _judge(p, parts[key], suites, references, sandbox)
+    def make(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _judge(p, rows, suites, references, sandbox)
 
-    def mark(key: str) -> str:
-        ids = sorted({row["instruction_id"] for row in parts[key]})
+    def mark(rows: list[dict[str, Any]]) -> str:
+        ids = sorted({row["instruction_id"] for row in rows})
         return fingerprint([p.sandbox.what_decides(), p.labels.model_dump(),
-                            [(row["instruction_id"], row["sample_index"], row["code"]) for row in parts[key]],
+                            [(row["instruction_id"], row["sample_index"], row["code"]) for row in rows],
                             [(name, suites[name], references.get(name)) for name in ids]])
 
-    return shards(folder, list(parts), make, mark, "judging")
+    parts = ((f"shard_{number:05d}", rows) for number, rows in enumerate(_batches(judged, JUDGED)))
+    n_shards = None if total is None else -(-total // JUDGED)
+    return shard_rows(make_shards(folder, parts, make, mark, "judging", n_shards))
+
+
+def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, size)):
+        yield batch
 
 
 def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], references: dict[str, str],

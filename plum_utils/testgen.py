@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterable
 
 import pandas as pd
 
@@ -183,7 +183,7 @@ def reason_class(reason: str) -> str:
     return reason if reason.startswith("malformed") else reason.partition(":")[0]
 
 
-def suites_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
+def suites_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Instruction id -> the test code of all its consistent suites joined: all apply to each sample (Algorithm 1)."""
     suites: dict[str, list[str]] = {}
     for row in rows:
@@ -192,7 +192,7 @@ def suites_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
     return {key: "\n".join(parts) + "\n" for key, parts in suites.items()}
 
 
-def references_by_instruction(rows: list[dict[str, Any]]) -> dict[str, str]:
+def references_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Instruction id -> the reference solution of its first consistent suite."""
     found: dict[str, str] = {}
     for row in rows:

@@ -17,7 +17,7 @@ STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
 outcomes = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(STATUSES), st.integers(0, 3)), min_size=1, max_size=60)
 
 
-def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n",)) -> pd.DataFrame:
+def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n",)) -> tuple[pd.DataFrame, list[dict]]:
     samples, verdicts, seen = [], [], Counter()
     for instruction, status, text in items:
         key = {"instruction_id": f"i{instruction}", "sample_index": seen[instruction]}
@@ -25,8 +25,8 @@ def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n
         completion = f"```python\n{status}{text}\n```\n"
         samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish})
         verdicts.append(key | {"status": status, "detail": "?"})
-    samples = preferences.add_end_tokens(samples, "<end>", list(stop))
-    return preferences.label_samples(verdicts, samples, deduplicate)
+    samples = list(preferences.add_end_tokens(samples, "<end>", list(stop)))
+    return preferences.label_samples(verdicts, iter(samples), deduplicate), samples
 
 
 def texts(rows: list[dict]) -> list[tuple[str, str]]:
@@ -59,8 +59,7 @@ def test_an_unknown_verdict_is_an_error():
 
 @given(outcomes)
 def test_kto_holds_runnable_distinct_samples_of_solved_instructions(items):
-    frame = labelled(items)
-    rows = preferences.kto_rows(frame)
+    rows = list(preferences.kto_rows(*labelled(items)))
     solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
     expected = {(f"i{instruction}", status, text) for instruction, status, text in items
                 if f"i{instruction}" in solved and LABEL_OF_STATUS[status] in (CHOSEN, REJECTED)}
@@ -69,9 +68,34 @@ def test_kto_holds_runnable_distinct_samples_of_solved_instructions(items):
     assert len(set(texts(rows))) == len(rows)
 
 
+@given(outcomes, st.sets(st.integers(0, 4)))
+def test_a_part_of_the_table_gives_the_same_part_of_the_sets(items, some):
+    frame, samples = labelled(items)
+    names = {f"i{number}" for number in some}
+    part = frame[frame.instruction_id.isin(names)]
+    for make in (preferences.kto_rows, preferences.sft_rows, preferences.unrunnable_rows):
+        assert list(make(part, samples)) == [row for row in make(frame, samples) if row["instruction_id"] in names]
+
+
+def test_samples_in_another_order_than_when_they_were_labelled_are_an_error():
+    frame, samples = labelled([(0, "passed", 0), (0, "failed", 0), (1, "passed", 0)])
+    for wrong in (samples[::-1], samples[:-1]):
+        with pytest.raises(ValueError, match="not where it was when it was labelled"):
+            list(preferences.kto_rows(frame, wrong))
+
+
+def test_pairs_are_written_as_soon_as_their_instruction_is_read():
+    """What is held in memory is one instruction's texts, not the file's."""
+    frame, samples = labelled([(number, status, 0) for number in range(3) for status in ("passed", "failed")])
+    read = []
+    stream = (read.append(sample) or sample for sample in samples)
+    assert [(pair["instruction_id"], len(read)) for pair in preferences.dpo_rows(frame, stream)] == \
+        [("i0", 2), ("i1", 4), ("i2", 6)]
+
+
 @given(outcomes, st.booleans())
 def test_each_sample_has_one_fate(items, deduplicate):
-    frame = labelled(items, deduplicate)
+    frame, _ = labelled(items, deduplicate)
     flow = preferences.flow_counts(frame)
     assert sum(flow.values()) == len(items)
     assert flow[CHOSEN] + flow[REJECTED] == frame.used.sum()
@@ -81,8 +105,9 @@ def test_each_sample_has_one_fate(items, deduplicate):
 
 @given(outcomes, st.integers(0, 3))
 def test_dpo_has_as_many_pairs_as_the_smaller_side_and_none_twice(items, seed):
-    frame = labelled(items)
-    pairs = preferences.dpo_rows(frame, seed)
+    frame, samples = labelled(items)
+    frame["completion"] = [sample["completion"] + sample["end"] for sample in samples]
+    pairs = list(preferences.dpo_rows(frame, iter(samples), seed))
     for name, group in frame[frame.used].groupby("instruction_id"):
         sides = group.label.value_counts()
         ours = [pair for pair in pairs if pair["instruction_id"] == name]
@@ -91,21 +116,22 @@ def test_dpo_has_as_many_pairs_as_the_smaller_side_and_none_twice(items, seed):
             used = [pair[side][0]["content"] for pair in ours]
             assert len(set(used)) == len(used)
             assert set(used) <= set(group[group.label == label].completion)
-    assert pairs == preferences.dpo_rows(frame, seed)
+    assert pairs == list(preferences.dpo_rows(frame, samples, seed))
 
 
 @given(outcomes)
 def test_sft_has_exactly_the_chosen_rows_of_kto(items):
-    frame = labelled(items)
-    assert texts(preferences.sft_rows(frame)) == texts([row for row in preferences.kto_rows(frame) if row["label"]])
-    assert all("label" not in row for row in preferences.sft_rows(frame))
+    frame, samples = labelled(items)
+    rows = list(preferences.sft_rows(frame, samples))
+    assert texts(rows) == texts([row for row in preferences.kto_rows(frame, samples) if row["label"]])
+    assert all("label" not in row for row in rows)
 
 
 @given(outcomes)
 def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(items):
-    frame = labelled(items)
-    rows = preferences.unrunnable_rows(frame)
-    assert texts([row for row in rows if row["label"]]) == texts(preferences.sft_rows(frame))
+    frame, samples = labelled(items)
+    rows = list(preferences.unrunnable_rows(frame, samples))
+    assert texts([row for row in rows if row["label"]]) == texts(preferences.sft_rows(frame, samples))
     solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
     expected = {(f"i{instruction}", status, text) for instruction, status, text in items
                 if f"i{instruction}" in solved and LABEL_OF_STATUS[status] == UNRUNNABLE}
@@ -127,10 +153,10 @@ def test_other_answers_stay_other(text, other):
 
 
 def test_duplicates_count_once_within_an_instruction_only():
-    frame = labelled([(0, "passed", 1), (0, "passed", 1), (1, "passed", 1)])
+    frame, _ = labelled([(0, "passed", 1), (0, "passed", 1), (1, "passed", 1)])
     assert frame.duplicate.tolist() == [False, True, False]
     assert frame.used.tolist() == [True, False, True]
-    assert labelled([(0, "passed", 1), (0, "passed", 1)], deduplicate=False).used.all()
+    assert labelled([(0, "passed", 1), (0, "passed", 1)], deduplicate=False)[0].used.all()
 
 
 @pytest.mark.parametrize(("finish", "completion", "ended"), [
@@ -142,14 +168,14 @@ def test_the_end_token_is_trained_on_only_where_it_was_sampled(finish, completio
     sample = {"instruction_id": "i", "sample_index": 0, "prompt": "p", "completion": completion,
               "finish_reason": finish}
     verdict = {"instruction_id": "i", "sample_index": 0, "status": "passed", "detail": ""}
-    frame = preferences.label_samples([verdict], preferences.add_end_tokens([sample], "<end>", ["\n```\n"]))
-    (row,) = preferences.sft_rows(frame)
+    samples = list(preferences.add_end_tokens([sample], "<end>", ["\n```\n"]))
+    (row,) = preferences.sft_rows(preferences.label_samples([verdict], samples), samples)
     assert row["completion"] == [{"role": "assistant", "content": completion + ("<end>" if ended else "")}]
     assert row["prompt"] == [{"role": "user", "content": "p"}]
 
 
 def test_without_stop_strings_every_finished_answer_ended_by_itself():
-    assert labelled([(0, "passed", 0)], stop=()).end.tolist() == ["<end>"]
+    assert [sample["end"] for sample in labelled([(0, "passed", 0)], stop=())[1]] == ["<end>"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=50), st.integers(1, 4), st.integers(0, 3))
@@ -178,7 +204,7 @@ def test_the_split_is_complete_disjoint_and_blind_to_order(numbers, fraction, se
 
 
 def test_figure_2_counts_every_sample_duplicates_too():
-    frame = labelled([(0, "passed", 1), (0, "passed", 1), (0, "syntax", 0), (0, "failed", 0), (1, "error", 0)])
+    frame, _ = labelled([(0, "passed", 1), (0, "passed", 1), (0, "syntax", 0), (0, "failed", 0), (1, "error", 0)])
     assert preferences.correctness_ratios(frame).to_dict() == {"i0": 0.5, "i1": 0.0}
 
 
@@ -188,7 +214,7 @@ def test_figure_2_counts_every_sample_duplicates_too():
 ])
 def test_nothing_to_prefer_is_an_error_that_says_what_to_do(items, missing):
     with pytest.raises(ValueError, match=f"is {missing}: .*sampling.k"):
-        preferences.require_both_sides(labelled(items))
+        preferences.require_both_sides(labelled(items)[0])
 
 
 def test_no_sample_at_all_is_the_same_error():
@@ -197,4 +223,4 @@ def test_no_sample_at_all_is_the_same_error():
 
 
 def test_two_sides_are_enough():
-    preferences.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)]))
+    preferences.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)])[0])

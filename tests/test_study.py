@@ -78,7 +78,7 @@ def sample(code: str, name: str = "i0", index: int = 0) -> dict:
 
 
 def judge(rows, sandbox, folder, p=P, suites=None):
-    return judge_samples(p, rows, suites or {"i0": SUITE}, sandbox, folder)
+    return list(judge_samples(p, iter(rows), suites or {"i0": SUITE}, sandbox, folder))
 
 
 # --- opening a stage ----------------------------------------------------------------------------------------------
@@ -240,6 +240,20 @@ def test_judged_shards_are_read_not_judged_again(tmp_path, monkeypatch):
     changed = StubSandbox("failed")
     judge(rows, changed, tmp_path, suites=suites | {"i0": SUITE * 2})
     assert [program.id for program in changed.asked] == ["i0/0", "i1/0"], "only what the change touches"
+
+
+def test_only_one_shard_of_samples_is_read_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "JUDGED", 2)
+    read, seen = [], []
+
+    class Watching(StubSandbox):
+        def run(self, programs, progress=False):
+            seen.append(len(read))
+            return super().run(programs)
+
+    stream = (read.append(number) or sample(f"x = {number}", index=number) for number in range(5))
+    assert len(list(judge_samples(P, stream, {"i0": SUITE}, Watching("failed"), tmp_path, total=5))) == 5
+    assert seen == [2, 4, 5]
 
 
 def test_verdicts_hold_nothing_that_differs_from_run_to_run(tmp_path):

@@ -31,7 +31,7 @@ assert add([1], [2]) == [1, 2]
 HONEST = "def add(a, b): return a + b"
 STATUSES = {"passed", "failed", "error", "timeout", "memory", "syntax"}
 SECONDS = 0.6
-LATE = 5.0  # seconds after which a verdict is too late: some programs leave much to be cleared away
+LATE = 10.0  # seconds after which a verdict is too late: on a busy disk much takes long to be cleared away
 
 
 def programs() -> dict[str, str]:

@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,10 @@ def sandbox(request):
         pytest.skip(str(error))
 
 
-def judge(sandbox: Sandbox, code: str, tests: str = "pass") -> Verdict:
+def judge(sandbox: Sandbox, code: str, tests: str = "pass", limits: Limits | None = None) -> Verdict:
     """The verdict on one program; afterwards an honest one must still pass."""
-    verdict, after = sandbox.run([Program("x", textwrap.dedent(code), textwrap.dedent(tests)), PASSING])
+    verdict, after = sandbox.run([Program("x", textwrap.dedent(code), textwrap.dedent(tests)), PASSING],
+                                 limits=limits)
     assert after.status == "passed", f"the program after it: {after}"
     assert len(verdict.detail) <= 300 and "\n" not in verdict.detail
     return verdict
@@ -419,8 +421,10 @@ def test_threads_are_bounded(sandbox):
         except RuntimeError:
             raise ValueError(n)
     """
-    found = re.match(r"ValueError: (\d+)", judge(sandbox, code).detail)
-    assert found and 32 <= int(found[1]) <= 256
+    detail = judge(sandbox, code, limits=replace(sandbox.limits, seconds=20)).detail
+    found = re.match(r"ValueError: (\d+)", detail)
+    assert found, detail
+    assert 32 <= int(found[1]) <= 256
 
 
 def test_control_groups_are_made_limited_and_removed():

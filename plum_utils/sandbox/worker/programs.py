@@ -83,13 +83,14 @@ def run_judge(tests, names, channel, reporter):
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)
+    code = compiled(tests, "<tests>")  # while the candidate loads
     outcome = loading(channel)
     if outcome is None:
         reporter.tell(b"loaded")
         module = solution()
         module.__dict__.update({name: peer.stub(name, name) for name in names})
         module.__getattr__ = lambda name: attribute(peer, name)  # for ``import solution``
-        outcome = guarded(tests, "<tests>", module.__dict__)
+        outcome = execute(code, tests, "<tests>", module.__dict__)
         outcome = faulty(peer.fault) or outcome
     reporter.done(*(outcome or ("passed", "")), peer.calls)
     leave(0)
@@ -141,14 +142,25 @@ def solution():
 
 
 def guarded(source, name, scope):
-    """Execute a source text; ``None`` when it finished, else (status, detail)."""
+    """Compile and execute a source text; ``None`` when it finished, else (status, detail)."""
+    return execute(compiled(source, name), source, name, scope)
+
+
+def compiled(source, name):
+    """The code of a source text, or (status, detail)."""
+    try:
+        return compile(source, name, "exec", dont_inherit=True)
+    except BaseException as error:
+        return "syntax" if name == "<solution>" else "failed", describe(error, name, source)
+
+
+def execute(code, source, name, scope):
+    """Execute what ``compiled`` gave; ``None`` when it finished, else (status, detail)."""
+    if type(code) is tuple:
+        return code
     loading = name == "<solution>"
     try:
-        compiled = compile(source, name, "exec", dont_inherit=True)
-    except BaseException as error:
-        return "syntax" if loading else "failed", describe(error, name, source)
-    try:
-        exec(compiled, scope)
+        exec(code, scope)
     except MemoryError:
         return "memory", "MemoryError " + ("while loading" if loading else "in tests")
     except SystemExit:

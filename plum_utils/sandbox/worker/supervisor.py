@@ -77,7 +77,8 @@ def start_split(request, layers, report, nonce):
         confine(request, layers, (questions[0], answers[1]))
         programs.run_candidate(code, (3, 4), request["capture"])
 
-    pids = [fork(judge), fork(candidate)]
+    runs = fork(candidate)  # first: the judge waits for it to be loaded
+    pids = [fork(judge), runs]
     for handle in (*answers, *questions):
         os.close(handle)
     return pids
@@ -229,25 +230,30 @@ def kill(how, pid):
 def clean(folder):
     """Empty the program's directory, however deep, however its permissions; never follows a link."""
     os.chdir(folder)
-    if not os.listdir(b"."):
-        return
-    names = []
-    while True:
-        below = None
-        for entry in os.scandir(b"."):
-            if entry.is_dir(follow_symlinks=False):
-                below = entry.name
-            else:
-                os.unlink(entry.name)
-        if below is not None:
-            os.chmod(below, 0o700)
-            os.chdir(below)
-            names.append(below)
-        elif names:
+    left = [folders_left()]  # of each folder from here down to the current one
+    while left:
+        if left[-1]:
+            os.chdir(left[-1][-1])
+            left.append(folders_left())
+            continue
+        left.pop()
+        if left:
             os.chdir(b"..")
-            os.rmdir(names.pop())
-        else:
-            return
+            os.rmdir(left[-1].pop())
+
+
+def folders_left():
+    """Remove the files of the current directory; the names of its folders, all of which may be entered now."""
+    names = []
+    with os.scandir(b".") as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name)
+                continue
+            names.append(entry.name)
+            if entry.stat(follow_symlinks=False).st_mode & 0o700 != 0o700:
+                os.chmod(entry.name, 0o700)
+    return names
 
 
 def decide(entries, late, ends, split):
