@@ -68,7 +68,7 @@ def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str
             raise ValueError(f"sample {name}/{index} has no verdict; run stage 03 again")
         status = status_of[name, index]
         if LABEL_OF_STATUS[status] == UNDECIDED:
-            raise ValueError(f"sample {name}/{index}: the sandbox failed, which says nothing of the program; run 03 again")
+            raise ValueError(f"sample {name}/{index}: the sandbox failed, so that nothing is known of it; run 03 again")
         text = name, digest(normalise(sample["completion"]))
         rows.append((name, index, status, LABEL_OF_STATUS[status], deduplicate and text in seen))
         seen.add(text)

@@ -186,8 +186,9 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
     else:
         status, detail = ran.status, ran.detail
     return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,
-            "assurance": ran.assurance if ran else None, "detail": ADDRESS.sub("0x...", detail), "executed": ran.status if ran else None,
-            "mypy": static.status if static else None, "mypy_codes": list(static.codes) if static else []}
+            "assurance": ran.assurance if ran else None, "detail": ADDRESS.sub("0x...", detail),
+            "executed": ran.status if ran else None, "mypy": static.status if static else None,
+            "mypy_codes": list(static.codes) if static else []}
 
 
 @dataclass(frozen=True)
