@@ -65,10 +65,10 @@ def hostile() -> str:
 
 def parity() -> str:
     found = result("parity")
-    lines = ["| suite, tests, programs | same verdict | different | split |", "|---|---|---|---|"]
+    lines = ["| suite, tests, programs | same verdict | different | split | shared | not run |", "|---|---|---|---|---|---|"]
     for key in sorted({key.rpartition(" ")[0] for key in found["counts"]}):
-        counts = [found["counts"].get(f"{key} {word}", 0) for word in ("same", "different", "split")]
-        lines.append(f"| {key} | {counts[0]} | {counts[1]} | {counts[2]} |")
+        counts = [found["counts"].get(f"{key} {word}", 0) for word in ("same", "different", "split", "shared", "not-run")]
+        lines.append(f"| {key} | {' | '.join(map(str, counts))} |")
     why = {one["task_id"]: one["why"] for one in found["differences"]}
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {task}: {reason}." for task, reason in sorted(why.items()))
 

@@ -23,10 +23,11 @@ import sys  # noqa: E402
 import typing  # noqa: E402, F401
 
 import isolation  # noqa: E402
+import rehearsal  # noqa: E402
 import supervisor  # noqa: E402
 
 os.register_at_fork = register
-OURS = ("isolation", "supervisor", "programs", "calls", "wire")
+OURS = ("isolation", "supervisor", "programs", "calls", "wire", "rehearsal")
 
 
 def forget_ourselves():
@@ -62,6 +63,7 @@ def main(folder, code, tests, details, groups, *without):
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
     random.seed(0)
+    rehearsal.rehearse()
     gc.collect()
     gc.freeze()  # forks then do not copy every object's page at their first collection
     if not namespaces:
