@@ -548,3 +548,20 @@ def test_numpy_is_imported_once_a_worker_and_its_random_numbers_are_the_same_for
     verdicts = sandbox.run(program)
     assert len({verdict.detail for verdict in verdicts}) == 1 and "AssertionError: 0." in verdicts[0].detail
     assert min(verdict.seconds for verdict in verdicts) < 0.1
+
+
+def test_no_module_of_ours_can_be_imported(sandbox):
+    """Neither the worker's nor, by way of an editable install, the package's; others may have the same names."""
+    names = [path.stem for path in pool.WORKER.glob("*.py") if path.stem != "__main__"]
+    assert "supervisor" in names and "rehearsal" in names
+    code = f"""
+        import importlib
+        for name in {[*names, "plum_utils", "plum_utils.sandbox"]}:
+            try:
+                file = importlib.import_module(name).__file__
+            except ImportError:
+                continue
+            if file.startswith({str(pool.WORKER.parents[1])!r}):
+                raise SystemError(file)
+    """
+    assert judge(sandbox, code).detail == ""

@@ -1,7 +1,7 @@
 """What forked processes will run, run a few times in the supervisor before the first fork.
 
-Python counts a function's first calls in its bytecode and then rewrites it for the types it met. In a forked process each
-such write copies a page, some microseconds apiece; of what was rehearsed the forks inherit the final form.
+Python counts a function's first calls in its bytecode and then rewrites it for the types it met. In a forked process
+each such write copies a page, some microseconds apiece; of what was rehearsed the forks inherit the final form.
 """
 
 import os
