@@ -148,7 +148,8 @@ def main() -> None:
     keys = {(row["instruction_id"], row["sample_index"]) for row in verdicts}
     result = {"samples": options.samples, "verdicts": len(verdicts), "distinct_verdict_keys": len(keys),
               "wall_seconds": wall, "samples_per_second": options.samples / wall, "shards": n_shards,
-              "peak_rss_mib": peak, "peak_rss_mib_of_a_tenth": peak_of_tenth, "killed_at_shards": [len(shards) for shards in kept],
+              "peak_rss_mib": peak, "peak_rss_mib_of_a_tenth": peak_of_tenth,
+              "killed_at_shards": [len(shards) for shards in kept],
               "finished_shards_kept": untouched, "same_artifacts": digests(first) == digests(second),
               "split": sum(row["assurance"] == "split" for row in verdicts)}
     print(json.dumps(result, indent=1))

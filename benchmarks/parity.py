@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from evalplus.eval import PASS, untrusted_check
+from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 from evalplus.gen.util import trusted_exec
 from tqdm import tqdm
 
@@ -27,23 +28,22 @@ from plum_utils.sandbox import Limits, Sandbox
 from programs import mutants
 
 ROOT = Path(__file__).parents[1]
+SUITES = ("humaneval", "mbpp")
+DRAWS = ((1, 0.0), (2, 0.8))  # (samples of each problem, temperature)
 # What is known to differ, and why. Everything else is a defect of ours.
 KNOWN = {
     "HumanEval/32": "evalplus 0.3.1 fails every solution: its oracle for this task leaves its list of details empty",
-    "Mbpp/255": "evalplus limits a forked process to 4 GiB of address space, and the expected values of the plus tests (1 GB) "
-                "and whatever else the calling process holds count; with EVALPLUS_MAX_MEMORY_BYTES raised it agrees",
+    "Mbpp/255": "evalplus limits a forked process to 4 GiB of address space, and the expected values of the plus tests "
+                "(1 GB) and whatever else the calling process holds count; with EVALPLUS_MAX_MEMORY_BYTES raised it "
+                "agrees",
 }
-
-
-SUITES = ("humaneval", "mbpp")
-DRAWS = ((1, 0.0), (2, 0.8))  # (samples of each problem, temperature)
 
 
 def policy_samples(path: Path, work: Path) -> dict[str, list[tuple[str, str]]]:
     """suite -> distinct (task id, program) that the policy, untrained, writes greedily and at a temperature.
 
-    In a process of its own: evalplus limits the address space of what it forks to 4 GiB, and an engine's libraries alone
-    take more.
+    In a process of its own: evalplus limits the address space of what it forks to 4 GiB, and an engine's libraries
+    alone take more.
     """
     from transformers import AutoTokenizer
 
@@ -80,7 +80,7 @@ def theirs(suite: str, row: dict, code: str, cache: dict) -> tuple[bool, bool]:
         cache.clear()  # expected values of up to 1 GB would count against evalplus' limit of 4 GiB for a forked process
         reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
         cache[row["task_id"]] = [(inputs, *trusted_exec(reference, inputs, name, record_time=True,
-                                                        output_not_none=name in NOT_NONE))
+                                                        output_not_none=name in MBPP_OUTPUT_NOT_NONE_TASKS))
                                  for inputs in (row["base_input"], row["plus_input"])]
     passed = []
     for inputs, expected, times in cache[row["task_id"]]:
@@ -88,9 +88,6 @@ def theirs(suite: str, row: dict, code: str, cache: dict) -> tuple[bool, bool]:
                                     fast_check=True)
         passed.append(status == PASS)
     return passed[0], passed[0] and passed[1]
-
-
-NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")
 
 
 def main() -> None:

@@ -49,8 +49,9 @@ def labelling() -> str:
     return (f"Notebook 03 over {found['samples']:,} samples (`benchmarks/labelling.py`, static checks and execution): "
             f"{found['wall_seconds'] / 60:.1f} minutes, {found['samples_per_second']:.0f} samples/s; at most "
             f"{peak['sandbox']:.0f} MiB in the sandbox, {peak['mypy']:.0f} in mypy and {peak['notebook']:.0f} in the "
-            f"notebook ({few:.0f} for a tenth of the samples: it keeps labels, no texts). Killed after {', '.join(map(str, found['killed_at_shards']))} of "
-            f"{found['shards']} shards and started again, it kept every finished shard "
+            f"notebook ({few:.0f} for a tenth of the samples: it keeps labels, no texts). Killed after "
+            f"{', '.join(map(str, found['killed_at_shards']))} of {found['shards']} shards and started again, "
+            f"it kept every finished shard "
             f"({'yes' if found['finished_shards_kept'] else 'no'}) and wrote the same files "
             f"({'yes' if found['same_artifacts'] else 'no'}).")
 
@@ -65,9 +66,11 @@ def hostile() -> str:
 
 def parity() -> str:
     found = result("parity")
-    lines = ["| suite, tests, programs | same verdict | different | split | shared | not run |", "|---|---|---|---|---|---|"]
+    words = ("same", "different", "split", "shared", "not-run")
+    lines = ["| suite, tests, programs | same verdict | different | split | shared | not run |",
+             "|---|---|---|---|---|---|"]
     for key in sorted({key.rpartition(" ")[0] for key in found["counts"]}):
-        counts = [found["counts"].get(f"{key} {word}", 0) for word in ("same", "different", "split", "shared", "not-run")]
+        counts = [found["counts"].get(f"{key} {word}", 0) for word in words]
         lines.append(f"| {key} | {' | '.join(map(str, counts))} |")
     why = {one["task_id"]: one["why"] for one in found["differences"]}
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {task}: {reason}." for task, reason in sorted(why.items()))

@@ -10,12 +10,13 @@ texts; what needs them reads the samples once more, so that the memory needed do
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter, defaultdict, deque
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
+
+from plum_utils.runs import fingerprint
 
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
 LABEL_OF_STATUS = {
@@ -69,7 +70,7 @@ def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str
         status = status_of[name, index]
         if LABEL_OF_STATUS[status] == UNDECIDED:
             raise ValueError(f"sample {name}/{index}: the sandbox failed, so that nothing is known of it; run 03 again")
-        text = name, digest(normalise(sample["completion"]))
+        text = text_key(sample)
         rows.append((name, index, status, LABEL_OF_STATUS[status], deduplicate and text in seen))
         seen.add(text)
     frame = pd.DataFrame(rows, columns=["instruction_id", "sample_index", "status", "label", "duplicate"])
@@ -78,12 +79,12 @@ def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str
     return frame
 
 
-def digest(text: str) -> bytes:
-    """What stands for a text where texts are only compared: 16 bytes."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def text_key(sample: dict[str, Any]) -> str:
+    """Equal for two samples of one instruction whose completions are the same answer; the text itself is not kept."""
+    return fingerprint([sample["instruction_id"], normalise(sample["completion"])])
 
 
-def pick(samples: Iterable[dict[str, Any]], frame: pd.DataFrame) -> Iterator[tuple[Any, dict[str, Any]]]:
+def pick(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """(row of a part of the labels' table, its sample), in order; the other samples are passed over.
 
     Raises:
@@ -143,7 +144,7 @@ def kto_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator
         frame: the labels' table or a part of it, here and below.
         samples: all samples, in the order in which they were labelled.
     """
-    for row, sample in pick(samples, frame[frame.used]):
+    for row, sample in pick(frame[frame.used], samples):
         yield _conversation(sample) | {"label": row.label == CHOSEN}
 
 
@@ -152,7 +153,7 @@ def dpo_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]], seed: int =
     pairs = _pairs(frame, seed)
     wanted = frame.loc[sorted(place for pair in pairs for place in pair)]
     waiting, texts = deque(pairs), {}
-    for row, sample in pick(samples, wanted):
+    for row, sample in pick(wanted, samples):
         texts[row.Index] = _conversation(sample)
         while waiting and all(place in texts for place in waiting[0]):
             good, bad = (texts.pop(place) for place in waiting.popleft())
@@ -173,7 +174,7 @@ def _pairs(frame: pd.DataFrame, seed: int) -> list[tuple[int, int]]:
 
 def sft_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """SFT on the policy's own chosen solutions: instruction and completion only (Table 5)."""
-    for _, sample in pick(samples, frame[frame.used & (frame.label == CHOSEN)]):
+    for _, sample in pick(frame[frame.used & (frame.label == CHOSEN)], samples):
         yield _conversation(sample)
 
 
@@ -182,7 +183,7 @@ def unrunnable_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> I
     solvable = set(frame.loc[frame.used & (frame.label == CHOSEN), "instruction_id"])
     bad = (frame.label == UNRUNNABLE) & ~frame.duplicate & frame.instruction_id.isin(solvable)
     chosen = frame.used & (frame.label == CHOSEN)
-    for row, sample in pick(samples, frame[bad | chosen]):
+    for row, sample in pick(frame[bad | chosen], samples):
         yield _conversation(sample) | {"label": row.label == CHOSEN}
 
 

@@ -77,8 +77,8 @@ def start_split(request, layers, report, nonce):
         confine(request, layers, (questions[0], answers[1]))
         programs.run_candidate(code, (3, 4), request["capture"])
 
-    runs = fork(candidate)  # first: the judge waits for it to be loaded
-    pids = [fork(judge), runs]
+    candidate_pid = fork(candidate)  # first: the judge waits for it to be loaded
+    pids = [fork(judge), candidate_pid]
     for handle in (*answers, *questions):
         os.close(handle)
     return pids
