@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,16 +29,34 @@ class PolicyParams(_Section):
 
     model: str = "embedded:smollm2"
     revision: str | None = None
-    prompt: Literal["chat", "base"] = "chat"
+    prompt: str = "chat"  # "chat": the tokenizer's own template; or one of prompts.TEMPLATES
     dtype: Literal["bfloat16", "float32", "float16", "auto"] = "bfloat16"
     system: str | None = None
     answer_instruction: str = "Answer with one python code block."
 
 
 class GeneratorParams(_Section):
-    """Stage 1: where reference solutions and tests come from."""
+    """Stage 1: where reference solutions and tests come from (paper: GPT-4-1106; 3 responses, 6 for Evol-Instruct).
 
-    backend: Literal["recorded"] = "recorded"
+    ``openai`` is any server that speaks that API. Prices are US dollars for a million tokens; where both are given, the
+    run refuses to start when its estimate is above ``max_cost``. Every response is kept in ``store``, by request.
+    """
+
+    backend: Literal["recorded", "openai", "vllm"] = "recorded"
+    model: str = "gpt-4-1106-preview"
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    responses: Positive = 3
+    temperature: Temperature = 0.8
+    max_tokens: Positive = 2048
+    concurrency: Positive = 8
+    requests_per_minute: OptionalLimit = None
+    retries: Annotated[int, Field(ge=0)] = 6
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    price_prompt: Annotated[float, Field(ge=0)] | None = None
+    price_completion: Annotated[float, Field(ge=0)] | None = None
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    store: str = "outputs/generator"
     live_model: str = "embedded:smollm2"
     live_instructions: Annotated[int, Field(ge=0)] = 6
     live_max_tokens: Positive = 512
@@ -45,10 +64,18 @@ class GeneratorParams(_Section):
 
 
 class DataParams(_Section):
-    """Instruction sets: bundled names or JSONL files."""
+    """Instruction sets: bundled names, JSONL files, or the paper's sets on the hub (``hub_data.HUB_SETS``).
+
+    Of a hub set ``train_limit`` instructions are drawn with the run's seed, after its filters; ``source`` is a local
+    copy of its files, ``revision`` a commit of the hub's.
+    """
 
     train: str = "basics_train"
     train_limit: OptionalLimit = None
+    source: str | None = None
+    revision: str | None = None
+    decontaminate: bool = False
+    ngram: Annotated[int, Field(ge=3)] = 10
     table1: list[str] = ["oss", "evol", "sharegpt"]
     table1_limit: OptionalLimit = None
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -86,14 +113,20 @@ class SandboxParams(_Section):
 
 
 class LabelParams(_Section):
-    """Stage 3."""
+    """Stage 3. ``first_k`` and ``instructions`` label a part of what was sampled: for curves of scaling."""
 
     mypy: bool = True
     deduplicate: bool = True
+    first_k: OptionalLimit = None
+    instructions: OptionalLimit = None
 
 
 class TrainingParams(_Section):
-    """Stage 4. The paper gives neither learning rate, epochs, batch, beta nor LoRA rank: these are our choices."""
+    """Stage 4. The paper gives neither learning rate, epochs, batch, beta nor LoRA rank: these are our choices.
+
+    ``sft_solutions``: the policy's own chosen ones, or the data set's gold ones. ``preference_fraction`` of the
+    instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
+    """
 
     objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
     negatives: Literal["failing", "unrunnable"] = "failing"
@@ -113,6 +146,9 @@ class TrainingParams(_Section):
     max_length: Positive = 2048
     desirable_ratio: Annotated[float, Field(ge=1, le=4 / 3)] = 1.0
     max_per_side: OptionalLimit = None
+    sft_solutions: Literal["chosen", "gold"] = "chosen"
+    sft_instructions: Literal["same", "unseen"] = "same"
+    preference_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     sft_learning_rate: Rate = 1e-4
     sft_epochs: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Fraction = 0.0
@@ -127,6 +163,13 @@ class TrainingParams(_Section):
                              f"{self.batch_size}")
         return self
 
+    @model_validator(mode="after")
+    def _unseen_needs_a_rest(self) -> TrainingParams:
+        if self.sft_instructions == "unseen" and self.preference_fraction == 1:
+            raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
+                             "unseen, got 1")
+        return self
+
 
 class SuiteParams(_Section):
     """One held-out suite: greedy always, and ``n`` samples at each temperature."""
@@ -138,19 +181,26 @@ class SuiteParams(_Section):
 
 
 class EvaluationParams(_Section):
-    """Stage 5."""
+    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP."""
 
     suites: list[SuiteParams] = []
+    postprocess: Literal["extract", "evalplus"] = "extract"
     k: list[Positive] = [1, 10]
     max_tokens: Positive = 512
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
 
 class LiveCodeBenchParams(_Section):
-    """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id."""
+    """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id.
+
+    Problems of contests from ``start_date`` to ``end_date`` (both inclusive) on ``platforms``; all, where not given.
+    """
 
     source: str = "bundled"
     release: str = "release_v2"
+    start_date: date | None = None
+    end_date: date | None = None
+    platforms: list[str] = []
     n: Positive = 1
     temperature: Temperature = 0.0
     limit: OptionalLimit = None
@@ -170,6 +220,7 @@ class Params(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     seed: Annotated[int, Field(ge=0)] = 0
+    rounds: Positive = 1  # sample, label and train again, each time from the policy that the last round trained
     policy: PolicyParams = PolicyParams()
     generator: GeneratorParams = GeneratorParams()
     data: DataParams = DataParams()

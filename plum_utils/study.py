@@ -147,7 +147,7 @@ def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str
 
     def mark(rows: list[dict[str, Any]]) -> str:
         ids = sorted({row["instruction_id"] for row in rows})
-        return fingerprint([p.sandbox.what_decides(), p.labels.model_dump(),
+        return fingerprint([p.sandbox.what_decides(), p.labels.mypy,
                             [(row["instruction_id"], row["sample_index"], row["code"]) for row in rows],
                             [(name, suites[name], references.get(name)) for name in ids]])
 
