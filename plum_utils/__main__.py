@@ -1,4 +1,4 @@
-"""``python -m plum_utils run|status|report|search``: the study from the command line."""
+"""``python -m plum_utils run|list|status|report|search``: the study from the command line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 import yaml
 
+from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
 from plum_utils.provenance import ROOT
 from plum_utils.report import NoResults, write_report, write_results
+from plum_utils.rounds import execute_rounds
 from plum_utils.runs import Run
+from plum_utils.sweep_report import listing, write_rounds_report, write_sweep_report
+from plum_utils.sweeps import execute, is_sweep, load_sweep, sweep_of_table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,11 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m plum_utils", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="run the notebooks that are not up to date")
-    run.add_argument("params", type=Path)
+    run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
+    run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
+    run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
+                     "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
     run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
     run.add_argument("--only", metavar="NN", help="only this stage")
     run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
     run.set_defaults(action=_run)
+    listing = commands.add_parser("list", help="the experiments by table, and which have been run")
+    listing.add_argument("folder", type=Path, nargs="?", default=ROOT / "params", help="default: params/")
+    listing.set_defaults(action=_list)
     status = commands.add_parser("status", help="which stages are up to date")
     status.add_argument("params", type=Path, help="a parameter file, or a run's folder")
     status.set_defaults(action=_status)
@@ -60,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
     search.set_defaults(action=_search)
     for command in (run, status, report, search):
-        command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>")
+        command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
+                             "folder of its runs' folders, by default outputs/")
         command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
         command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                              help="override a parameter, e.g. -p training.learning_rate=1e-4")
@@ -106,11 +117,50 @@ def _chosen(arguments: argparse.Namespace) -> list[Stage]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.params.is_dir():
-        raise ParamsError(f"{arguments.params}: run takes a parameter file, not a folder")
+    path = _what_to_run(arguments)
+    if arguments.dry or is_sweep(path):
+        return _run_sweep(arguments, path)
+    arguments.params = path
     pipeline = _pipeline(arguments)
+    if pipeline.params.rounds > 1:
+        if arguments.first or arguments.only:
+            raise ParamsError("--from, --only: rounds run all stages; give one round's folder and parameters instead")
+        runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
+        print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
+        return 0
     pipeline.execute(_chosen(arguments), arguments.force)
-    print(f"report: {write_report(pipeline.run)}")
+    print(f"report: {write_report(pipeline.run)}, {write_html(pipeline.run)}")
+    return 0
+
+
+def _what_to_run(arguments: argparse.Namespace) -> Path:
+    if (arguments.params is None) == (arguments.table is None):
+        raise ParamsError("run: give a parameter file, a sweep file, or --table N, and only one of them")
+    path = arguments.params or sweep_of_table(arguments.table)
+    if path.is_dir():
+        raise ParamsError(f"{path}: run takes a parameter file, not a folder")
+    return path
+
+
+def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
+    if arguments.first or arguments.only:
+        raise ParamsError("--from, --only: a sweep decides itself which stages its runs need")
+    overrides = dict(_override(text) for text in arguments.overrides)
+    if arguments.dry:
+        from plum_utils.dry import dry_run
+
+        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
+    sweep, experiments = load_sweep(path, overrides)
+    outputs = arguments.run_dir or ROOT / "outputs"
+    failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
+    print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
+    return 1 if failures else 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    if not arguments.folder.is_dir():
+        raise ParamsError(f"{arguments.folder}: list takes a folder of parameter files, by default params/")
+    print(listing(arguments.folder, ROOT / "outputs"))
     return 0
 
 
@@ -125,8 +175,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    if arguments.params.is_file() and is_sweep(arguments.params):
+        sweep, experiments = load_sweep(arguments.params, dict(_override(text) for text in arguments.overrides))
+        print(write_sweep_report(sweep, experiments, arguments.run_dir or ROOT / "outputs", arguments.params.stem, {}))
+        return 0
     run = _pipeline(arguments).run
     print(write_report(run))
+    write_html(run)
     if arguments.readme:
         write_results(run, arguments.readme)
     return 0

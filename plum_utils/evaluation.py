@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from plum_utils import paper
+from plum_utils.extract import extract_code
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import SuiteParams
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
@@ -24,6 +26,7 @@ BASE_SECONDS = 62.0    # evalplus' limit of all tests together, when there are m
 PLUS_SECONDS = 120.0   # twice that: the reference runs beside the candidate
 MEMORY_MB = 4096       # as evalplus
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
+MOST_LINES = 150       # evalplus' sanitizer takes time with the cube of a completion's lines: 2 s at 100, 14 s at 200
 
 
 class SuiteUnavailable(RuntimeError):
@@ -49,8 +52,11 @@ class Problem:
     level: str | None = None
 
 
-def load_suite(name: str, limit: int | None = None) -> list[Problem]:
+def load_suite(name: str, limit: int | None = None, postprocess: str = "extract") -> list[Problem]:
     """Problems of a suite, at most ``limit`` from its start.
+
+    Args:
+        postprocess: ``evaluation.postprocess``; with ``evalplus`` the problems are ``self_contained``.
 
     Raises:
         SuiteUnavailable: MBPP without evalplus' data.
@@ -59,7 +65,15 @@ def load_suite(name: str, limit: int | None = None) -> list[Problem]:
     loaders = {"humaneval": _humaneval, "mbpp": _mbpp} | dict.fromkeys(BUNDLED, lambda: _bundled(name))
     if name not in loaders:
         raise ValueError(f"evaluation.suites: unknown suite {name!r}; one of {', '.join(SUITES)}")
-    return loaders[name]()[:limit]
+    problems = loaders[name]()[:limit]
+    return [self_contained(problem) for problem in problems] if postprocess == "evalplus" else problems
+
+
+def self_contained(problem: Problem) -> Problem:
+    """The problem as evalplus judges a chat model's program: nothing of the benchmark's prompt stands before it, so
+    that it must bring its own imports and helper functions. The tests keep theirs."""
+    return replace(problem, preamble="", base_tests=problem.preamble + problem.base_tests,
+                   plus_tests=problem.plus_tests and problem.preamble + problem.plus_tests)
 
 
 def _bundled(name: str) -> list[Problem]:
@@ -118,10 +132,46 @@ def runnable(problem: Problem, solution: str) -> str:
     return problem.preamble + solution + adapter
 
 
+# --- the program in a completion ------------------------------------------------------------------------------------
+
+def take_program(problem: Any, completion: str, postprocess: str = "extract", template: str = "chat") -> str:
+    """The program in a completion.
+
+    Args:
+        problem: one of HumanEval or MBPP may go through evalplus; all others (which need no ``suite``) are extracted.
+        postprocess: ``evaluation.postprocess``: ``extract`` (``extract.extract_code``) or ``evalplus`` (``sanitised``).
+        template: the policy's prompt template (``policy.prompt``).
+    """
+    if postprocess == "evalplus" and getattr(problem, "suite", None) in OVERRIDES:
+        return sanitised(completion, problem.entry_point, template)
+    return extract_code(completion, template)
+
+
+def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
+    """The program that evalplus takes out of a chat model's completion, by its own ``evalplus.sanitize`` (0.3.1).
+
+    The longest run of lines that parses; of it the imports, and the definitions that ``entry_point`` needs. As in
+    evalplus' code generation, tabs become four spaces first. It only parses, with ``ast`` and tree-sitter; nothing is
+    run. Texts that it cannot take (more than ``MOST_LINES`` lines, or an error of its own, for instance on a lone
+    surrogate) are left to ``extract_code``.
+    """
+    from evalplus.sanitize import sanitize
+
+    text = completion.replace("\t", "    ").rstrip()
+    if text.count("\n") >= MOST_LINES:
+        return extract_code(completion, template)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the completion's own syntax
+            return sanitize(text, entry_point)
+    except (ValueError, RecursionError, OverflowError):
+        return extract_code(completion, template)
+
+
 # --- HumanEval+ and MBPP+ -------------------------------------------------------------------------------------------
 
-def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:
-    """evalplus' own rows, from the override variable or its cache; ``None`` when neither is there.
+def evalplus_path(suite: str) -> Path | None:
+    """evalplus' data file: what the override variable names, else its cache; ``None`` when neither is there.
 
     Raises:
         SuiteUnavailable: the override variable points to no file.
@@ -130,17 +180,22 @@ def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:
     if override:
         if not Path(override).is_file():
             raise SuiteUnavailable(f"{OVERRIDES[suite]}={override}: no such file")
-        path = Path(override)
-    else:
-        from evalplus.data.humaneval import HUMANEVAL_PLUS_VERSION
-        from evalplus.data.mbpp import MBPP_PLUS_VERSION
-        from evalplus.data.utils import get_dataset_metadata
+        return Path(override)
+    from evalplus.data.humaneval import HUMANEVAL_PLUS_VERSION
+    from evalplus.data.mbpp import MBPP_PLUS_VERSION
+    from evalplus.data.utils import get_dataset_metadata
 
-        title, release = {"humaneval": ("HumanEvalPlus", HUMANEVAL_PLUS_VERSION),
-                          "mbpp": ("MbppPlus", MBPP_PLUS_VERSION)}[suite]
-        path = Path(get_dataset_metadata(title, release, mini=False)[1])
-        if not path.exists():
-            return None
+    title, release = {"humaneval": ("HumanEvalPlus", HUMANEVAL_PLUS_VERSION),
+                      "mbpp": ("MbppPlus", MBPP_PLUS_VERSION)}[suite]
+    path = Path(get_dataset_metadata(title, release, mini=False)[1])
+    return path if path.exists() else None
+
+
+def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:
+    """evalplus' own rows; ``None`` where its data is not at hand (``evalplus_path``, also for what it raises)."""
+    path = evalplus_path(suite)
+    if path is None:
+        return None
     rows = read_jsonl(path, required=("task_id", "base_input", "plus_input"))
     return [_deserialised(row) for row in rows] if suite == "mbpp" else rows
 

@@ -20,16 +20,21 @@ RECORDED = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction with the generator responses recorded for it (none when a live generator is to write them)."""
+    """One instruction with the generator responses recorded for it (none when a live generator is to write them).
+
+    ``solution`` is the data set's own gold answer, where it has one: for the comparison with SFT, never for PLUM.
+    """
 
     instruction_id: str
     source: str
     instruction: str
     responses: tuple[str, ...] = field(default=(), repr=False)
+    solution: str = field(default="", repr=False)
 
 
 def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
-    """A bundled set by name, or a JSONL file with ``id``, ``instruction`` and, optional, ``source`` and ``responses``.
+    """A bundled set by name, or a JSONL file with ``id``, ``instruction`` and, optional, ``source``, ``responses`` and
+    ``solution``.
 
     Args:
         name: one of ``RECORDED``, or a path.
@@ -45,9 +50,11 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
     elif Path(name).is_file():
         paths = [Path(name)]
     else:
-        raise ValueError(f"data: unknown instruction set {name!r}; one of {', '.join(RECORDED)}, or a JSONL file")
+        raise ValueError(f"data: unknown instruction set {name!r}; one of {', '.join(RECORDED)}, as data.train also "
+                         "one of hub_data.HUB_SETS, or a JSONL file")
     rows = [row for path in paths for row in read_jsonl(path, ("id", "instruction"), _fault)]
-    instructions = [Instruction(row["id"], row.get("source", name), row["instruction"], tuple(row.get("responses", ())))
+    instructions = [Instruction(row["id"], row.get("source", name), row["instruction"], tuple(row.get("responses", ())),
+                                row.get("solution", ""))
                     for row in rows[:limit]]
     if len({item.instruction_id for item in instructions}) != len(instructions):
         raise ValueError(f"{name}: two instructions share an id; make ids unique")
@@ -55,7 +62,7 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
 
 
 def _fault(row: dict[str, Any]) -> str:
-    for key in ("id", "instruction", "source"):
+    for key in ("id", "instruction", "source", "solution"):
         if not isinstance(row.get(key, ""), str):
             return f"{key}: expected text, got {type(row[key]).__name__}"
     if not row["instruction"].strip():

@@ -12,14 +12,15 @@ import pickle
 import pickletools
 import zlib
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Collection
 
 import pandas as pd
 
 from plum_utils import paper
-from plum_utils.jsonl import JsonlError, read_jsonl
+from plum_utils.jsonl import JsonlError, iter_jsonl
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.stats import compare, problem_rates
 
@@ -29,6 +30,7 @@ RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for p
 FIELDS = ("question_title", "question_content", "platform", "question_id", "contest_id", "contest_date",
           "starter_code", "difficulty", "public_test_cases", "private_test_cases", "metadata")
 DIFFICULTIES = ("easy", "medium", "hard")
+PLATFORMS = {"leetcode": "LeetCode", "atcoder": "AtCoder", "codeforces": "Codeforces"}  # as in rows, and as printed
 MAX_TESTS_BYTES = 512 << 20
 
 
@@ -53,7 +55,7 @@ class LcbProblem:
     title: str
     content: str
     platform: str
-    contest_date: str
+    contest_date: date
     difficulty: str
     starter_code: str
     func_name: str | None
@@ -118,23 +120,60 @@ def encode_private_tests(tests: list[dict[str, str]]) -> str:
     return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
 
 
-def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None
+def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None,
+                       start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = ()
                        ) -> list[LcbProblem]:
     """Problems of LiveCodeBench, or of the bundled set in its schema.
 
     Args:
         source: ``bundled``; a JSONL file; a folder with ``test.jsonl``, ``test2.jsonl``, ...; or a hub id.
         release: which files make up the data set (``release_v1`` to ``release_v6``, cumulative).
+        limit: at most so many problems, from the start of those that the next three leave.
+        start_date, end_date: only contests from the first to the last of these days, both inclusive, whatever the hour
+            (LiveCodeBench itself compares with midnight).
+        platforms: only these of ``PLATFORMS``; empty: all.
 
     Raises:
         LiveCodeBenchUnavailable: files missing, or the hub is out of reach.
         JsonlError: a broken row, with file and line.
+        ValueError: an unknown release or platform, or no problem left; it names the dates and platforms there are.
     """
-    problems = []
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown:
+        raise ValueError(f"livecodebench.platforms: unknown {unknown[0]!r}; any of {', '.join(PLATFORMS)}")
+    problems, seen = [], []
     for path in _paths(source, release):
-        for number, row in enumerate(read_jsonl(path, required=FIELDS), 1):
-            problems.append(_problem(row, f"{path}:{number}"))
-    return problems[:limit]
+        for number, row in enumerate(iter_jsonl(path, required=FIELDS), 1):
+            day = _day(row, f"{path}:{number}")
+            seen.append((day, row["platform"]))
+            if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
+                problems.append(_problem(row, day, f"{path}:{number}"))  # decoding its tests is what takes time
+            if len(problems) == limit:
+                return problems
+    if not problems:
+        raise ValueError(_nothing_left(start_date, end_date, platforms, seen))
+    return problems
+
+
+def _day(row: dict[str, Any], where: str) -> date:
+    if row["platform"] not in PLATFORMS:
+        raise JsonlError(f"{where}: {row['question_id']}: platform: expected one of {', '.join(PLATFORMS)}, got "
+                         f"{row['platform']!r}")
+    try:
+        return datetime.fromisoformat(str(row["contest_date"])).date()
+    except ValueError:
+        raise JsonlError(f"{where}: {row['question_id']}: contest_date: expected a date such as 2023-08-21T00:00:00, "
+                         f"got {row['contest_date']!r}") from None
+
+
+def _nothing_left(start: date | None, end: date | None, platforms: Collection[str], seen: list[tuple[date, str]]
+                  ) -> str:
+    asked = f"{start or 'the first'} to {end or 'the last'}" + (f" on {', '.join(platforms)}" if platforms else "")
+    if not seen:
+        return "livecodebench.source: the file holds no problems"
+    days, where = [day for day, _ in seen], sorted({platform for _, platform in seen})
+    return (f"livecodebench.start_date, end_date, platforms: no problem of contests from {asked}; there are "
+            f"{len(seen)} from {min(days)} to {max(days)} on {', '.join(where)}")
 
 
 def bundled_path() -> Path:
@@ -169,7 +208,7 @@ def _from_hub(repository: str, name: str) -> Path:
             "livecodebench.source: bundled, or unset HF_HUB_OFFLINE where a hub is reachable") from error
 
 
-def _problem(row: dict[str, Any], where: str) -> LcbProblem:
+def _problem(row: dict[str, Any], day: date, where: str) -> LcbProblem:
     try:
         public = tuple(LcbTest(**test) for test in json.loads(row["public_test_cases"]))
         private = tuple(LcbTest(**test) for test in decode_private_tests(row["private_test_cases"]))
@@ -177,8 +216,7 @@ def _problem(row: dict[str, Any], where: str) -> LcbProblem:
     except (ValueError, TypeError) as error:
         raise JsonlError(f"{where}: {row['question_id']}: {error}; fetch the file again") from error
     return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
-                      str(row["contest_date"]), row["difficulty"], row["starter_code"], metadata.get("func_name"),
-                      public, private)
+                      day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private)
 
 
 def lcb_message(problem: LcbProblem) -> str:
@@ -313,7 +351,8 @@ def grade(problems: list[LcbProblem], solutions: list[dict[str, Any]], sandbox: 
     """Judge solutions (``task_id``, ``sample_index``, ``solution``) on all tests of their problems.
 
     Returns:
-        Rows task_id, difficulty, sample_index, solution, passed, status, detail.
+        Rows task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
+        detail.
 
     Raises:
         RuntimeError: the sandbox failed on a program.
@@ -325,12 +364,17 @@ def grade(problems: list[LcbProblem], solutions: list[dict[str, Any]], sandbox: 
     broken = next((verdict for verdict in verdicts if verdict.status == "infrastructure"), None)
     if broken:
         raise RuntimeError(f"{broken.id}: the sandbox failed, not the program: {broken.detail}")
-    return [{"task_id": row["task_id"], "difficulty": by_id[row["task_id"]].difficulty,
-             "sample_index": row["sample_index"], "solution": row["solution"], "passed": verdict.status == "passed",
-             "status": verdict.status, "detail": verdict.detail} for row, verdict in zip(solutions, verdicts)]
+    return [_origin(by_id[row["task_id"]]) | {
+        "sample_index": row["sample_index"], "solution": row["solution"], "passed": verdict.status == "passed",
+        "status": verdict.status, "detail": verdict.detail} for row, verdict in zip(solutions, verdicts)]
 
 
-# --- Table 4 --------------------------------------------------------------------------------------------------------
+def _origin(problem: LcbProblem) -> dict[str, str]:
+    return {"task_id": problem.task_id, "difficulty": problem.difficulty, "platform": problem.platform,
+            "contest_date": problem.contest_date.isoformat()}
+
+
+# --- Table 4, and the same by platform and by date --------------------------------------------------------------------
 
 def difficulty_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """pass@1 in percent by difficulty and overall, before and after, with intervals over problems.
@@ -342,11 +386,37 @@ def difficulty_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 
     Returns:
         Columns label (Easy, Medium, Hard, Overall; those with problems) and all of ``stats.compare``.
     """
+    return _by_label(scored, scored.difficulty.str.capitalize(), [name.capitalize() for name in DIFFICULTIES],
+                     n_resamples, seed)
+
+
+def platform_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """As ``difficulty_table``, by contest site: LeetCode, AtCoder, Codeforces (those with problems), Overall."""
+    return _by_label(scored, scored.platform.map(PLATFORMS), list(PLATFORMS.values()), n_resamples, seed)
+
+
+def window_table(scored: pd.DataFrame, cut: date | None = None, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """As ``difficulty_table``, by the month of the contest (``2023-08``), or before a day and from it on.
+
+    Args:
+        cut: the day after a model's training data ends: what is older may have been in it. Of a policy that does better
+            on the older problems only, contamination is the first suspect (LiveCodeBench's own reading of its dates).
+    """
+    if cut is None:
+        months = scored.contest_date.str[:7]
+        return _by_label(scored, months, sorted(set(months)), n_resamples, seed)
+    names = [f"before {cut}", f"from {cut}"]
+    newer = scored.contest_date >= cut.isoformat()
+    return _by_label(scored, newer.map({False: names[0], True: names[1]}), names, n_resamples, seed)
+
+
+def _by_label(scored: pd.DataFrame, labels: pd.Series, order: list[str], n_resamples: int, seed: int) -> pd.DataFrame:
+    """``stats.compare`` for the problems of each label (one for each row of ``scored``) and for all: ``Overall``."""
     before = problem_rates(scored[scored.policy == "baseline"], "passed")
     trained = scored[scored.policy != "baseline"].groupby("seed")
     after = pd.concat([problem_rates(part, "passed") for _, part in trained], axis=1).mean(axis=1)
-    level = scored.groupby("task_id")["difficulty"].first()
-    groups = {name.capitalize(): level.index[level == name] for name in DIFFICULTIES} | {"Overall": level.index}
+    label = labels.groupby(scored.task_id).first()
+    groups = {name: label.index[label == name] for name in order} | {"Overall": label.index}
     return pd.DataFrame([{"label": name} | compare(before[ids], after[ids], n_resamples, seed)
                          for name, ids in groups.items() if len(ids)])
 

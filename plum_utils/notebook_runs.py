@@ -15,6 +15,7 @@ from typing import Any, Iterator
 import nbformat
 import psutil
 
+from plum_utils.hub_data import HUB_SETS
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 
@@ -44,6 +45,10 @@ def _needs_hub(params: Params) -> bool:
     names = [params.policy.model, params.livecodebench.source]
     if params.generator.live_instructions:
         names.append(params.generator.live_model)
+    if params.generator.backend == "vllm":
+        names.append(params.generator.model)
+    if params.data.train in HUB_SETS:
+        names.append(params.data.source or HUB_SETS[params.data.train].repo)
     return not all(name.startswith("embedded:") or name == "bundled" or (ROOT / name).exists() for name in names)
 
 

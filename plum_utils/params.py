@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -215,11 +215,21 @@ class SearchParams(_Section):
     n: Positive = 10
 
 
+class RowParams(_Section):
+    """A row of a table (or figure) that a run stands for, by the names printed there; nothing is computed from it."""
+
+    table: Annotated[str, Field(pattern=r"^[1-6]$|^[a-z][a-z0-9_]*$")]
+    model: str
+    row: str
+    data: str = ""
+
+
 class Params(_Section):
     """All parameters of one run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     seed: Annotated[int, Field(ge=0)] = 0
+    rows: list[RowParams] = []
     rounds: Positive = 1  # sample, label and train again, each time from the policy that the last round trained
     policy: PolicyParams = PolicyParams()
     generator: GeneratorParams = GeneratorParams()
@@ -233,19 +243,28 @@ class Params(_Section):
     search: SearchParams = SearchParams()
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Params:
-    """Read a parameter file, the files it ``extends:`` (paths relative to it), and ``key.subkey`` overrides.
+    """Read a parameter file, the files it ``extends:`` (one or a list; later ones win; paths relative to it), and
+    ``key.subkey`` overrides.
 
     Raises:
         ParamsError: no such file, broken YAML, an unknown key or a value out of bounds; it names file, line and key.
     """
+    return load_yaml(Params, path, overrides)
+
+
+def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | None = None) -> Model:
+    """A pydantic model out of a YAML file; composition and errors are those of ``load_params``."""
     path = Path(path)
     values, origin = _compose(path, ())
     for key, value in (overrides or {}).items():
         _set(values, key, value)
         origin[key] = "-p"
     try:
-        return Params.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise ParamsError("\n".join(_explain(item, origin, path) for item in error.errors())) from None
 
@@ -264,11 +283,13 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[s
     if not isinstance(values, dict):
         raise ParamsError(f"{path}:1: expected keys and values, got {type(values).__name__}")
     origin = {key: f"{path}:{line}" for key, line in _lines(node, path).items()}
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values, origin
-    base, base_origin = _compose(path.parent / str(parent), (*seen, path.resolve()))
-    return _merge(base, values), base_origin | origin
+    parents = values.pop("extends", [])
+    base: dict[str, Any] = {}
+    lines: dict[str, str] = {}
+    for parent in parents if isinstance(parents, list) else [parents]:
+        more, more_lines = _compose(path.parent / str(parent), (*seen, path.resolve()))
+        base, lines = _merge(base, more), lines | more_lines
+    return _merge(base, values), lines | origin
 
 
 def _lines(node: Any, path: Path, prefix: str = "") -> dict[str, int]:

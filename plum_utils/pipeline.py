@@ -18,6 +18,7 @@ from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_mem
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT, code_digest, provenance
 from plum_utils.runs import Run, fingerprint
+from plum_utils.sharing import lend_baseline, take
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Stage:
     def number(self) -> str:
         return self.name[:2]
 
+    def parameters(self, params: Params) -> dict[str, Any]:
+        """The sections that decide what the stage makes, as plain JSON values."""
+        sections = set(self.sections)
+        if self.name == "01_testgen" and not params.generator.live_instructions and params.generator.backend != "vllm":
+            sections -= {"policy", "sampling"}  # no model of ours is asked, so that policies can share the tests
+        if "data" in sections and params.data.decontaminate:
+            sections |= {"livecodebench"}
+        return params.model_dump(mode="json", include=sections)
+
 
 STAGES = (
     Stage("01_testgen", (), ("seed", "data", "policy", "generator", "sampling", "sandbox")),
@@ -39,12 +49,13 @@ STAGES = (
     Stage("03_preferences", ("01_testgen", "02_sampling"), ("seed", "data", "policy", "sampling", "sandbox", "labels")),
     Stage("04_train_kto", ("03_preferences",), ("seed", "data", "policy", "sampling", "training")),
     Stage("05_evalplus_eval", ("04_train_kto",),
-          ("seed", "policy", "sampling", "sandbox", "training", "evaluation")),
+          ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation")),
     Stage("06_livecodebench_eval", ("04_train_kto",),
-          ("seed", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench")),
+          ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench")),
 )
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
+NO_INPUTS = ("generator.store",)  # grows while stage 01 runs; what is in it is found by request
 
 
 class StageFailed(RuntimeError):
@@ -61,12 +72,13 @@ class RunLocked(RuntimeError):
 
 @dataclass
 class Pipeline:
-    """One run of the study in one folder."""
+    """One run of the study in one folder; ``others`` are runs whose finished stages it may take over."""
 
     params: Params
     run: Run
     notebooks: Path = ROOT / "notebooks"
     stages: tuple[Stage, ...] = STAGES
+    others: tuple[Run, ...] = ()
 
     def state(self, stage: Stage) -> tuple[str, str]:
         """``up to date``, ``stale``, ``failed``, ``interrupted`` or ``missing``, and why."""
@@ -101,8 +113,14 @@ class Pipeline:
                 if state == "up to date" and not force:
                     print(f"{head}: up to date, skipped", flush=True)
                     continue
+                lender = None if force else take(self.run, stage.name, self._fingerprint(stage), self.others)
+                if lender:
+                    print(f"{head}: taken from {lender}", flush=True)
+                    continue
                 print(f"{head}: running ({'forced' if force else f'{state}: {why}'})", flush=True)
                 self._clear(stage, force)
+                if not force:
+                    lend_baseline(self.run, stage.name, self.params.policy.model_dump(mode="json"), self.others)
                 seconds = self._execute_one(stage)
                 print(f"{head}: done in {seconds:.0f} s", flush=True)
 
@@ -152,7 +170,7 @@ class Pipeline:
     def _execute_one(self, stage: Stage) -> float:
         dumped, before, clock = self.params.model_dump(mode="json"), self._shown(), time.monotonic()
         entry = {"status": "running", "fingerprint": self._fingerprint(stage), "started": _now(),
-                 "params": {section: dumped[section] for section in stage.sections}, "inputs": self._inputs(stage),
+                 "params": stage.parameters(self.params), "inputs": self._inputs(stage),
                  "seeds": {"run": self.params.seed, "training": self.params.training.seeds},
                  "outputs": {}} | provenance()
         self.run.update_stage(stage.name, entry)
@@ -175,9 +193,9 @@ class Pipeline:
         return self.run.manifest()["stages"].get(name, {})
 
     def _fingerprint(self, stage: Stage) -> dict[str, str]:
-        dumped, notebook = self.params.model_dump(mode="json"), self._notebook(stage)
+        notebook = self._notebook(stage)
         return {
-            "parameters": fingerprint({section: dumped[section] for section in stage.sections}),
+            "parameters": fingerprint(stage.parameters(self.params)),
             "inputs": fingerprint(self._inputs(stage)),
             "notebook": sha256_file(notebook)[:16] if notebook.exists() else "",
             "code": code_digest(),
@@ -186,7 +204,7 @@ class Pipeline:
     def _changes(self, stage: Stage, entry: dict[str, Any]) -> list[str]:
         now, then = self._fingerprint(stage), entry.get("fingerprint", {})
         parts = [part for part in now if now[part] != then.get(part)]
-        keys = _differing(entry.get("params", {}), self.params.model_dump(mode="json", include=set(stage.sections)))
+        keys = _differing(entry.get("params", {}), stage.parameters(self.params))
         return [f"parameters ({', '.join(keys)})" if part == "parameters" and keys else part for part in parts]
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
@@ -194,9 +212,8 @@ class Pipeline:
         environment. Tables and figures hold timings and are read by nobody, so they are not among them."""
         found = {name: digest for need in stage.needs for name, digest in self._entry(need).get("outputs", {}).items()
                  if name.startswith(f"{need}/")}
-        dumped = self.params.model_dump(mode="json", include=set(stage.sections))
-        for key, value in _leaves(dumped):
-            if isinstance(value, str) and value and key.split(".")[0] in NAMING_FILES:
+        for key, value in _leaves(stage.parameters(self.params)):
+            if isinstance(value, str) and value and key.split(".")[0] in NAMING_FILES and key not in NO_INPUTS:
                 found |= _local(key, ROOT / value)
         if "evaluation" in stage.sections:
             for variable in OVERRIDES.values():

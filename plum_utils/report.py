@@ -1,5 +1,5 @@
-"""``report.md`` of a run: every table and figure in the order of the stages, then time and memory; and the results
-block of README.md, written from a run's tables, so that no number in it is typed by hand."""
+"""A run as ``report.md``: every table and figure in the order of the stages, then time and memory; and the results block
+of README.md, written from a run's tables, so that no number in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -73,39 +73,55 @@ def results_block(run: Run) -> str:
     results, curves = run.load_table("results"), run.load_table("pass_at_k")
     seeds = results[results.seed.astype(str) != "mean"].seed.nunique()
     plural = "s, averaged problem by problem" if seeds > 1 else ""
-    parts = [_results_table(headline(results)), _sharpness_table(curves), _cost(manifest["stages"])]
+    parts = [_results_table(headline(results)), _sharpness_table(curves), cost(manifest["stages"])]
     note = (f"pass@1 in percent [95% bootstrap interval over problems]; {seeds} training seed{plural}. "
             "Bold: the interval of the difference excludes zero.")
     smoke = "**A smoke run: not evidence.**" if manifest["params"]["name"].startswith("smoke") else ""
     return "\n\n".join(part for part in (smoke, parts[0], note, *parts[1:]) if part) + "\n"
 
 
+def results_frame(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a suite and decoding, as text; ``clear``: the interval of the difference excludes zero."""
+    rows = [{"suite": row.suite, "decoding": row.decoding, "problems": row.problems,
+             "baseline": _interval(row.before, row.before_low, row.before_high),
+             "PLUM": _interval(row.after, row.after_low, row.after_high),
+             "difference": _interval(row.difference, row.difference_low, row.difference_high, sign="+"),
+             "relative": "" if pd.isna(row.relative_percent) else f"{row.relative_percent:+.0f}%",
+             "better, worse": f"{row.wins}, {row.losses}",
+             "clear": bool(row.difference_low > 0 or row.difference_high < 0)} for row in results.itertuples()]
+    return pd.DataFrame(rows)
+
+
 def _results_table(results: pd.DataFrame) -> str:
+    frame = results_frame(results)
     lines = ["| suite | decoding | problems | baseline | PLUM | difference | relative | better, worse |",
              "|---|---|---:|---:|---:|---:|---:|---:|"]
-    for row in results.itertuples():
-        difference = _interval(row.difference, row.difference_low, row.difference_high, sign="+")
-        if row.difference_low > 0 or row.difference_high < 0:
-            difference = f"**{difference}**"
-        relative = "" if pd.isna(row.relative_percent) else f"{row.relative_percent:+.0f}%"
-        lines.append(f"| {row.suite} | {row.decoding} | {row.problems} "
-                     f"| {_interval(row.before, row.before_low, row.before_high)} "
-                     f"| {_interval(row.after, row.after_low, row.after_high)} "
-                     f"| {difference} | {relative} | {row.wins}, {row.losses} |")
+    for row in frame.to_dict("records"):
+        if row.pop("clear"):
+            row["difference"] = f"**{row['difference']}**"
+        lines.append(f"| {' | '.join(str(value) for value in row.values())} |")
     return "\n".join(lines)
 
 
-def _sharpness_table(curves: pd.DataFrame) -> str:
-    """Better or only sharper: pass@k of both at the largest k that was sampled, empty when nothing was."""
-    lines = ["| suite | T | k | pass@k, baseline | pass@k, PLUM |", "|---|---:|---:|---:|---:|"]
+def sharpness_frame(curves: pd.DataFrame) -> pd.DataFrame:
+    """Better or only sharper: pass@k of both at the largest k that was sampled; no rows when nothing was."""
+    rows = []
     for (suite, temperature), group in curves[curves.k > 1].groupby(["suite", "temperature"], sort=False):
         last = group[group.k == group.k.max()].set_index("policy")
         one, two = (_interval(*last.loc[name, ["value", "low", "high"]]) for name in ("baseline", "PLUM"))
-        lines.append(f"| {suite} | {temperature:g} | {group.k.max()} | {one} | {two} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+        rows.append({"suite": suite, "T": f"{temperature:g}", "k": group.k.max(), "pass@k, baseline": one,
+                     "pass@k, PLUM": two})
+    return pd.DataFrame(rows)
 
 
-def _cost(stages: dict[str, Any]) -> str:
+def _sharpness_table(curves: pd.DataFrame) -> str:
+    frame = sharpness_frame(curves)
+    lines = ["| suite | T | k | pass@k, baseline | pass@k, PLUM |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in frame.to_dict("records")]
+    return "\n".join(lines) if len(frame) else ""
+
+
+def cost(stages: dict[str, Any]) -> str:
     last = max(stages.values(), key=lambda entry: entry.get("finished", ""))
     minutes = ", ".join(f"{name[:2]} {entry.get('seconds', 0) / 60:.1f}" for name, entry in sorted(stages.items()))
     total = sum(entry.get("seconds", 0) for entry in stages.values()) / 60

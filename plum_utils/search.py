@@ -14,7 +14,7 @@ import pandas as pd
 
 from plum_utils.backends import Backend, open_backend
 from plum_utils.evaluation import Problem, score
-from plum_utils.instructions import load_instructions
+from plum_utils.hub_data import training_instructions
 from plum_utils.jsonl import read_jsonl, write_json
 from plum_utils.models import resolve_model
 from plum_utils.params import Params, TrainingParams
@@ -57,7 +57,7 @@ def _validation_problems(p: Params, run: Run) -> list[Problem]:
     kept_out = set(json.loads((run.stage_dir("03_preferences") / "validation_ids.json").read_text()))
     suites = suites_by_instruction(read_jsonl(run.stage_dir("01_testgen") / "testgen.jsonl"))
     problems = [Problem(item.instruction_id, "validation", item.instruction, "", "", suites[item.instruction_id])
-                for item in load_instructions(p.data.train, p.data.train_limit)
+                for item in training_instructions(p)
                 if item.instruction_id in kept_out & set(suites)]
     if not problems:
         raise ValueError("no validation instructions: set data.validation_fraction above 0 and run notebooks 01 to 03")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import count
 from math import comb
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+# Problems of a benchmark, the likeliest first. MBPP(+) of EvalPlus has 378 since its v0.2.0 (April 2024) and 399 before
+# (EvalPlus' release notes); most of the MBPP scores that PLUM's paper prints are whole numbers of 399 only.
+SUITE_SIZES = {"HE": (164,), "HE+": (164,), "MBPP": (399, 378), "MBPP+": (399, 378)}
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -38,6 +43,27 @@ def bootstrap_mean_interval(values: Sequence[float], n_resamples: int = 2000, se
     return float(low), float(high)
 
 
+def bootstrap_share_interval(hits: Sequence[float], of: Sequence[float], n_resamples: int = 2000, seed: int = 0,
+                             level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of ``sum(hits) / sum(of)``, resampling clusters: what belongs to one instruction
+    (or problem) is not independent. Resamples in which nothing is counted are left out.
+
+    Args:
+        hits, of: shape (clusters,); of what was counted in a cluster (``of``), how many were hits.
+
+    Returns:
+        Two NaN where nothing was counted at all.
+    """
+    top, bottom = np.asarray(hits, dtype=float), np.asarray(of, dtype=float)
+    if not bottom.any():
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).integers(0, bottom.size, (n_resamples, bottom.size))
+    counted = bottom[draws].sum(axis=1)
+    shares = top[draws].sum(axis=1)[counted > 0] / counted[counted > 0]
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def paired_permutation_test(before: Sequence[float], after: Sequence[float], n_resamples: int = 9999, seed: int = 0
                             ) -> float:
     """Two-sided p-value of the mean difference over problems, by flipping signs of the paired differences."""
@@ -54,6 +80,33 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
+def least_wins(level: float = 0.05) -> int:
+    """Problems that must be won, none being lost, for McNemar's exact test to be significant: 6 at 5%.
+
+    Raises:
+        ValueError: a level that is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"a level of significance is between 0 and 1; got {level}")
+    return next(wins for wins in count(1) if mcnemar_exact(wins, 0) <= level)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p-values: those below a level hold the chance of any false alarm among all tests at that level.
+
+    Source: Holm 1979. The i-th smallest of m is multiplied by m - i + 1, never to fall below the one before it.
+
+    Args:
+        p_values: shape (tests,); NaN (no test) stays NaN and does not count.
+    """
+    given = np.asarray(p_values, dtype=float)
+    adjusted, tested = np.full(given.shape, np.nan), np.flatnonzero(~np.isnan(given))
+    order = tested[np.argsort(given[tested], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * given[order]), 1.0)
+    return adjusted
+
+
 def problem_rates(rows: pd.DataFrame, column: str = "base_passed") -> pd.Series:
     """Share of samples passed for each ``task_id``."""
     return rows.groupby("task_id", sort=False)[column].mean()
@@ -67,7 +120,10 @@ def pass_at_k_by_problem(rows: pd.DataFrame, k: int, column: str = "base_passed"
 
 
 def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Two policies on the same problems, in percent: means, intervals over problems, difference, paired test.
+    """Two policies on the same problems, in percent: means, intervals over problems, difference, paired tests.
+
+    ``p_mcnemar`` is that of the exact test on the problems that changed; NaN unless each problem was solved or not (one
+    greedy try). Both p-values are those of this comparison alone: of several, adjust them by ``holm``.
 
     Args:
         before, after: pass rate of each problem in [0, 1], indexed by ``task_id``.
@@ -84,5 +140,124 @@ def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: 
         low, high = bootstrap_mean_interval(values, n_resamples, seed)
         row |= {name: 100 * values.mean(), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
     relative = 100 * difference.mean() / before.mean() if before.mean() else float("nan")
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    greedy = bool(before.isin([0, 1]).all() and after.isin([0, 1]).all())
     return row | {"relative_percent": relative, "p_permutation": paired_permutation_test(before, after, seed=seed),
-                  "wins": int((difference > 0).sum()), "losses": int((difference < 0).sum())}
+                  "wins": wins, "losses": losses,
+                  "p_mcnemar": mcnemar_exact(wins, losses) if greedy else float("nan")}
+
+
+def slices(scored: pd.DataFrame, groups: Mapping[str, set[str]], n_resamples: int = 2000, seed: int = 0
+           ) -> pd.DataFrame:
+    """The trained policies (averaged over seeds, problem by problem) against the baseline on parts of each suite:
+    contaminated and clean problems, say.
+
+    Args:
+        scored: rows of ``evaluation.long_form``: suite, decoding, policy (``baseline`` or another), task_id, passed.
+        groups: name of a slice -> its task ids; slices may overlap, and ids of other suites do no harm.
+
+    Returns:
+        One row a suite, decoding and slice: ``slice`` and all of ``compare``; a slice without a problem of the suite
+        has ``problems`` 0 and no other value.
+
+    Raises:
+        ValueError: the policies were not measured on the same problems.
+    """
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        rates = {name: problem_rates(part, "passed") for name, part in group.groupby("policy", sort=False)}
+        before = rates.pop("baseline")
+        if any(set(one.index) != set(before.index) for one in rates.values()):
+            raise ValueError(f"{suite}, {decoding}: the policies were evaluated on different problems")
+        after = pd.DataFrame(rates).mean(axis=1).loc[before.index]
+        for name, ids in groups.items():
+            one, two = (side[side.index.isin(ids)] for side in (before, after))
+            rows.append({"suite": suite, "decoding": decoding, "slice": name}
+                        | (compare(one, two, n_resamples, seed) if len(one) else {"problems": 0}))
+    return pd.DataFrame(rows)
+
+
+def seed_summary(values_by_seed: Mapping[Any, float], level: float = 0.95) -> dict[str, Any]:
+    """What several training seeds say of one score, in the score's unit.
+
+    Returns:
+        ``seeds``, ``mean``, ``sd`` (between seeds, n - 1), ``low`` and ``high`` (the t-interval of the mean over all
+        seeds that could have been drawn: it takes these for a normal sample, and with three of them reaches 2.5
+        standard deviations to each side), and ``note``, which says so. With one seed ``sd``, ``low``
+        and ``high`` are NaN.
+
+    Raises:
+        ValueError: no seeds.
+    """
+    values = np.asarray(list(values_by_seed.values()), dtype=float)
+    n = values.size
+    if n == 0:
+        raise ValueError("no seeds: a summary needs at least one value")
+    if n == 1:
+        return {"seeds": 1, "mean": float(values[0]), "sd": float("nan"), "low": float("nan"), "high": float("nan"),
+                "note": "one seed: nothing is known of the spread between seeds"}
+    sd = float(values.std(ddof=1))
+    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / n ** 0.5
+    mean = float(values.mean())
+    few = "few seeds, so that the interval is wide and rests on their being normal; " if n < 10 else ""
+    return {"seeds": n, "mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach,
+            "note": f"n = {n} seeds: {few}t-interval with {n - 1} degrees of freedom"}
+
+
+# --- gains that others print ----------------------------------------------------------------------------------------
+
+def problems_of_gain(points: float, n_problems: int) -> float:
+    """How many problems a gain amounts to: ``points`` (percentage points) of ``n_problems``, not rounded."""
+    return points * n_problems / 100
+
+
+def whole_problems(score: float, n_problems: int) -> bool:
+    """Whether a score in percent, printed with one digit, is a whole number of problems (one greedy try each)."""
+    nearest = round(score * n_problems / 100)
+    return abs(100 * nearest / n_problems - score) <= 0.05 + 1e-9
+
+
+def claimed_gains(table: pd.DataFrame, before: str = "Baseline", after: str = "PLUM") -> pd.DataFrame:
+    """How many problems the printed gains of a table amount to, and whether so few could be chance.
+
+    A score alone does not tell which problems were won and lost. ``best_case_p`` is the p-value of the case that
+    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than ``least_wins``
+    problems) McNemar's test cannot call the gain significant, whatever the outcomes were; where it is below, the gain
+    may still be chance.
+
+    Args:
+        table: of ``paper.table``: columns model, row, maybe data and type, and scores in percent.
+        before, after: values of ``row`` to compare.
+
+    Returns:
+        One row a model and benchmark: ``data`` (where the table has it), ``model``, ``benchmark``, ``before``,
+        ``after``, ``gain`` (points), ``problems`` (whole; NaN where the suite's size is not known), ``best_case_p``,
+        ``of`` (the size used) and ``fits``: both printed scores are whole numbers of problems of one size. Where they
+        are not, one of them was measured on another version of the suite, or printed wrongly.
+
+    Raises:
+        ValueError: no model has both rows, or one has a row twice.
+    """
+    keys = [name for name in ("data", "model") if name in table]
+    scores = [name for name in table.select_dtypes("number") if not name.startswith("Avg.")]
+    long = [table[table.row == name].melt(keys, scores, "benchmark", side)
+            for name, side in ((before, "before"), (after, "after"))]
+    try:
+        both = long[0].merge(long[1], on=[*keys, "benchmark"], sort=False, validate="one_to_one")
+    except pd.errors.MergeError as error:
+        raise ValueError(f"a model has a row {before!r} or {after!r} twice: {error}") from None
+    if both.empty:
+        raise ValueError(f"no model has both rows {before!r} and {after!r}; the table has {sorted(set(table.row))}")
+    both["gain"] = (both.after - both.before).round(4)
+    return both.join(pd.DataFrame([_in_problems(row) for row in both.itertuples()], both.index))
+
+
+def _in_problems(row: Any) -> dict[str, Any]:
+    """``problems``, ``best_case_p``, ``of`` and ``fits`` of one row of ``claimed_gains``."""
+    sizes = SUITE_SIZES.get(row.benchmark, ())
+    if not sizes:
+        return {"problems": float("nan"), "best_case_p": float("nan"), "of": float("nan"), "fits": None}
+    fitting = [n for n in sizes if whole_problems(row.before, n) and whole_problems(row.after, n)]
+    of = (fitting or sizes)[0]
+    problems = round(problems_of_gain(row.gain, of))
+    return {"problems": problems, "best_case_p": mcnemar_exact(abs(problems), 0), "of": of, "fits": bool(fitting)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -13,18 +13,21 @@ from typing import Any, Iterable, Iterator
 from IPython.display import Markdown
 
 from plum_utils.backends import Backend
-from plum_utils.evaluation import score
+from plum_utils.evaluation import score, take_program
 from plum_utils.extract import extract_code
+from plum_utils.hub_data import training_instructions
 from plum_utils.instructions import Instruction
 from plum_utils.livecodebench import grade
+from plum_utils.models import resolve_model
 from plum_utils.params import Params, load_params
-from plum_utils.prompts import generator_message, policy_message, render
+from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.static_checks import check_programs
 
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
+SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an instruction, in its shard's mark
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
@@ -93,34 +96,29 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
                 for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.sampling.model_dump(), p.policy.model_dump(), p.seed, backend.name,
-                        [asdict(item) for item in instructions]])
+                        [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
     rows = shards(folder, list(parts), make, mark, "sampling")
-    return [row | {"code": extract_code(row["completion"])} for row in rows]
+    return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 
-def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
-                       ) -> list[Instruction]:
-    """The live generator: one response to Figure 3's prompt for each instruction, kept by shard like the samples.
+def gold_rows(p: Params) -> list[dict[str, Any]]:
+    """SFT rows of the data set's own solutions under the policy's prompt, the end token after each (paper, section 3:
+    SFT relies on gold solutions, PLUM never sees them).
 
-    Returns:
-        The instructions, each with the response just generated as its only one.
+    Raises:
+        ValueError: the data set has no solutions.
     """
-    size, how = p.sampling.shard_size, p.generator
-    parts = {f"live_{start // size:04d}": instructions[start:start + size]
-             for start in range(0, len(instructions), size)}
+    from transformers import AutoTokenizer
 
-    def make(key: str) -> list[dict[str, Any]]:
-        prompts = [render(tokenizer, generator_message(item.instruction)) for item in parts[key]]
-        seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
-        outputs = backend.generate(prompts, n=1, temperature=how.live_temperature, max_tokens=how.live_max_tokens,
-                                   seed=seed)
-        return [{"instruction_id": item.instruction_id, "response": outs[0].text, "n_tokens": outs[0].n_tokens}
-                for item, outs in zip(parts[key], outputs)]
-
-    mark = fingerprint([how.model_dump(), p.policy.dtype, p.seed, size, backend.name,
-                        [(item.instruction_id, item.instruction) for item in instructions]])
-    rows = shards(folder, list(parts), make, mark, "generator")
-    return [replace(item, responses=(row["response"],)) for item, row in zip(instructions, rows)]
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(p.policy.model, p.policy.revision))
+    rows = [{"instruction_id": item.instruction_id,
+             "prompt": [{"role": "user", "content": policy_prompt(p, tokenizer, item.instruction)}],
+             "completion": [{"role": "assistant", "content": item.solution + tokenizer.eos_token}]}
+            for item in training_instructions(p) if item.solution]
+    if not rows:
+        raise ValueError(f"training.sft_solutions: {p.data.train!r} brings no solutions of its own; use chosen, or a "
+                         "data set that has them")
+    return rows
 
 
 def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path,
@@ -226,21 +224,24 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         problems: objects with ``task_id`` and ``instruction``.
 
     Returns:
-        Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (the code in the
-        completion), ``finish_reason``, ``n_tokens``.
+        Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (by
+        ``evaluation.postprocess``; taken out of the completion here, not kept in the shards), ``finish_reason``,
+        ``n_tokens``.
     """
     def make(_: str) -> list[dict[str, Any]]:
         prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
         outputs = backend.generate(prompts, n=n, temperature=temperature, max_tokens=max_tokens,
                                    stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
         return [{"task_id": problem.task_id, "sample_index": index, "prompt_digest": fingerprint(prompt),
-                 "completion": out.text, "solution": extract_code(out.text), "finish_reason": out.finish_reason,
-                 "n_tokens": out.n_tokens}
+                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens}
                 for problem, prompt, outs in zip(problems, prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
                         adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
-    return shards(folder, [label], make, mark, label)
+    by_id = {problem.task_id: problem for problem in problems}
+    return [row | {"solution": take_program(by_id[row["task_id"]], row["completion"], p.evaluation.postprocess,
+                                            p.policy.prompt)}
+            for row in shards(folder, [label], make, mark, label)]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +14,13 @@ import pytest
 
 from plum_utils import evaluation
 from plum_utils.evaluation import (
-    BUNDLED, OVERRIDES, SuiteUnavailable, decodings, defines, describe_change, describe_sharpness, headline, load_suite,
-    long_form, pass_at_k_table, preamble, results_table, score, table2, wins_losses,
+    BUNDLED, MOST_LINES, OVERRIDES, Problem, SuiteUnavailable, decodings, defines, describe_change, describe_sharpness,
+    headline, load_suite, long_form, pass_at_k_table, preamble, results_table, sanitised, score, self_contained, table2,
+    take_program, wins_losses,
 )
+from plum_utils.extract import extract_code
 from plum_utils.params import SuiteParams
+from plum_utils.provenance import ROOT
 from plum_utils.sandbox import Limits, Sandbox
 
 MUTATIONS = (("return ", "return not "), (" + ", " - "), (" - ", " + "), ("==", "!="), (" < ", " >= "), ("1", "2"))
@@ -122,6 +129,87 @@ def test_defines(code, found):
     assert defines(code, "f") is found
 
 
+# --- the program in a completion ------------------------------------------------------------------------------------
+
+ANSWER = """Here is the function:
+
+```python
+import math
+from typing import List
+
+LIMIT = 3
+
+def helper(x):
+\treturn x + LIMIT
+
+def unused(x):
+    return x
+
+def f(xs: List[int]):
+    return [helper(x) for x in xs]
+
+print(f([1, 2]))
+```
+It adds three."""
+
+
+def problem_of(suite: str, **more) -> Problem:
+    return Problem("t/0", suite, "Do it.", "f", "def f(x):\n    return x\n", "assert f(1) == 1\n", **more)
+
+
+def test_evalplus_keeps_what_the_function_needs():
+    code = take_program(problem_of("humaneval"), ANSWER, "evalplus")
+    assert code == ("import math\nfrom typing import List\nLIMIT = 3\ndef helper(x):\n    return x + LIMIT\n"
+                    "def f(xs: List[int]):\n    return [helper(x) for x in xs]")
+    from evalplus.sanitize import sanitize
+
+    assert code == sanitize(ANSWER.replace("\t", "    "), "f")
+
+
+@pytest.mark.parametrize("suite, postprocess", [("humaneval", "extract"), ("heldout_basics", "evalplus")])
+def test_all_else_is_extracted(suite, postprocess):
+    code = take_program(problem_of(suite), ANSWER, postprocess)
+    assert code == extract_code(ANSWER) and "print(" in code and "unused" in code
+
+
+def test_problems_without_a_suite_are_extracted():
+    """LiveCodeBench's."""
+    assert take_program(object(), ANSWER, "evalplus") == extract_code(ANSWER)
+
+
+@pytest.mark.parametrize("completion", ["", "\n", "No code here.", "def f(x:\n    return", "x = 1\n```\ndef f(): pass"])
+def test_any_text_gives_what_evalplus_gives(completion):
+    from evalplus.sanitize import sanitize
+
+    assert sanitised(completion, "f") == sanitize(completion.rstrip(), "f")
+
+
+@pytest.mark.parametrize("completion", [
+    "```python\ndef f():\n    return '\ud800'\n```", "```python\ndef f():\n    return " + "-" * 5000 + "1\n```",
+    "```python\ndef f():\n    return 1\n" + "x = 1\n" * MOST_LINES + "```"], ids=["surrogate", "depth", "lines"])
+def test_what_evalplus_cannot_take_is_extracted(completion):
+    code = sanitised(completion, "f")
+    assert code == extract_code(completion) and code.startswith("def f():")
+
+
+def test_reading_a_completion_runs_nothing(tmp_path):
+    mark = tmp_path / "ran"
+    completion = f"```python\nopen({str(mark)!r}, 'w')\ndef f(x=open({str(mark)!r}, 'w')):\n    return x\n```"
+    assert "def f" in sanitised(completion, "f") and not mark.exists()
+
+
+def test_evalplus_wants_programs_that_bring_their_imports(sandbox):
+    """Of a chat model evalplus judges the answer alone; the benchmark's own tests keep its helpers."""
+    given = problem_of("humaneval", preamble="import math\n")
+    tests = "assert f(math.pi) == 3\n"
+    given = replace(given, base_tests=tests, plus_tests=tests, reference="import math\nf = math.floor\n")
+    codes = ["def f(x):\n    return math.floor(x)", "import math\ndef f(x):\n    return math.floor(x)"]
+    rows = [{"task_id": "t/0", "sample_index": index, "solution": code} for index, code in enumerate(codes)]
+    passed = {name: [(row["base_passed"], row["plus_passed"]) for row in score([one], rows, sandbox, False)]
+              for name, one in (("extract", given), ("evalplus", self_contained(given)))}
+    assert passed == {"extract": [(True, True)] * 2, "evalplus": [(False, False), (True, True)]}
+
+
 # --- evalplus -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("suite, step", [("humaneval", 12), ("mbpp", 30)])
@@ -168,6 +256,20 @@ def evaluation_not_none() -> list[str]:
     from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 
     return MBPP_OUTPUT_NOT_NONE_TASKS
+
+
+@pytest.mark.parametrize("suite", OVERRIDES)
+def test_pass_at_1_is_that_of_evalplus_own_command(suite, tmp_path):
+    """``evalplus.evaluate`` and ours on the same 20 programs, right ones and mutants."""
+    evalplus_data(suite)
+    command = [sys.executable, str(ROOT / "benchmarks" / "evalplus_pass1.py"), "--suites", suite, "--limit", "20",
+               "--out", str(tmp_path / "found.json")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    row, = json.loads((tmp_path / "found.json").read_text())
+    assert row["problems"] == row["samples"] == 20 and row["differing"] == []
+    assert (row["ours_base"], row["ours_plus"]) == pytest.approx((row["evalplus_base"], row["evalplus_plus"]))
+    assert 0 < row["ours_plus"] <= row["ours_base"] < 100
 
 
 def test_the_judges_lists_of_exceptions_are_those_of_evalplus():

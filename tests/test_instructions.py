@@ -45,10 +45,10 @@ GOOD = {"id": "a", "instruction": "Add one.", "responses": ["text"]}
 
 
 def test_a_local_file(tmp_path):
-    path = write(tmp_path, GOOD, "", {"id": "b", "source": "mine", "instruction": "Add two."})
+    path = write(tmp_path, GOOD, "", {"id": "b", "source": "mine", "instruction": "Add two.", "solution": "x + 2"})
     first, second = load_instructions(path)
     assert (first.instruction_id, first.source, first.responses) == ("a", path, ("text",))
-    assert (second.source, second.responses) == ("mine", ())
+    assert (second.source, second.responses) == ("mine", ()) and (first.solution, second.solution) == ("", "x + 2")
 
 
 @pytest.mark.parametrize(("line", "message"), [
@@ -59,6 +59,7 @@ def test_a_local_file(tmp_path):
     (GOOD | {"id": "b", "instruction": None}, "instruction: expected text, got NoneType"),
     (GOOD | {"id": "b", "instruction": "  "}, "instruction: empty"),
     (GOOD | {"id": "b", "responses": "one text, not a list"}, "responses: expected a list of texts"),
+    (GOOD | {"id": "b", "solution": ["x"]}, "solution: expected text, got list"),
     (GOOD | {"id": "b", "responses": ["text", 3]}, "responses: expected a list of texts"),
 ])
 def test_errors_name_file_and_line(tmp_path, line, message):

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import zlib
+from datetime import date
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from plum_utils import livecodebench as lcb
 from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
 from plum_utils.livecodebench import (
     FIELDS, LiveCodeBenchUnavailable, bundled_path, decode_private_tests, difficulty_table, encode_private_tests, grade,
-    lcb_limits, lcb_message, load_livecodebench, table4,
+    lcb_limits, lcb_message, load_livecodebench, platform_table, table4, window_table,
 )
 from plum_utils.sandbox import Limits, Sandbox
 
@@ -173,7 +174,10 @@ def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
     ({"private_test_cases": "%%%"}, "private tests cannot be decoded|base64"),
     ({"public_test_cases": "[{}]"}, "missing 3 required"),
     ({"public_test_cases": "not json"}, "Expecting value"),
-    ({"metadata": "{"}, "Expecting property name")])
+    ({"metadata": "{"}, "Expecting property name"),
+    ({"contest_date": "last spring"}, "contest_date: expected a date such as .*, got 'last spring'"),
+    ({"contest_date": None}, "contest_date: expected a date"),
+    ({"platform": "topcoder"}, "platform: expected one of leetcode, atcoder, codeforces, got 'topcoder'")])
 def test_a_broken_row_is_named_by_file_and_line(change, message, rows, tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [rows[0], rows[1] | change])
     with pytest.raises(JsonlError, match=rf"test\.jsonl:2: .*({message})"):
@@ -184,6 +188,51 @@ def test_a_row_without_a_field_is_named_by_file_and_line(rows, tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [rows[0], {k: v for k, v in rows[1].items() if k != "difficulty"}])
     with pytest.raises(JsonlError, match=r"test\.jsonl:2: no key 'difficulty'"):
         load_livecodebench(str(tmp_path / "test.jsonl"))
+
+
+def dated(rows: list[dict], folder, *contests: tuple[str, str]) -> str:
+    """A file of problems held on these (day, platform)."""
+    write_jsonl(folder / "test.jsonl", [row | {"contest_date": day, "platform": platform}
+                                        for row, (day, platform) in zip(rows, contests)])
+    return str(folder / "test.jsonl")
+
+
+CONTESTS = (("2023-08-21T00:00:00", "codeforces"), ("2023-09-01T14:30:00", "leetcode"), ("2023-09-30", "atcoder"),
+            ("2023-10-01T00:00:00", "leetcode"))
+
+
+@pytest.mark.parametrize("start, end, platforms, kept", [
+    (None, None, (), [0, 1, 2, 3]), (date(2023, 9, 1), None, (), [1, 2, 3]), (None, date(2023, 9, 1), (), [0, 1]),
+    (date(2023, 9, 1), date(2023, 9, 30), [], [1, 2]), (None, None, ["leetcode"], [1, 3]),
+    (date(2023, 9, 2), None, ["leetcode", "codeforces"], [3])])
+def test_a_window_of_contests_keeps_both_its_ends(start, end, platforms, kept, rows, tmp_path):
+    source = dated(rows, tmp_path, *CONTESTS)
+    found = load_livecodebench(source, start_date=start, end_date=end, platforms=platforms)
+    assert [one.task_id for one in found] == [rows[place]["question_id"] for place in kept]
+    first = load_livecodebench(source, limit=1, start_date=start, end_date=end, platforms=platforms)
+    assert first == found[:1], "the limit counts what the window leaves"
+
+
+def test_days_are_read_whatever_the_hour(rows, tmp_path):
+    days = [one.contest_date for one in load_livecodebench(dated(rows, tmp_path, *CONTESTS))]
+    assert days == [date(2023, 8, 21), date(2023, 9, 1), date(2023, 9, 30), date(2023, 10, 1)]
+
+
+def test_an_empty_window_names_what_there_is(rows, tmp_path):
+    source = dated(rows, tmp_path, *CONTESTS)
+    with pytest.raises(ValueError, match=r"no problem of contests from 2024-01-01 to the last; there are 4 from "
+                                         r"2023-08-21 to 2023-10-01 on atcoder, codeforces, leetcode"):
+        load_livecodebench(source, start_date=date(2024, 1, 1))
+    with pytest.raises(ValueError, match="from the first to 2023-08-31 on leetcode, atcoder; there are 4"):
+        load_livecodebench(source, end_date=date(2023, 8, 31), platforms=["leetcode", "atcoder"])
+    with pytest.raises(ValueError, match="livecodebench.platforms: unknown 'topcoder'; any of leetcode, atcoder, code"):
+        load_livecodebench(source, platforms=["leetcode", "topcoder"])
+
+
+def test_tests_outside_the_window_are_not_decoded(rows, tmp_path):
+    old = rows[0] | {"private_test_cases": "%%%", "contest_date": "2023-01-01"}
+    write_jsonl(tmp_path / "test.jsonl", [old, rows[1]])
+    assert len(load_livecodebench(str(tmp_path / "test.jsonl"), start_date=date(2024, 1, 1))) == 1
 
 
 # --- grading --------------------------------------------------------------------------------------------------------
@@ -228,6 +277,12 @@ def test_wrong_programs_fail(task, code, problems, sandbox):
     assert not row["passed"] and row["status"] in ("failed", "error", "syntax") and row["detail"]
 
 
+def test_graded_rows_say_where_a_problem_comes_from(problems, sandbox):
+    row, = graded(problems, sandbox, ("plum-e1", SOLUTIONS["plum-e1"]))
+    assert (row["difficulty"], row["platform"], row["contest_date"]) == ("easy", "atcoder", "2026-11-01")
+    json.dumps(row)
+
+
 def test_each_test_has_its_own_time_limit(problems, sandbox):
     slow, endless = graded(problems, sandbox, ("plum-e1", "import time\ntime.sleep(.2)\n" + SOLUTIONS["plum-e1"]),
                            ("plum-e1", "while True: pass"), seconds=0.6)
@@ -258,12 +313,14 @@ def test_the_message_says_how_the_program_is_called(problems):
                    if len(test.output) > 3)
 
 
-# --- Table 4 --------------------------------------------------------------------------------------------------------
+# --- Table 4, and the same by platform and by date ------------------------------------------------------------------
 
 def scored(outcomes: dict[str, dict]) -> pd.DataFrame:
     levels = {"a": "easy", "b": "easy", "c": "hard"}
+    sites = {"a": ("leetcode", "2023-08-21"), "b": ("codeforces", "2023-08-31"), "c": ("leetcode", "2023-10-01")}
     return pd.DataFrame([{"policy": policy, "seed": None if policy == "baseline" else int(policy[-1]), "task_id": task,
-                          "difficulty": levels[task], "passed": bool(value)}
+                          "difficulty": levels[task], "platform": sites[task][0], "contest_date": sites[task][1],
+                          "passed": bool(value)}
                          for policy, values in outcomes.items() for task, value in values.items()])
 
 
@@ -274,6 +331,28 @@ def test_levels_average_problems_and_seeds():
     assert list(levels.index) == ["Easy", "Hard", "Overall"]
     assert levels["before"].tolist() == pytest.approx([50, 0, 100 / 3])
     assert levels["after"].tolist() == pytest.approx([75, 0, 50])
+
+
+TWO = {"baseline": {"a": 1, "b": 0, "c": 0}, "kto-seed0": {"a": 1, "b": 1, "c": 0}}
+
+
+def told(table: pd.DataFrame) -> dict[str, tuple]:
+    return {row.label: (row.problems, row.before, row.after) for row in table.itertuples()}
+
+
+def test_platforms_are_named_as_the_sites_are():
+    assert told(platform_table(scored(TWO), 200)) == {
+        "LeetCode": (2, 50, 50), "Codeforces": (1, 0, 100),
+        "Overall": (3, pytest.approx(100 / 3), pytest.approx(200 / 3))}
+
+
+def test_windows_are_months_or_the_two_sides_of_a_day():
+    months = told(window_table(scored(TWO), n_resamples=200))
+    assert list(months) == ["2023-08", "2023-10", "Overall"] and months["2023-08"] == (2, 50, 100)
+    sides = told(window_table(scored(TWO), date(2023, 8, 31), 200))  # the day itself is on the newer side
+    assert list(sides) == ["before 2023-08-31", "from 2023-08-31", "Overall"]
+    assert sides["before 2023-08-31"] == (1, 100, 100) and sides["from 2023-08-31"] == (2, 0, 50)
+    assert list(told(window_table(scored(TWO), date(2020, 1, 1), 200))) == ["from 2020-01-01", "Overall"]
 
 
 def test_table4_keeps_the_papers_rows_as_printed():

@@ -57,7 +57,8 @@ def test_a_table_that_is_not_there():
 
 
 def test_changing_a_table_does_not_change_the_next():
-    paper.table(1).loc[0, "Self-Consistency Pass Rate"] = 0
+    mine = paper.table(1)
+    mine.loc[0, "Self-Consistency Pass Rate"] = 0
     assert paper.table(1).loc[0, "Self-Consistency Pass Rate"] == 63.76
 
 
@@ -109,3 +110,112 @@ def test_rounding_explains_what_it_can_and_no_more():
 def test_the_tolerance_decides():
     assert len(paper.inconsistencies(tolerance=20)) == 1  # the undefined one
     assert len(paper.inconsistencies(tolerance=0.0)) > len(paper.inconsistencies())
+
+
+@pytest.mark.parametrize("number", [5, 6])
+def test_averages_stand_beside_the_recomputed_ones(number):
+    frame, scores = paper.averages(number), paper.table(number)
+    assert list(frame.columns[:4]) == ["model", "row", "Avg. (Base)", "Avg. (Base), recomputed"]
+    assert frame["Avg. (All)"].tolist() == scores["Avg. (All)"].tolist()
+    assert frame["Avg. (+), recomputed"].tolist() == pytest.approx((scores["MBPP+"] + scores["HE+"]).div(2).tolist())
+
+
+def test_every_wrong_average_is_an_inconsistency():
+    frame = paper.averages(5).set_index(["model", "row"])
+    off = (frame["Avg. (+)"] - frame["Avg. (+), recomputed"]).abs() > 0.15
+    assert int(off.sum()) == len(paper.inconsistencies().query("table == 5 and column == 'Avg. (+)'"))
+
+
+def test_other_tables_have_no_averages():
+    with pytest.raises(ValueError, match="Table 2 prints no averages; expected 5 or 6"):
+        paper.averages(2)
+
+
+def test_every_model_of_tables_2_and_3_has_a_setting():
+    known = paper.settings()
+    printed = pd.concat([paper.table(2), paper.table(3)])[["data", "model"]].drop_duplicates()
+    assert len(printed.merge(known, on=["data", "model"])) == len(printed) == len(known)
+    assert set(known.setting) == {"same", "unseen", "none", "unknown"}
+    assert known[known.setting != "unknown"].said.ne("").all()
+
+
+@pytest.mark.parametrize(("model", "setting"), [
+    ("MagiCoder-S-DS-6.7B", "same"), ("OpenCodeInterpreter-CL", "same"), ("DeepSeek-Coder-Instruct-6.7B", "unseen"),
+    ("Code-Qwen-7B-Chat", "unknown"), ("StarCoder2-7B-Base", "none")])
+def test_settings_are_those_of_section_4_1(model, setting):
+    frame = paper.settings()
+    assert frame[(frame.data == "OSS-Instruct") & (frame.model == model)].setting.item() == setting
+
+
+def test_a_model_without_sft_is_printed_as_a_base_model():
+    both = pd.concat([paper.table(2), paper.table(3)]).merge(paper.settings(), on=["data", "model"])
+    assert ((both.type == "Base") == (both.setting == "none")).all()
+
+
+def claim(words: str) -> pd.Series:
+    frame = paper.claims()
+    return frame[frame.claim.str.contains(words, regex=False)].iloc[0]
+
+
+def test_claims_have_evidence_and_a_verdict():
+    frame = paper.claims()
+    assert list(frame.columns) == ["claim", "section", "holds", "evidence"]
+    assert all(verdict in (True, False, None) for verdict in frame.holds) and frame.evidence.ne("").all()
+
+
+def test_one_score_that_stays_is_not_a_consistent_improvement():
+    row = claim("improves every model consistently")
+    assert row.holds is False
+    assert "71 of 72 scores rise, 1 equal, 0 fall (OpenCodeInterpreter-CL MBPP+ 55.4 to 55.4)" in row.evidence
+    assert "none 24 of 24, same 19 of 20, unknown 24 of 24, unseen 4 of 4" in row.evidence
+
+
+def test_three_percent_on_average_is_right():
+    row = claim("3% (relative)")
+    assert row.holds is True and "OSS-Instruct 3.24%" in row.evidence and "ShareGPT 2.82%" in row.evidence
+
+
+def test_overall_rises_on_contests_though_one_difficulty_falls():
+    row = claim("every model improves overall")
+    assert row.holds is True and "OpenCodeInterpreter-DS Easy 49.6 to 45.8" in row.evidence
+
+
+def test_kto_beats_dpo_on_the_average_though_not_on_every_score():
+    row = claim("KTO is better than DPO")
+    assert row.holds is True and "11 of 12 scores higher, 1 equal, 0 lower" in row.evidence
+    assert claim("DPO can harm").holds is True and "4 fall" in claim("DPO can harm").evidence
+
+
+def test_plum_beats_sft_on_the_average_though_two_scores_are_lower():
+    row = claim("better than SFT")
+    assert row.holds is True and "9 of 12 scores higher, 1 equal, 2 lower" in row.evidence
+
+
+def test_the_number_of_examples_counts_samples_once_for_each_response():
+    row = claim("60,000 and 120,000")
+    assert row.holds is False and "1,000 x 20 = 20,000 samples, x 3 responses = 60,000" in row.evidence
+    assert (paper.sizes().eval("instructions * samples * responses") == paper.sizes().examples).all()
+    assert claim("as many initial samples").holds is True and claim("K is 20").holds is False
+
+
+def test_rows_that_are_printed_twice_agree():
+    row = claim("in several tables")
+    assert row.holds is True and row.evidence.startswith("19 of 19")
+
+
+def test_what_has_no_numbers_is_neither_right_nor_wrong():
+    assert claim("Un-runnable").holds is None
+    assert "| not printed |" in " ".join(paper.claims_markdown().split())
+
+
+def test_a_claim_follows_the_numbers(monkeypatch):
+    """With other numbers the verdict is another one: nothing is typed."""
+    real = paper.table
+
+    def better(number: int) -> pd.DataFrame:
+        frame = real(number)
+        frame.loc[(frame.model == "OpenCodeInterpreter-CL") & (frame.row == "PLUM"), "MBPP+"] += 1
+        return frame
+
+    monkeypatch.setattr(paper, "table", lambda number: better(number) if number == 2 else real(number))
+    assert claim("improves every model consistently").holds is True

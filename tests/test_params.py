@@ -10,8 +10,9 @@ from hypothesis import given, strategies as st
 
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT
+from plum_utils.sweeps import is_sweep
 
-FILES = sorted((ROOT / "params").rglob("*.yaml"))
+FILES = [path for path in sorted((ROOT / "params").rglob("*.yaml")) if path.parent.name != "parts" and not is_sweep(path)]
 
 
 def write(folder, name, text):
@@ -62,6 +63,16 @@ def test_extends_merges_deeply_and_lists_replace(tmp_path):
     assert params.data.table1 == ["oss"]
 
 
+def test_several_parents_merge_in_order(tmp_path):
+    write(tmp_path, "model.yaml", "policy: {model: a/b}\nsampling: {k: 5, stop: [x]}\n")
+    write(tmp_path, "data.yaml", "sampling: {k: 50}\n")
+    params = load_params(write(tmp_path, "both.yaml", "extends: [model.yaml, data.yaml]\nname: both\n"))
+    assert (params.policy.model, params.sampling.k, params.sampling.stop) == ("a/b", 50, ["x"])
+    write(tmp_path, "data.yaml", "sampling:\n  k: 0\n")
+    with pytest.raises(ParamsError, match=r"data\.yaml:2 sampling\.k: expected to be greater than 0, got 0"):
+        load_params(tmp_path / "both.yaml")
+
+
 def test_overrides_win_and_reach_new_sections(tmp_path):
     path = write(tmp_path, "a.yaml", "name: a\n")
     params = load_params(path, {"training.learning_rate": "1e-4", "training.seeds": [1, 2], "seed": 3})
@@ -75,6 +86,8 @@ def test_overrides_win_and_reach_new_sections(tmp_path):
     ("name: a\ntraining:\n  epochs: .inf\n", "a.yaml:3 training.epochs: expected to be a finite number, got inf"),
     ("name: a\ntraining:\n  beta: big\n", "a.yaml:3 training.beta: expected to be a valid number"),
     ("name: a\ntraining:\n  batch_size: 2\n", "a.yaml:3 training.batch_size: expected at least 4 for KTO"),
+    ("name: a\ntraining:\n  sft_instructions: unseen\n", "a.yaml:2 training.preference_fraction: expected below 1"),
+    ("name: a\nrows: [{table: '9', model: m, row: r}]\n", "a.yaml:2 rows.0.table: "),
     ("name: a\nevaluation:\n  suites:\n  - {name: x, n: 1}\n  - {name: y, limit: 0}\n",
      "a.yaml:5 evaluation.suites.1.limit: expected to be greater than 0"),
     ("name: a\nseed: 1\nseed: 2\n", "a.yaml:3 seed: given twice, first in line 2"),

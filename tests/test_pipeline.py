@@ -322,10 +322,13 @@ def test_bad_command_lines_are_one_clear_line(params_file, tmp_path, capsys, arg
 
 def test_hub_is_off_unless_a_model_or_set_needs_it(tmp_path):
     assert kernel_environment(PARAMS, tmp_path)["HF_HUB_OFFLINE"] == "1"
-    for other in ({"policy": {"model": "org/model"}}, {"livecodebench": {"source": "org/set"}}):
+    for other in ({"policy": {"model": "org/model"}}, {"livecodebench": {"source": "org/set"}},
+                  {"data": {"train": "oss_instruct"}}, {"generator": {"backend": "vllm", "model": "org/model"}}):
         assert "HF_HUB_OFFLINE" not in kernel_environment(Params(name="x", **other), tmp_path)
     (tmp_path / "model").mkdir()
     assert kernel_environment(Params(name="x", policy={"model": str(tmp_path / "model")}), tmp_path)["HF_HUB_OFFLINE"]
+    local = Params(name="x", data={"train": "oss_instruct", "source": str(tmp_path)})
+    assert kernel_environment(local, tmp_path)["HF_HUB_OFFLINE"] == "1"
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

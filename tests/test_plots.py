@@ -10,7 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from plum_utils import plots
+from plum_utils import paper, plots
 
 NAN = float("nan")
 
@@ -37,6 +37,35 @@ def pass_at_k(suites=("heldout_basics",), temperatures=(0.8,), ks=(1, 2, 5, 10))
                          for policy, shift in (("baseline", 0), ("PLUM", 6))])
 
 
+def sweep(groups=("SmolLM2",), methods=("Baseline", "PLUM"), metrics=("HE", "HE+"), origin="this run",
+          spread=5.0) -> pd.DataFrame:
+    rows = [{"group": group, "method": method, "metric": metric, "value": 30.0 + 7 * number + 3 * place + 2 * column,
+             "origin": origin} for place, group in enumerate(groups) for number, method in enumerate(methods)
+            for column, metric in enumerate(metrics)]
+    return pd.DataFrame(rows).assign(low=lambda frame: frame.value - spread, high=lambda frame: frame.value + spread)
+
+
+def printed(table: int) -> pd.DataFrame:
+    frame = paper.table(table)
+    frame = frame[frame.row != "Rel. +"].melt(["model", "row"], list(paper.BENCHMARKS), "metric", "value")
+    return frame.rename(columns={"model": "group", "row": "method"}).assign(origin="paper")
+
+
+def scaling(metrics=("HE",), sizes=(29, 58, 115, 231), ks=(1, 5, 10)) -> pd.DataFrame:
+    return pd.DataFrame([{"instructions": size, "k": k, "metric": metric, "difference": 2.0 * np.log2(size) + k,
+                          "difference_low": 2.0 * np.log2(size) + k - 4, "difference_high": 2.0 * np.log2(size) + k + 4}
+                         for metric in metrics for size in sizes for k in ks])
+
+
+def rounds(n: int = 3, metrics=("HE", "heldout_basics, T=0.8")) -> pd.DataFrame:
+    return pd.DataFrame([{"round": number, "metric": metric, "value": 20.0 + 6 * number, "low": 15.0 + 6 * number,
+                          "high": 26.0 + 6 * number} for metric in metrics for number in range(n + 1)])
+
+
+TEN = tuple(f"model-{number}-of-a-family-7B" for number in range(10))
+HOSTILE = "a$b_{1}$ \\frac{ " + "x" * 80
+SCORES = pd.DataFrame({"source": ["basics"] * 6 + ["evol"] * 3, "score": [1, 1, 0.9, 0.85, 0.5, NAN, 0.2, 0.7, 0.72],
+                       "mutants": [9, 8, 10, 20, 4, 0, 5, 10, 25]})
 STATUSES = pd.Series({"passed": 840, "failed": 2800, "type_error": 300, "error": 90, "syntax": 410, "timeout": 12,
                       "no_code": 7})
 FLOW = pd.Series({"un-runnable": 800, "duplicate": 450, "no chosen solution": 1500, "chosen": 700, "rejected": 1170})
@@ -74,6 +103,24 @@ FIGURES = {
     "label_flow": lambda: plots.fig_label_flow(FLOW),
     "label_flow-nothing-kept": lambda: plots.fig_label_flow(FLOW * [1, 0, 1, 0, 0]),
     "diversity": lambda: plots.fig_diversity(pd.Series([20, 20, 19, 17, 12, 3, 1]), 20),
+    "sweep": lambda: plots.fig_sweep(pd.concat([sweep(), printed(6)]), "Table 6: KTO against DPO"),
+    "sweep-ten-models": lambda: plots.fig_sweep(pd.concat([sweep(TEN, metrics=paper.BENCHMARKS), printed(2)]), "Ten"),
+    "sweep-three-methods": lambda: plots.fig_sweep(sweep(methods=("Baseline", "PLUM", "un-runnable negatives")), "One"),
+    "sweep-one-row": lambda: plots.fig_sweep(sweep(methods=("PLUM",), metrics=("HE",)), "One row"),
+    "sweep-zeros": lambda: plots.fig_sweep(sweep().assign(value=0.0, low=0.0, high=0.0), "Zeros"),
+    "sweep-no-values": lambda: plots.fig_sweep(sweep().assign(value=NAN, low=NAN, high=NAN), "Nothing measured"),
+    "sweep-six-metrics": lambda: plots.fig_sweep(sweep(("a: m", "b: m"), metrics=list("uvwxyz")), "Six"),
+    "sweep-hostile": lambda: plots.fig_sweep(sweep((HOSTILE, "b"), ("Baseline", HOSTILE), (HOSTILE,)), HOSTILE,
+                                             HOSTILE),
+    "mutation": lambda: plots.fig_mutation(SCORES),
+    "mutation-none": lambda: plots.fig_mutation(SCORES.head(0)),
+    "mutation-no-mutants": lambda: plots.fig_mutation(SCORES[SCORES.score.isna()].assign(source=HOSTILE)),
+    "scaling": lambda: plots.fig_scaling(scaling(("HE", "heldout_basics, greedy", "heldout_basics, T=0.8", "x"))),
+    "scaling-one": lambda: plots.fig_scaling(scaling(sizes=(231,), ks=(5,)).assign(difference_low=NAN)),
+    "scaling-zeros": lambda: plots.fig_scaling(scaling().assign(difference=0.0, difference_low=0.0,
+                                                                      difference_high=0.0)),
+    "rounds": lambda: plots.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
+    "rounds-one": lambda: plots.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
     "diversity-k1": lambda: plots.fig_diversity(pd.Series([1, 1]), 1),
 }
 
@@ -107,7 +154,7 @@ def test_figures_draw_inside_their_frame(name, recwarn):
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_are_named(name):
     for axis in FIGURES[name]().axes:
-        assert axis.get_xlabel() or axis.get_ylabel()
+        assert axis.get_xlabel() or axis.get_ylabel() or axis.get_title("left")  # small multiples share a label
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -178,3 +225,89 @@ def test_wins_and_losses_are_counted_and_sorted():
 def test_side_by_side_escapes_what_the_model_wrote():
     shown = plots.side_by_side({"sample 0": "<script>alert(1)</script>", "sample 1": "x < 1 and y"})
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "x &lt; 1" in shown
+
+
+def panel(figure: Figure, title: str, part: int = 0):
+    return [axis for axis in figure.axes if axis.get_title("left") == title][part]
+
+
+def markers(axis) -> dict[str, list[float]]:
+    """Method -> the values its markers stand at, from the top group down."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in axis.lines:
+        if not line.get_label().startswith("_"):
+            found.setdefault(line.get_label(), []).append((line.get_ydata()[0], line.get_xdata()[0]))
+    return {name: [x for _, x in sorted(points)] for name, points in found.items()}
+
+
+def test_a_sweep_puts_each_method_at_its_value_ours_left_and_the_papers_right():
+    figure = plots.fig_sweep(pd.concat([printed(6), sweep(methods=("KTO", "Baseline"), metrics=("HE",))]), "t")
+    ours, theirs = panel(figure, "HE", 0), panel(figure, "HE", 1)
+    assert markers(ours) == {"Baseline": [37.0], "KTO": [30.0]}
+    table = paper.table(6)
+    assert markers(theirs) == {name: table[table.row == name].HE.tolist() for name in ("Baseline", "DPO", "KTO")}
+    assert {"this run, 95% intervals", "paper, as printed"} <= set(texts(figure))
+    assert ours.bbox.x1 < theirs.bbox.x0 and ours.get_xlim() == theirs.get_xlim()
+
+
+def test_a_sweep_joins_methods_to_the_baseline_and_draws_intervals_only_where_there_are_some():
+    figure = plots.fig_sweep(pd.concat([sweep(metrics=("ours",)), printed(5)]), "t")
+    ours, theirs = panel(figure, "ours"), panel(figure, "HE+")
+    joined = [tuple(line.get_xdata()) for line in ours.lines if line.get_label().startswith("_") and
+              len(line.get_xdata()) == 2]
+    assert (30.0, 37.0) in joined
+    spans = [segment[:, 0].tolist() for bars in ours.containers for bar in bars[2] for segment in bar.get_segments()]
+    assert spans == [[25.0, 35.0], [32.0, 42.0]] and not theirs.containers
+
+
+def test_a_sweeps_methods_differ_in_marker_not_only_in_colour():
+    names = ["Baseline", "SFT", "DPO", "KTO", "un-runnable negatives", "another", "and another"]
+    styles = plots.method_styles(names)
+    assert len({marker for _, marker in styles.values()}) == len(names)
+
+
+def test_a_sweep_says_what_was_not_measured():
+    table = sweep(("a", "b"), metrics=("HE",))
+    table.loc[table.group == "b", "value"] = NAN
+    assert texts(plots.fig_sweep(table, "t")).count("not measured") == 1
+
+
+def test_a_sweep_names_the_data_once_where_it_is_the_same_for_all():
+    figure = plots.fig_sweep(sweep(("OSS: m1", "OSS: m2")), "t")
+    assert {"this run, 95% intervals: OSS", "m1", "m2"} <= set(texts(figure))
+
+
+def test_a_sweep_refuses_what_it_cannot_draw():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.fig_sweep(sweep().head(0), "t")
+    with pytest.raises(ValueError, match="two values of 'Baseline', 'HE' for 'SmolLM2'"):
+        plots.fig_sweep(pd.concat([sweep(), sweep()]), "t")
+
+
+def test_names_are_no_mathematics_and_fit():
+    shown = plots.plain(HOSTILE, 20, 2)
+    assert len(shown.splitlines()) == 2 and shown.endswith("…") and "\\$b" in shown
+    assert plots.plain("") == "" and plots.plain("m\n\tn") == "m n"
+
+
+def test_mutation_counts_suites_mutants_and_their_mean():
+    figure = FIGURES["mutation"]()
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["basics: 5 suites, 51 mutants, mean 0.85", "evol: 3 suites, 40 mutants, mean 0.54"]
+    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 5
+
+
+def test_scaling_has_a_line_for_each_k_on_a_doubling_axis():
+    axis = plots.fig_scaling(scaling(ks=(1, 10))).axes[0]
+    assert axis.get_xscale() == "log" and [text.get_text() for text in axis.get_xticklabels()] == ["29", "58", "115",
+                                                                                                  "231"]
+    lines = dict(zip(axis.get_legend_handles_labels()[1], axis.containers))
+    assert lines["K = 10"][0].get_ydata() == pytest.approx(2 * np.log2([29, 58, 115, 231]) + 10)
+    low, high = lines["K = 1"][2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((2 * np.log2(29) - 3, 2 * np.log2(29) + 5))
+
+
+def test_rounds_have_a_line_for_each_metric_from_round_0():
+    axis = plots.fig_rounds(rounds(2)).axes[0]
+    assert axis.get_legend_handles_labels()[1] == ["HE", "heldout_basics, T=0.8"]
+    assert list(axis.containers[0][0].get_ydata()) == [20, 26, 32] and list(axis.get_xticks()) == [0, 1, 2]

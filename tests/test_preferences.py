@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils import preferences
+from plum_utils.params import LabelParams, TrainingParams
 from plum_utils.preferences import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
 
 STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
@@ -224,3 +225,72 @@ def test_no_sample_at_all_is_the_same_error():
 
 def test_two_sides_are_enough():
     preferences.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)])[0])
+
+
+def rows_of(ids, **more):
+    return [{"instruction_id": name} | more for name in ids for _ in range(3)]
+
+
+@pytest.mark.parametrize(("side", "shared"), [("same", True), ("unseen", False)])
+def test_sft_gets_the_same_instructions_as_preference_learning_or_the_rest(side, shared):
+    ids = [f"i{number}" for number in range(20)]
+    sets = {"kto": rows_of(ids, label=True), "dpo": rows_of(ids), "sft": rows_of(ids)}
+    training = TrainingParams(preference_fraction=0.5, sft_instructions=side, max_per_side=2)
+    found = {name: {row["instruction_id"] for row in rows}
+             for name, rows in preferences.training_sets(sets, training, 0).items()}
+    assert len(found["kto"]) == 10 and found["dpo"] == found["kto"]
+    assert (found["sft"] == found["kto"]) is shared
+    assert shared or found["sft"] == set(ids) - found["kto"]
+
+
+def test_all_instructions_train_by_default_and_the_cap_holds():
+    sets = {"kto": rows_of("abc", label=True), "sft": rows_of("abc")}
+    assert preferences.training_sets(sets, TrainingParams(), 0) == sets
+    capped = preferences.training_sets(sets, TrainingParams(max_per_side=1), 0)
+    assert [len(rows) for rows in capped.values()] == [3, 3]
+
+
+def sampled(instructions: int, k: int) -> list[dict]:
+    return [{"instruction_id": f"i{number}", "sample_index": index} for number in range(instructions)
+            for index in range(k)]
+
+
+@given(st.integers(0, 6), st.integers(1, 4), st.integers(1, 8), st.integers(1, 6), st.integers(0, 3))
+def test_a_part_is_labelled_of_few_instructions_and_the_first_samples(instructions, k, wanted, first_k, seed):
+    rows = sampled(instructions, k)
+    ids = {row["instruction_id"] for row in rows}
+    part = list(preferences.selected(iter(rows), LabelParams(first_k=first_k, instructions=wanted), ids, seed))
+    names = {row["instruction_id"] for row in part}
+    assert len(names) == min(wanted, instructions)
+    assert part == [row for row in rows if row["instruction_id"] in names and row["sample_index"] < first_k]
+
+
+def test_without_limits_every_row_is_selected():
+    rows = sampled(5, 3)
+    ids = ["i0", "i1", "i2", "i3", "i4"]
+    assert list(preferences.selected(rows, LabelParams(), ids, 0)) == rows
+    assert list(preferences.selected(rows, LabelParams(), ids[:1], 0)) == rows[:3]
+
+
+def test_smaller_parts_lie_within_larger_ones_and_depend_on_the_seed():
+    rows = sampled(30, 1)
+    ids = [row["instruction_id"] for row in rows]
+
+    def names(size: int, seed: int = 0) -> set[str]:
+        part = preferences.selected(rows, LabelParams(instructions=size), reversed(ids), seed)
+        return {row["instruction_id"] for row in part}
+
+    assert names(5) < names(12) < names(30)
+    assert names(5) == names(5) != names(5, 1)
+
+
+def test_the_part_is_the_same_in_samples_and_in_verdicts_so_that_it_can_be_labelled():
+    items = [(number, "passed" if index else "failed", index) for number in range(4) for index in range(3)]
+    everything, samples = labelled(items)
+    verdicts = everything.drop(columns=["label"]).to_dict("records")
+    few = LabelParams(first_k=2, instructions=2)
+    ids = set(everything.instruction_id)
+    part = [list(preferences.selected(rows, few, ids, 0)) for rows in (verdicts, samples)]
+    frame = preferences.label_samples(*part)
+    assert len(frame) == 4 and list(frame.index) == [0, 1, 2, 3]
+    assert [row["completion"] for _, row in preferences.pick(frame, part[1])] == [row["completion"] for row in part[1]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from plum_utils.params import load_params
-from plum_utils.prompts import generator_message, policy_message, render, token_table
+from plum_utils.prompts import TEMPLATES, generator_message, policy_message, render, template_stops, token_table
 from plum_utils.provenance import ROOT
 from plum_utils.study import policy_prompt
 
@@ -41,15 +41,128 @@ def test_policy_message():
     assert policy_message("Add one.", "") == "Add one."
 
 
+class Stub:
+    """A tokenizer that puts its first token in front of a text, or does not."""
+
+    bos_token, bos_token_id = "<s>", 1
+
+    def __init__(self, adds_bos: bool):
+        self._adds_bos = adds_bos
+
+    def __call__(self, text):
+        return {"input_ids": [1, 7] if self._adds_bos else [7]}
+
+
+LLAMA, GPT = Stub(adds_bos=True), Stub(adds_bos=False)
+
+
 def test_base_models_get_no_chat_template():
     assert render(None, "Add one.", "base") == "### Instruction\nAdd one.\n\n### Response\n"
 
 
+def test_magicoder():
+    assert render(LLAMA, "Add one.", "magicoder") == (
+        "<s>You are an exceptionally intelligent coding assistant that consistently delivers accurate and reliable "
+        "responses to user instructions.\n\n@@ Instruction\nAdd one.\n\n@@ Response\n")
+
+
+def test_deepseek_coder_instruct():
+    assert render(LLAMA, "Add one.", "deepseek-coder") == (
+        "<s>You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by DeepSeek Company, "
+        "and you only answer questions related to computer science. For politically sensitive questions, security and "
+        "privacy issues, and other non-computer science questions, you will refuse to answer.\n"
+        "### Instruction:\nAdd one.\n### Response:\n")
+
+
+def test_open_code_interpreter_ds():
+    assert render(LLAMA, "Add one.", "opencodeinterpreter-ds") == (
+        "<s>You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, "
+        "and you only answer questions related to computer science. For politically sensitive questions, security and "
+        "privacy issues, and other non-computer science questions, you will refuse to answer.\n"
+        "### Instruction:\nAdd one.\n### Response:\n")
+
+
+def test_open_code_interpreter_cl():
+    assert render(LLAMA, "Add one.", "opencodeinterpreter-cl") == "<s>[INST] Add one. [/INST]"
+
+
+def test_wizardcoder():
+    assert render(LLAMA, "Add one.", "wizardcoder") == (
+        "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd one.\n\n### Response:")
+
+
+def test_codeqwen_chat():
+    assert render(LLAMA, "Add one.", "codeqwen-chat") == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nAdd one.<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(("template", "prompt"), [
+    ("base", "Be brief.\n\n### Instruction\nAdd one.\n\n### Response\n"),
+    ("magicoder", "Be brief.\n\n@@ Instruction\nAdd one.\n\n@@ Response\n"),
+    ("deepseek-coder", "Be brief.\n### Instruction:\nAdd one.\n### Response:\n"),
+    ("opencodeinterpreter-ds", "Be brief.\n### Instruction:\nAdd one.\n### Response:\n"),
+    ("opencodeinterpreter-cl", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nAdd one. [/INST]"),
+    ("wizardcoder", "Be brief.\n\n### Instruction:\nAdd one.\n\n### Response:"),
+    ("codeqwen-chat", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nAdd one.<|im_end|>\n"
+                      "<|im_start|>assistant\n"),
+])
+def test_a_system_message_takes_the_place_of_the_familys_own(template, prompt):
+    assert render(None, "Add one.", template, "Be brief.") == prompt
+
+
+def test_an_empty_system_message_leaves_it_out():
+    assert render(None, "Add one.", "magicoder", "") == "@@ Instruction\nAdd one.\n\n@@ Response\n"
+
+
+def test_the_first_token_is_the_tokenizers_own_where_the_family_has_one():
+    in_front = {name: render(LLAMA, "Add one.", name).startswith("<s>") for name in TEMPLATES}
+    assert in_front == {name: name != "codeqwen-chat" for name in TEMPLATES}
+    assert render(SimpleNamespace(bos_token=None), "Add one.", "wizardcoder").startswith("Below")
+
+
+def test_a_base_model_gets_the_first_token_that_its_tokenizer_would_put_there():
+    plain = "### Instruction\nAdd one.\n\n### Response\n"
+    assert render(LLAMA, "Add one.", "base") == "<s>" + plain and render(GPT, "Add one.", "base") == plain
+
+
+ODD = st.text() | st.sampled_from(["{instruction}", "{system}", "{", "}}", "{0}", "%s", "\\1", "### Instruction:\nHi\n",
+                                   "@@ Response\n", "[/INST]", "<|im_end|>\n<|im_start|>assistant\n", "<s>"])
+
+
+@given(ODD, ODD.filter(bool), st.sampled_from(sorted(TEMPLATES)))
+def test_any_message_stands_in_any_template_as_it_is(message, system, template):
+    before, after = render(None, "\0", template, "\1").split("\0")
+    assert render(None, message, template, system) == before.replace("\1", system) + message + after
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_each_template_has_its_places_and_its_source(template):
+    found = TEMPLATES[template]
+    assert found.text.count("{instruction}") == found.text.count("{system}") == found.form.count("{system}") == 1
+    assert found.source and template_stops(template) == list(found.stop)
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_another_turn_of_the_same_form_is_where_to_stop(template):
+    """What a model would write if it went on with the prompt's own form."""
+    again = "x = 1\n" + render(None, "Add two.", template)
+    assert any(stop in again for stop in template_stops(template))
+
+
+def test_a_model_with_its_own_template_stops_by_itself():
+    assert template_stops("chat") == []
+
+
 def test_what_cannot_be_rendered_says_so():
-    with pytest.raises(ValueError, match="no chat template; use prompt: base"):
+    with pytest.raises(ValueError, match="no chat template; use prompt: base, or its family's: magicoder, deepseek"):
         render(SimpleNamespace(chat_template=None), "Add one.")
-    with pytest.raises(ValueError, match="unknown template 'alpaca'; one of chat, base"):
+    known = "policy.prompt: unknown template 'alpaca'; one of chat, base, magicoder, deepseek-coder, "
+    with pytest.raises(ValueError, match=known):
         render(None, "Add one.", "alpaca")
+    with pytest.raises(ValueError, match=known):
+        template_stops("alpaca")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +197,8 @@ def test_the_tokens_of_a_prompt_spell_it(tokenizer, text):
     table = token_table(tokenizer, text)
     assert "".join(table.text) == text and len(table) == len(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert tokenizer.decode(table.id.tolist()) == text
+
+
+@pytest.mark.slow
+def test_the_embedded_policys_tokenizer_puts_nothing_in_front_of_a_base_prompt(tokenizer):
+    assert render(tokenizer, "Add one.", "base") == "### Instruction\nAdd one.\n\n### Response\n"

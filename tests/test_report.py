@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from plum_utils.__main__ import main
 from plum_utils.evaluation import pass_at_k_table, results_table
+from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.params import Params
 from plum_utils.report import END, START, NoResults, results_block, write_report, write_results
 from plum_utils.runs import Run
@@ -77,7 +83,8 @@ def test_the_block_holds_what_the_tables_say(run):
     greedy, sampled = (line for line in block.splitlines() if line.startswith("| heldout_basics") and "PLUM" not in line
                        and ("greedy" in line or "T=0.8" in line))
     row = run.load_table("results").query("decoding == 'greedy' and seed == 'mean'").iloc[0]
-    assert greedy.startswith(f"| heldout_basics | greedy | 12 | 25.0 [{row.before_low:.1f}, {row.before_high:.1f}] | 75.0 [")
+    before = f"25.0 [{row.before_low:.1f}, {row.before_high:.1f}]"
+    assert greedy.startswith(f"| heldout_basics | greedy | 12 | {before} | 75.0 [")
     assert "| **+50.0 [" in greedy and greedy.endswith("| +200% | 6, 0 |")
     assert "| 12.5 [" in sampled and "| 37.5 [" in sampled
     assert "2 training seeds, averaged problem by problem" in block
@@ -130,3 +137,162 @@ def test_the_command_writes_the_block_or_says_why_not(run, tmp_path, capsys):
     unfinished = make_run(tmp_path / "other", status="failed")
     assert main(["report", str(unfinished.path), "--readme", str(readme)]) == 2
     assert "notebook 05 is not done" in capsys.readouterr().err
+
+
+VOID = {"meta", "img"}
+HOSTILE = '<script>alert("x")</script>&amp; \'"><img src=x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements in order, with attributes, and the text of each."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "an element is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(path) -> Page:
+    """A page, which must be whole, in one file, without a script, and with a text for each picture."""
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert all(image["src"].startswith("data:image/") and len(image["alt"]) > 8 for image in page.all("img"))
+    assert not any(re.match(r"[a-z]+:|//", link["href"]) for link in page.all("a"))
+    anchors = {attributes.get("id") for _, attributes in page.elements}
+    assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= anchors
+    return page
+
+
+def notebook(run: Run, stage: str, cells: list[tuple[str, str]]) -> None:
+    """An executed notebook: (source, Markdown that it shows) of each cell."""
+    made = [{"cell_type": "code", "source": source.splitlines(True),
+             "outputs": [{"output_type": "execute_result", "data": {"text/markdown": [shown]}}] if shown else []}
+            for source, shown in cells]
+    (run.path / "notebooks").mkdir(exist_ok=True)
+    (run.path / "notebooks" / f"{stage}.ipynb").write_text(json.dumps({"cells": made}))
+
+
+def test_the_html_page_holds_results_figures_and_tables(run):
+    page = page_of(write_html(run))
+    image, = page.all("img")
+    assert base64.b64decode(image["src"].split(",")[1]) == (run.path / "figures" / "table2.png").read_bytes()
+    assert image["alt"] == "Dumbbells: pass@1 of the baseline and of PLUM by suite, with intervals, and the paper's."
+    headings = [text for text in page.texts if text in ("Results", "01 testgen", "05 evalplus eval", "Parameters")]
+    assert headings == ["Results", "01 testgen", "05 evalplus eval", "Parameters"] * 2  # as contents and as headings
+    row = run.load_table("results").query("decoding == 'greedy' and seed == 'mean'").iloc[0]
+    assert f"25.0 [{row.before_low:.1f}, {row.before_high:.1f}]" in page.texts and "+200%" in page.texts
+    assert len(page.all("thead")) == len(page.all("table")) >= 4
+
+
+def test_the_html_page_takes_captions_from_the_executed_notebooks(run):
+    notebook(run, "05_evalplus_eval", [
+        ('table = table.rename("other")\nrun.save_table(table.round(4), "results")', ""),
+        ('caption(p, f"...")', "*Table: a finding in <b>text</b>. Parameters: `mini`.* **Smoke run: not evidence.**"),
+        ('for name in names:\n    run.save_figure(figure, f"table{name}")', ""),
+        ('study.caption(p, "...")', "*Figures: one for each.*")])
+    page = page_of(write_html(run))
+    assert page.texts.count("Table: a finding in <b>text</b>. Parameters: mini. Smoke run: not evidence.") == 1
+    assert "Figures: one for each." in page.texts
+    assert {"href": "notebooks/05_evalplus_eval.ipynb"} in page.all("a")
+
+
+def test_the_html_page_shows_only_parameters_that_differ(run):
+    run.record_params(Params(name="mini", seed=7, sampling={"k": 10}).model_dump(mode="json") | {"gone": {"key": 1}})
+    page = page_of(write_html(run))
+    at = page.texts.index("sampling.k")
+    assert [text for text in page.texts[at:] if text][:3] == ["sampling.k", "10", "20"]
+    assert "seed" in page.texts and "gone.key" in page.texts and "(no such parameter now)" in page.texts
+    assert "sampling.top_p" not in page.texts
+
+
+def test_the_html_page_tells_versions_times_and_what_to_beware_of(tmp_path):
+    run = make_run(tmp_path / "run", name="smoke", status="failed")
+    for stage, commit, numpy in zip(STAGES, ("abc", "def+changes"), ("2.1", "2.2")):
+        run.update_stage(stage, run.manifest()["stages"][stage] | {"commit": commit, "versions": {"numpy": numpy}})
+    page = page_of(write_html(run))
+    for text in ("A smoke run: not evidence.", "05_evalplus_eval is not done: cell 7 raised", "2.1, 2.2",
+                 "The stages ran at 2 different states of the code (see the last table).", "Together 4.5 minutes.",
+                 "Some of the code was not committed when it ran.", "def+changes",
+                 "Notebook 05 is not done, so there are no results yet."):
+        assert text in page.texts
+
+
+def test_the_html_page_says_which_row_a_run_stands_for(run):
+    rows = [{"table": "5", "model": "SmolLM2", "row": "PLUM-KTO"}]
+    run.record_params(Params(name="mini", rows=rows).model_dump(mode="json"))
+    assert "Stands for a row of Table 5: SmolLM2, PLUM-KTO." in page_of(write_html(run)).texts
+
+
+def test_an_html_page_without_any_stage(tmp_path):
+    assert "No parameters are recorded." in page_of(write_html(Run(tmp_path))).texts
+
+
+def test_the_same_run_gives_the_same_page(run):
+    assert write_html(run).read_bytes() == write_html(run).read_bytes()
+
+
+def test_a_long_table_is_cut_and_says_where_the_rest_is(run):
+    run.save_table(pd.DataFrame({"number": range(60), "share": [0.5] * 60}), "results_by_task")
+    entry = run.manifest()["stages"]["01_testgen"]
+    run.update_stage("01_testgen", entry | {"outputs": {"tables/results_by_task.csv": "x"}})
+    page = page_of(write_html(run))
+    assert "Table: Results by task. The first 50 of 60 rows; all are in tables/results_by_task.csv." in page.texts
+    assert page.texts.count("0.5") == 50
+
+
+def test_what_comes_from_a_run_is_text(run):
+    run.record_params(Params(name="mini", policy={"model": HOSTILE}).model_dump(mode="json") | {HOSTILE: HOSTILE})
+    run.save_table(pd.DataFrame({HOSTILE: [HOSTILE, 1]}), "odd")
+    run.save_figure(Figure(), "odd")
+    run.update_stage("02_sampling", {"status": "failed", "cause": f"\udc80 {HOSTILE}", "device": HOSTILE,
+                                     "versions": {HOSTILE: HOSTILE},
+                                     "outputs": {"tables/odd.csv": "x", "figures/odd.png": "x"}})
+    notebook(run, "02_sampling", [('run.save_figure(figure, "odd")', ""), ("caption(p, x)", HOSTILE)])
+    page = page_of(write_html(run))
+    assert page.texts.count(HOSTILE) >= 6 and len(page.all("img")) == 2
+    policy, = (meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_a_sweep_is_one_page_with_links_to_its_runs(run, tmp_path):
+    other = make_run(tmp_path / "other & more")
+    other.record_params(Params(name="other", seed=3).model_dump(mode="json"))
+    write_html(other)
+    unwritten = make_run(tmp_path / "third")
+    svg = tmp_path / "drawn.svg"
+    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    table = pd.DataFrame({"group": [HOSTILE] * 300, "value": [12.5] * 300})
+    path = write_sweep_html(tmp_path / "sweeps" / "t5", HOSTILE, {"comparisons": table.head(1), "methods": table},
+                            {"methods": Figure(), "drawn": svg}, [HOSTILE], [run, other, unwritten])
+    page = page_of(path)
+    assert path == tmp_path / "sweeps" / "t5" / "report.html" and page.texts.count(HOSTILE) == 3 + 301
+    assert [image["src"][:22] for image in page.all("img")] == ["data:image/png;base64,", "data:image/svg+xml;bas"]
+    headings = [text for text in page.texts if text in ("Notes", "Methods", "Drawn", "Comparisons", "Runs")]
+    assert headings == ["Notes", "Methods", "Drawn", "Comparisons", "Runs"] * 2
+    links = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
+    assert links == ["../../other%20%26%20more/report.html"]
+    assert "../../third" in page.texts and "seed" in page.texts and "sampling.k" not in page.texts
+
+
+def test_a_sweep_without_anything(tmp_path):
+    page = page_of(write_sweep_html(tmp_path, "Nothing", {}, {}, [], []))
+    assert "Nothing" in page.texts and not page.all("table")

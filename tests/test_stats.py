@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from plum_utils import paper
 from plum_utils.stats import (
-    bootstrap_mean_interval, compare, mcnemar_exact, paired_permutation_test, pass_at_k, pass_at_k_by_problem,
-    problem_rates,
+    bootstrap_mean_interval, bootstrap_share_interval, claimed_gains, compare, holm, least_wins, mcnemar_exact,
+    paired_permutation_test, pass_at_k, pass_at_k_by_problem, problem_rates, problems_of_gain, seed_summary, slices,
+    whole_problems,
 )
 
 
@@ -144,3 +146,138 @@ def test_relative_gain_over_nothing_is_not_a_number():
 def test_compare_refuses_different_problems():
     with pytest.raises(ValueError, match="different problems"):
         compare(pd.Series({"a": 1.0}), pd.Series({"b": 1.0}))
+
+
+def test_holm_on_the_textbook_case_and_its_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.5]).tolist() == [1.0, 1.0]
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    adjusted = holm([0.02, float("nan"), 0.04])
+    assert adjusted[[0, 2]].tolist() == pytest.approx([0.04, 0.04]) and np.isnan(adjusted[1])
+    assert holm([]).size == 0
+
+
+def test_compare_has_mcnemar_where_each_problem_is_solved_or_not():
+    names = range(9)
+    row = compare(pd.Series([0.0] * 7 + [1.0] * 2, names), pd.Series([1.0] * 6 + [0.0, 0.0, 1.0], names), 200)
+    assert (row["wins"], row["losses"]) == (6, 1) and row["p_mcnemar"] == pytest.approx(mcnemar_exact(6, 1))
+    sampled = compare(pd.Series([0.0, 1.0]), pd.Series([0.5, 1.0]), 200)
+    assert np.isnan(sampled["p_mcnemar"])
+
+
+@given(st.floats(0, 0.01), st.integers(2, 40))
+def test_holm_adjusts_equal_p_values_as_bonferroni_does(p_value, tests):
+    assert holm([p_value] * tests).tolist() == pytest.approx([min(1, tests * p_value)] * tests)
+
+
+def test_least_wins_is_where_the_exact_test_turns_significant():
+    assert least_wins() == 6 and mcnemar_exact(5, 0) > 0.05 >= mcnemar_exact(6, 0)
+    assert least_wins(0.5) == 2
+    with pytest.raises(ValueError, match="between 0 and 1; got 0"):
+        least_wins(0)
+
+
+def test_share_interval_of_clusters_is_wider_than_that_of_single_samples():
+    hits, of = [5, 0, 5, 0, 5, 0, 0, 0], [5] * 8
+    low, high = bootstrap_share_interval(hits, of)
+    single = bootstrap_mean_interval([1] * 15 + [0] * 25)
+    assert low < single[0] < 15 / 40 < single[1] < high
+
+
+def test_share_interval_weighs_clusters_by_what_they_hold():
+    low, high = bootstrap_share_interval([0, 99], [1, 99])
+    assert low == 0 and high == 1  # resamples of the one or the other cluster alone
+    assert np.isnan(bootstrap_share_interval([0, 0], [0, 0])).all()
+    assert bootstrap_share_interval([1, 0], [1, 0]) == (1, 1)  # an empty cluster says nothing
+
+
+def test_share_interval_of_equal_clusters_is_that_of_their_mean():
+    rates = np.random.default_rng(3).integers(0, 5, 30)
+    ours = bootstrap_share_interval(rates, [4] * 30, 500, 7)
+    assert ours == pytest.approx(bootstrap_mean_interval(rates / 4, 500, 7))
+
+
+def long_rows(policy: str, **passes: bool) -> list[dict]:
+    return [{"suite": "s", "decoding": "greedy", "policy": policy, "task_id": task, "passed": value}
+            for task, value in passes.items()]
+
+
+def test_slices_compare_each_part_alone_and_average_over_seeds():
+    scored = pd.DataFrame(long_rows("baseline", a=False, b=False, c=True)
+                          + long_rows("kto-seed0", a=True, b=False, c=True)
+                          + long_rows("kto-seed1", c=True, b=True, a=True))
+    table = slices(scored, {"seen": {"a", "other"}, "clean": {"b", "c"}, "none": {"x"}}, 200).set_index("slice")
+    assert table.loc["seen", ["problems", "before", "after", "wins"]].tolist() == [1, 0, 100, 1]
+    assert table.loc["clean", ["problems", "before", "after", "wins"]].tolist() == [2, 50, 75, 1]
+    assert table.loc["none", "problems"] == 0 and np.isnan(table.loc["none", "difference"])
+
+
+def test_slices_refuse_policies_of_different_problems():
+    scored = pd.DataFrame(long_rows("baseline", a=False, b=False) + long_rows("kto-seed0", a=True))
+    with pytest.raises(ValueError, match="s, greedy: the policies were evaluated on different problems"):
+        slices(scored, {"all": {"a", "b"}})
+
+
+def test_seed_summary_by_hand():
+    row = seed_summary({0: 40.0, 1: 44.0, 2: 42.0})
+    assert (row["seeds"], row["mean"], row["sd"]) == (3, 42, 2)
+    assert row["high"] - 42 == pytest.approx(4.302653 * 2 / 3 ** 0.5, abs=1e-5) == 42 - row["low"]
+    assert "n = 3 seeds: few seeds" in row["note"]
+
+
+def test_one_seed_has_no_spread_and_none_is_an_error():
+    row = seed_summary({7: 40.0})
+    assert row["mean"] == 40 and np.isnan([row["sd"], row["low"], row["high"]]).all() and "one seed" in row["note"]
+    with pytest.raises(ValueError, match="no seeds"):
+        seed_summary({})
+
+
+def test_seed_interval_covers_the_true_mean_at_its_rate():
+    rng = np.random.default_rng(1)
+    rows = [seed_summary(dict(enumerate(rng.normal(10, 3, 3)))) for _ in range(400)]
+    assert 368 <= sum(row["low"] <= 10 <= row["high"] for row in rows) <= 392
+
+
+def test_a_gain_in_problems():
+    assert problems_of_gain(2.5, 164) == pytest.approx(4.1) and problems_of_gain(-1, 400) == -4
+
+
+@given(st.integers(50, 900), st.data())
+def test_every_printed_score_is_a_whole_number_of_its_own_problems(n, data):
+    assert whole_problems(round(100 * data.draw(st.integers(0, n)) / n, 1), n)
+
+
+def test_scores_that_are_no_whole_number_of_problems():
+    assert not whole_problems(75.4, 164)   # 123 are 75.0%, 124 are 75.6%
+    assert whole_problems(68.4, 399) and not whole_problems(68.4, 378)
+    assert whole_problems(80.4, 378) and not whole_problems(80.4, 399)
+
+
+def test_claimed_gains_of_table_2():
+    table = claimed_gains(paper.table(2)).set_index(["model", "benchmark"])
+    assert len(table) == 40
+    row = table.loc["MagiCoder-S-CL-7B", "HE"]
+    assert (row.before, row.after, row.gain, row.problems, row["of"]) == (70.7, 73.8, 3.1, 5, 164)
+    assert row.best_case_p == pytest.approx(2 / 2 ** 5) and row.fits
+    same = table.loc["OpenCodeInterpreter-CL", "MBPP+"]
+    assert same.problems == 0 and same.best_case_p == 1
+    assert table.loc["MagiCoder-S-CL-7B", "MBPP"]["of"] == 399
+    assert not table.loc["DeepSeek-Coder-Instruct-6.7B", "HE"].fits
+
+
+def test_claimed_gains_of_other_rows_and_of_suites_of_unknown_size():
+    falls = claimed_gains(paper.table(5), "SFT", "PLUM-KTO").set_index(["model", "benchmark"])
+    row = falls.loc["SC2-7B-Base", "MBPP"]
+    assert row.problems == -7 and row.best_case_p == pytest.approx(2 / 2 ** 7)
+    assert set(falls.reset_index().benchmark) == set(paper.BENCHMARKS)  # no averages
+    contests = claimed_gains(paper.table(4))
+    assert len(contests) == 16 and contests.problems.isna().all() and contests.best_case_p.isna().all()
+
+
+def test_claimed_gains_name_what_is_missing_or_double():
+    with pytest.raises(ValueError, match="no model has both rows 'Baseline' and 'SFT'"):
+        claimed_gains(paper.table(2), after="SFT")
+    with pytest.raises(ValueError, match="'Baseline' or 'PLUM' twice"):
+        claimed_gains(pd.concat([paper.table(2)] * 2))

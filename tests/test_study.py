@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from plum_utils.backends import Completion
+from plum_utils.evaluation import Problem
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params, ParamsError
 from plum_utils import study
 from plum_utils.sandbox import Verdict
-from plum_utils.study import (adapter_digest, caption, generate_responses, generate_solutions, judge_samples,
-                              open_sandbox, open_stage, policy_prompt, sample_policy)
+from plum_utils.study import (adapter_digest, caption, generate_solutions, judge_samples, open_sandbox, open_stage,
+                              policy_prompt, sample_policy)
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
@@ -166,14 +168,6 @@ def test_samples_of_other_settings_are_not_taken_for_these(tmp_path, change):
     assert len(backend.calls) == 3
 
 
-def test_the_live_generator_asks_figure_3_once_for_each(tmp_path):
-    backend = Memory()
-    answered = generate_responses(P, backend, Words(), INSTRUCTIONS, tmp_path)
-    assert "[Test Code]" in backend.calls[0]["prompts"][0] and "Write f0." in backend.calls[0]["prompts"][0]
-    assert all(len(item.responses) == 1 for item in answered) and len(answered) == 5
-    assert generate_responses(P, (idle := Memory()), Words(), INSTRUCTIONS, tmp_path) == answered and not idle.calls
-
-
 # --- judging ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("code", "status", "executed", "mypy"), [
@@ -281,6 +275,41 @@ def test_solutions_are_conditioned_on_the_training_prompt(tmp_path):
     assert [(row["task_id"], row["sample_index"]) for row in rows] == [("t/0", 0), ("t/0", 1), ("t/1", 0), ("t/1", 1)]
     assert backend.calls[0]["prompts"][0] == policy_prompt(P, Words(), "Add.")
     assert rows[0]["solution"].startswith("x = ") and rows[0]["n_tokens"] == 7
+
+
+ANSWER = "Here:\n```python\nimport re\n\ndef unused():\n    return 0\n\ndef f(x):\n    return x\n```"
+
+
+class Answers(Memory):
+    """A backend that always gives the same answer."""
+
+    def generate(self, prompts, **how):
+        super().generate(prompts, **how)
+        return [[Completion(ANSWER, "stop", 7)] * how["n"] for _ in prompts]
+
+
+def test_another_post_processing_needs_no_new_generation(tmp_path):
+    problems = [Problem(f"t/{suite}", suite, "Add.", "f", "", "") for suite in ("humaneval", "heldout_basics")]
+    backend, found = Answers(), {}
+    for how in ("extract", "evalplus"):
+        p = P.model_copy(update={"evaluation": P.evaluation.model_copy(update={"postprocess": how})})
+        rows = generate_solutions(p, backend, Words(), problems, tmp_path, n=1, temperature=0.0, max_tokens=5,
+                                  adapter=None, label="x")
+        found[how] = [row["solution"] for row in rows]
+    assert len(backend.calls) == 1
+    whole = ANSWER.split("```python\n")[1].removesuffix("\n```")
+    assert found == {"extract": [whole] * 2, "evalplus": ["import re\ndef f(x):\n    return x", whole]}
+    assert "solution" not in json.loads((tmp_path / "x.jsonl").read_text().splitlines()[1])
+
+
+def test_old_shards_that_hold_solutions_are_still_good(tmp_path):
+    first = solutions(Memory(), tmp_path)
+    head, *rows = (tmp_path / "baseline-T0.8.jsonl").read_text().splitlines()
+    body = "".join(json.dumps(json.loads(row) | {"solution": "taken by an older rule"}) + "\n" for row in rows)
+    head = json.loads(head) | {"sha256": hashlib.sha256(body.encode()).hexdigest()}
+    (tmp_path / "baseline-T0.8.jsonl").write_text(json.dumps(head) + "\n" + body)
+    backend = Memory()
+    assert solutions(backend, tmp_path) == first and not backend.calls
 
 
 def test_solutions_of_another_adapter_are_not_taken_for_these(tmp_path):

@@ -1,0 +1,230 @@
+"""Which training instructions overlap with the benchmarks: by word n-grams, and by the name of the function to write.
+
+The paper does not say whether its data was checked. Two rules, each of which leaves out what is no evidence:
+
+- ``ngram``: the instruction or its gold answer shares ``n`` words in a row with a problem's statement (lower case, runs
+  of letters, digits and underscores; a statement of fewer words counts as a whole, in instructions only). Left out:
+  n-grams of which more than half are numbers, and those that ``BOILERPLATE`` or more problems of one benchmark share.
+- ``name``: the instruction asks for a function, or the gold answer defines one, of the name that a problem asks for.
+  Left out: names shorter than ``SHORTEST_NAME`` characters, names of one word (``search``, ``median``), and
+  ``COMMON_NAMES``, which any textbook exercise may have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Iterable, Iterator
+
+import pandas as pd
+
+from plum_utils import livecodebench
+from plum_utils.evaluation import BUNDLED, Problem, SuiteUnavailable, load_suite
+from plum_utils.instructions import Instruction
+from plum_utils.jsonl import iter_jsonl
+from plum_utils.params import LiveCodeBenchParams
+
+RULES = ("ngram", "name")
+COLUMNS = ["instruction_id", "benchmark", "task_id", "rule", "evidence"]
+BOILERPLATE = 3      # problems of one benchmark: the form of its statements ("each test contains several test cases")
+SHORTEST_NAME = 6
+COMMON_NAMES = frozenset("""
+    add_elements all_unique change_base count_divisors count_upper decimal_to_binary filter_data find_length find_max
+    find_min find_sum find_substring first_non_repeating_character fizz_buzz flatten_list flip_case
+    greatest_common_divisor heap_sort insert_element is_even is_lower is_palindrome is_perfect_square is_prime is_sorted
+    is_sublist is_upper largest_prime_factor letter_grade list_split max_difference max_element max_length max_product
+    max_sum merge_sorted_list prime_num rectangle_area remove_duplicates remove_odd remove_vowels replace_spaces
+    reverse_list reverse_string reverse_words rotate_left rotate_right sequential_search shell_sort sort_array
+    sort_numbers split_words string_to_list sum_digits sum_list sum_of_digits total_cost triangle_area tuple_to_dict
+    valid_date""".split())
+
+_WORD = re.compile(r"\w+")
+_ASKED = re.compile(r"\b(?:(?:function|method|named|called)\b[ \t:]{1,2})+[`\"']?(\w+)|`(\w+)\(|\bassert[ \t]+(\w+)\(",
+                    re.I)
+_DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\((?![ \t]*(?:self|cls)\b)", re.M)  # no methods ...
+_METHOD = re.compile(r"^[ \t]*def[ \t]+(\w+)[ \t]*\(", re.M)  # ... but those of LeetCode's class Solution
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem of a benchmark: what it says, and the function that it asks for (empty where it asks for none)."""
+
+    task_id: str
+    statement: str
+    entry_point: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The problems of one benchmark; ``unchecked`` says why there are none when its data is not on this machine."""
+
+    name: str
+    tasks: tuple[Task, ...] = ()
+    unchecked: str = ""
+
+
+# --- benchmarks -----------------------------------------------------------------------------------------------------
+
+def load_benchmarks(where: LiveCodeBenchParams) -> list[Benchmark]:
+    """HumanEval, MBPP, LiveCodeBench (or the bundled set in its place) and the bundled held-out suites.
+
+    Where a benchmark's data cannot be had its ``unchecked`` says so; that is no error, but it belongs in every table.
+    """
+    return [*(_suite(name) for name in ("humaneval", "mbpp")), _livecodebench(where), *map(_suite, BUNDLED)]
+
+
+def _suite(name: str) -> Benchmark:
+    try:
+        problems = load_suite(name)
+    except SuiteUnavailable as error:
+        return Benchmark(name, unchecked=str(error))
+    return Benchmark(name, tuple(Task(one.task_id, _statement(one), one.entry_point) for one in problems))
+
+
+def _statement(problem: Problem) -> str:
+    """What the benchmark itself says, without the sentence and the fence that we put around HumanEval's prompts."""
+    if problem.suite != "humaneval":
+        return problem.instruction
+    return problem.instruction.partition("```python\n")[2].removesuffix("```")
+
+
+def _livecodebench(where: LiveCodeBenchParams) -> Benchmark:
+    """Its statements only, one row at a time: decoded, the tests would take gigabytes."""
+    name = "livecodebench_mini" if where.source == "bundled" else "livecodebench"
+    try:
+        paths = livecodebench._paths(where.source, where.release)
+    except livecodebench.LiveCodeBenchUnavailable as error:
+        return Benchmark(name, unchecked=str(error))
+    rows = (row for path in paths for row in iter_jsonl(path, livecodebench.FIELDS))
+    return Benchmark(name, tuple(Task(row["question_id"], f"{row['question_content']}\n{row['starter_code']}",
+                                      _method_name(row["starter_code"])) for row in rows))
+
+
+def _method_name(starter_code: str) -> str:
+    found = _METHOD.findall(starter_code)
+    return found[-1] if found else ""
+
+
+# --- the two rules --------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Index:
+    """Where the benchmarks' n-grams (by length) and names occur: (benchmark, task id)."""
+
+    n: int
+    grams: dict[int, dict[tuple[str, ...], list[tuple[str, str]]]]
+    names: dict[str, list[tuple[str, str]]]
+
+
+def find_overlaps(instructions: Iterable[Instruction], benchmarks: list[Benchmark], n: int) -> pd.DataFrame:
+    """Every instruction that shares an n-gram or a function's name with a problem of a benchmark.
+
+    Returns:
+        One row an instruction, rule and problem: ``instruction_id``, ``benchmark``, ``task_id``, ``rule`` (``ngram`` or
+        ``name``), ``evidence`` (the words in a row, or the name); instructions in the order given.
+    """
+    index = _index(benchmarks, n)
+    rows = [[item.instruction_id, *where, rule, evidence] for item in instructions
+            for rule, found in (("ngram", _shared_grams(item, index)), ("name", _shared_names(item, index)))
+            for where, evidence in sorted(found.items())]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _index(benchmarks: list[Benchmark], n: int) -> _Index:
+    grams: dict[int, dict[tuple[str, ...], list[tuple[str, str]]]] = defaultdict(dict)
+    names: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for benchmark in benchmarks:
+        for gram, places in _telling_grams(benchmark, n).items():
+            grams[len(gram)].setdefault(gram, []).extend(places)
+        for task in benchmark.tasks:
+            if telling_name(task.entry_point):
+                names[task.entry_point.casefold()].append((benchmark.name, task.task_id))
+    return _Index(n, dict(grams), dict(names))
+
+
+def _telling_grams(benchmark: Benchmark, n: int) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    places: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    for task in benchmark.tasks:
+        words = _words(task.statement)
+        for gram in set(_grams(words, n)) if len(words) >= n else {tuple(words)} - {()}:
+            places[gram].append((benchmark.name, task.task_id))
+    return {gram: where for gram, where in places.items() if len(where) < BOILERPLATE and _is_text(gram)}
+
+
+def _is_text(gram: tuple[str, ...]) -> bool:
+    return 2 * sum(not word.isdecimal() for word in gram) >= len(gram)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _grams(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(n)))
+
+
+def _shared_grams(item: Instruction, index: _Index) -> dict[tuple[str, str], str]:
+    words, found = _words(item.instruction), {}
+    for size, places in index.grams.items():
+        shared = places.keys() & _grams(words, size)
+        if size == index.n and item.solution:
+            shared |= places.keys() & _grams(_words(item.solution), size)
+        for gram in sorted(shared, reverse=True):
+            found |= dict.fromkeys(places[gram], " ".join(gram))
+    return found
+
+
+def telling_name(name: str) -> bool:
+    """Whether a function's name is evidence: long enough, of two words or more, and no exercise's common name."""
+    words = [part for part in re.split(r"_|(?<=[a-z0-9])(?=[A-Z])", name) if part]
+    return len(name) >= SHORTEST_NAME and len(words) > 1 and name.casefold() not in COMMON_NAMES
+
+
+def names_to_write(instruction: str, solution: str = "") -> set[str]:
+    """Names of the functions that an instruction asks for or that its gold answer defines, case folded.
+
+    Asked for: ``def name(``, ```name(``, ``assert name(``, or after function, method, named, called. Methods count only
+    in a class ``Solution``, the form of LeetCode's problems.
+    """
+    asked = {name for groups in _ASKED.findall(instruction) for name in groups if name}
+    text = f"{instruction}\n{solution}"
+    defined = (_METHOD if "class Solution" in text else _DEFINED).findall(text)
+    return {name.casefold() for name in (*asked, *defined)}
+
+
+def _shared_names(item: Instruction, index: _Index) -> dict[tuple[str, str], str]:
+    shared = names_to_write(item.instruction, item.solution) & index.names.keys()
+    return {where: name for name in sorted(shared) for where in index.names[name]}
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+def contamination_table(overlaps: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
+    """Instructions that overlap, by benchmark.
+
+    Returns:
+        Columns ``benchmark``, ``problems``, ``ngram``, ``name``, ``either`` (instructions, each counted once; missing
+        where the benchmark was not checked) and ``note``. The last row counts over all that were checked.
+    """
+    rows = [_counted(one.name, len(one.tasks), overlaps[overlaps.benchmark == one.name], one.unchecked)
+            for one in benchmarks]
+    total = _counted("any of them", sum(len(one.tasks) for one in benchmarks), overlaps, "")
+    if missing := [one.name for one in benchmarks if one.unchecked]:
+        total["note"] = f"without {', '.join(missing)}"
+    frame = pd.DataFrame([*rows, total])
+    return frame.astype(dict.fromkeys(("problems", *RULES, "either"), "Int64"))
+
+
+def _counted(name: str, problems: int, part: pd.DataFrame, unchecked: str) -> dict[str, Any]:
+    if unchecked:
+        return {"benchmark": name, "problems": None, "ngram": None, "name": None, "either": None,
+                "note": f"NOT CHECKED: {unchecked}"}
+    by_rule = {rule: part[part.rule == rule].instruction_id.nunique() for rule in RULES}
+    return {"benchmark": name, "problems": problems, **by_rule, "either": part.instruction_id.nunique(), "note": ""}
+
+
+def without_overlaps(instructions: list[Instruction], overlaps: pd.DataFrame) -> list[Instruction]:
+    """The instructions that no rule found, in order."""
+    found = set(overlaps.instruction_id)
+    return [item for item in instructions if item.instruction_id not in found]

@@ -1,0 +1,134 @@
+"""What a sweep's runs measured, side by side and beside the paper: from their files to one table in long form."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from plum_utils import paper
+from plum_utils.beside_paper import NAMES
+from plum_utils.evaluation import headline, long_form
+from plum_utils.jsonl import read_jsonl
+from plum_utils.runs import Run
+from plum_utils.stats import compare, holm, problem_rates
+from plum_utils.sweeps import Experiment
+
+LONG = ["group", "method", "metric", "value", "low", "high", "problems", "seeds", "origin"]
+BASELINE = "Baseline"
+
+
+def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """pass@1 in percent of every method of every finished run, with 95% intervals over problems.
+
+    Returns:
+        Columns ``LONG``: group (the data set, or the model where there is one data set), method (``Baseline`` or the
+        row's name), metric, value, low, high, problems, seeds, origin; a group's baseline is there once.
+    """
+    rows: list[dict[str, Any]] = []
+    for one, run in _finished(experiments, outputs):
+        results = run.load_table("results").astype({"seed": str})
+        seeds = results[results.seed != "mean"].groupby(["suite", "decoding"]).seed.nunique()
+        for row in headline(results).itertuples():
+            for method, side in ((BASELINE, "before"), (one.row.row, "after")):
+                rows.append({"group": group_of(one), "method": method, "metric": metric(row.suite, row.decoding),
+                             "value": getattr(row, side), "low": getattr(row, f"{side}_low"),
+                             "high": getattr(row, f"{side}_high"), "problems": row.problems,
+                             "seeds": 0 if method == BASELINE else int(seeds[row.suite, row.decoding]),
+                             "origin": "this run"})
+    return pd.DataFrame(rows, columns=LONG).drop_duplicates(["group", "method", "metric"], ignore_index=True)
+
+
+def metric(suite: str, decoding: str) -> str:
+    """A suite's name as the paper prints it where it has one, with the decoding where it is not greedy."""
+    name = NAMES.get(suite, suite)
+    return name if decoding == "greedy" and suite in NAMES else f"{name}, {decoding}"
+
+
+def group_of(one: Experiment) -> str:
+    """What a run's methods are compared within: the data and the model, as far as they are named."""
+    return ": ".join(part for part in (one.row.data, one.row.model) if part)
+
+
+def _finished(experiments: list[Experiment], outputs: Path, stage: str = "05_evalplus_eval"
+              ) -> list[tuple[Experiment, Run]]:
+    runs = [(one, Run(outputs / one.params.name)) for one in experiments]
+    return [(one, run) for one, run in runs if run.manifest()["stages"].get(stage, {}).get("status") == "done"]
+
+
+def printed(table: str) -> pd.DataFrame:
+    """The paper's table in the same long form, as printed; empty for what has no printed numbers."""
+    if table not in ("2", "3", "4", "5", "6"):
+        return pd.DataFrame(columns=LONG)
+    frame = paper.table(int(table))
+    columns = paper.DIFFICULTIES if table == "4" else paper.BENCHMARKS
+    groups = frame["data"] + ": " + frame["model"] if "data" in frame else frame["model"]
+    long = frame.assign(group=groups)[frame.row != "Rel. +"].melt(["group", "row"], list(columns), "metric", "value")
+    return long.rename(columns={"row": "method"}).assign(origin="paper").reindex(columns=LONG)
+
+
+def difficulties(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """Table 4's form: pass@1 by LiveCodeBench's difficulty of every run that finished notebook 06."""
+    rows = []
+    for one, run in _finished(experiments, outputs, "06_livecodebench_eval"):
+        for row in run.load_table("livecodebench_levels").itertuples():
+            for method, side in ((BASELINE, "before"), (one.row.row, "after")):
+                rows.append({"group": group_of(one), "method": method, "metric": row.label,
+                             "value": getattr(row, side), "low": getattr(row, f"{side}_low"),
+                             "high": getattr(row, f"{side}_high"), "problems": row.problems,
+                             "seeds": len(one.params.training.seeds) if method != BASELINE else 0,
+                             "origin": "this run"})
+    return pd.DataFrame(rows, columns=LONG).drop_duplicates(["group", "method", "metric"], ignore_index=True)
+
+
+def comparisons(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """Every two methods of a group, compared problem by problem (training seeds averaged): the claim of a table that
+    sets one method against another.
+
+    Returns:
+        Columns group, metric, first, second, and of ``stats.compare`` (second minus first) problems, difference and its
+        interval, p_permutation, wins, losses; p_holm is adjusted over all rows.
+    """
+    rates = {(group_of(one), one.row.row): _rates(run) for one, run in _finished(experiments, outputs)}
+    rows = []
+    for (group, first), (other, second) in combinations(rates, 2):
+        if group == other:
+            before, after = rates[group, first], rates[group, second]
+            rows += [{"group": group, "metric": name, "first": first, "second": second}
+                     | compare(before[name], after[name]) for name in before if name in after]
+    kept = ["group", "metric", "first", "second", "problems", "difference", "difference_low", "difference_high", "wins",
+            "losses", "p_permutation"]
+    table = pd.DataFrame(rows, columns=kept)
+    return table.assign(p_holm=holm(table.p_permutation))
+
+
+def _rates(run: Run) -> dict[str, pd.Series]:
+    """Metric -> each problem's pass rate, averaged over training seeds, of the trained policies."""
+    paths = sorted((run.path / "05_evalplus_eval").glob("*.jsonl"))
+    scored = long_form([row for path in paths for row in read_jsonl(path)])
+    trained = scored[scored.policy != "baseline"]
+    return {metric(suite, decoding): pd.DataFrame({seed: problem_rates(part, "passed")
+                                                   for seed, part in group.groupby("seed")}).mean(axis=1)
+            for (suite, decoding), group in trained.groupby(["suite", "decoding"], sort=False)}
+
+
+def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """The gain against the amount of data: columns instructions, k, metric, difference and its interval, rows."""
+    rows = []
+    for one, run in _finished(experiments, outputs):
+        labelled = run.load_table("label_flow").set_index("fate").samples
+        used = len(run.load_table("figure2"))
+        for row in headline(run.load_table("results").astype({"seed": str})).itertuples():
+            rows.append({"instructions": used, "k": one.params.labels.first_k or one.params.sampling.k,
+                         "metric": metric(row.suite, row.decoding), "difference": row.difference,
+                         "difference_low": row.difference_low, "difference_high": row.difference_high,
+                         "chosen": int(labelled["chosen"]), "rejected": int(labelled["rejected"])})
+    return pd.DataFrame(rows)
+
+
+def sources(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """Table 1 of all runs: one row a source, ours beside the paper's rate."""
+    tables = [run.load_table("table1") for _, run in _finished(experiments, outputs, "01_testgen")]
+    return pd.concat(tables).drop_duplicates("source", ignore_index=True) if tables else pd.DataFrame()

@@ -1,0 +1,121 @@
+"""Rounds: each starts from the policy that the last one trained, and the table runs from the untrained one to the last."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from plum_utils import dry, pipeline as pipeline_module, rounds
+from plum_utils.__main__ import main
+from plum_utils.models import sha256_file
+from plum_utils.params import Params
+from plum_utils.runs import Run
+from plum_utils.training import save_adapter
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A tiny random Llama with its tokenizer."""
+    folder, tokenizer = tmp_path_factory.mktemp("model"), dry.tiny_tokenizer()
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", **dry.SIZES)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def train_somehow(run: Run, model: str, seed: int) -> None:
+    """What stage 04 leaves: an adapter that does something, and policies.json."""
+    torch.manual_seed(seed)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model),
+                             LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    folder = run.stage_dir("04_train_kto") / "adapter"
+    save_adapter(adapted, folder, "tiny")
+    (run.path / "04_train_kto" / "policies.json").write_text(json.dumps([{"adapter": "04_train_kto/adapter", "seed": 0}]))
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(3, 12)[None]).logits
+
+
+def test_the_merged_policy_is_the_trained_one_and_made_once(model, tmp_path):
+    run = Run(tmp_path / "round1")
+    train_somehow(run, model, 1)
+    merged = rounds.merged_policy(run, model, None, "policy-1", "float32")
+    trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), run.path / "04_train_kto/adapter")
+    assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged)), logits(trained), atol=1e-4)
+    assert not torch.allclose(logits(trained), logits(AutoModelForCausalLM.from_pretrained(model)), atol=1e-2)
+    before = (merged / "model.safetensors").stat().st_mtime_ns
+    rounds.merged_policy(run, model, None, "policy-1", "float32")
+    assert (merged / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_adapter_or_an_interrupted_merge_is_merged_anew(model, tmp_path):
+    run = Run(tmp_path / "round1")
+    train_somehow(run, model, 1)
+    first = sha256_file(rounds.merged_policy(run, model, None, "policy-1", "float32") / "model.safetensors")
+    train_somehow(run, model, 2)
+    (run.path / "policy-1.partial").mkdir()
+    second = rounds.merged_policy(run, model, None, "policy-1", "float32")
+    assert sha256_file(second / "model.safetensors") != first and not (run.path / "policy-1.partial").exists()
+
+
+def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(model, tmp_path, tiny_notebooks,
+                                                                             monkeypatch):
+    seen = []
+
+    def stand_in(source, folder, parameters, environment):
+        run, policy = Run(parameters["run_dir"]), parameters["params"]["policy"]["model"]
+        seen.append((run.path.name, source.stem[:2], policy.rsplit("/", 1)[-1]))
+        (run.stage_dir(source.stem) / "rows.json").write_text(policy)
+        if source.stem == "04_train_kto":
+            train_somehow(run, policy, 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / source.name).write_text('{"cells": []}')
+        return ""
+
+    monkeypatch.setattr(pipeline_module, "run_notebook", stand_in)
+    params = Params(name="r", rounds=2, policy={"model": model, "dtype": "float32"}, generator={"live_instructions": 0})
+    rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)
+    tiny = model.rsplit("/", 1)[-1]
+    assert [one for one in seen if one[0] == "round1"] == [("round1", f"0{n}", tiny) for n in range(1, 7)]
+    assert [one for one in seen if one[0] == "round2"] == [("round2", f"0{n}", "policy-1") for n in range(2, 7)]
+    seen.clear()
+    rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)
+    assert seen == []
+
+
+def measured(run: Run, before: float, after: float) -> Run:
+    interval = {f"{side}_{end}": value for side, value in (("before", before), ("after", after)) for end in ("low", "high")}
+    run.save_table(pd.DataFrame([{"suite": "heldout_basics", "decoding": "greedy", "seed": 0, "before": before,
+                                  "after": after} | interval]), "results")
+    run.save_table(pd.DataFrame([{"suite": "heldout_basics", "temperature": 0.8, "k": k, "policy": policy,
+                                  "value": value, "low": value, "high": value}
+                                 for k in (1, 5) for policy, value in (("baseline", before + k), ("PLUM", after + k))]),
+                   "pass_at_k")
+    return run
+
+
+def test_the_table_starts_with_the_untrained_policy_and_ends_with_the_last(tmp_path):
+    runs = [measured(Run(tmp_path / "1"), 20, 30), measured(Run(tmp_path / "2"), 30, 35)]
+    table = rounds.rounds_table(runs)
+    greedy, reach = (table[table.metric == name] for name in
+                     ("heldout_basics, greedy", "heldout_basics, T=0.8, pass@5"))
+    assert list(zip(greedy["round"], greedy.value)) == [(0, 20), (1, 30), (2, 35)]
+    assert list(zip(reach["round"], reach.value)) == [(0, 25), (1, 35), (2, 40)]
+
+
+def test_rounds_refuse_a_part_of_the_stages(tmp_path, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\nrounds: 2\n")
+    assert main(["run", str(path), "--only", "03"]) == 2
+    assert "rounds run all stages" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""Sweep files: what they name, how their experiments run, and the tables made of what the runs measured."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from plum_utils import paper, pipeline as pipeline_module, sweep_tables, sweeps
+from plum_utils.__main__ import main
+from plum_utils.evaluation import long_form, pass_at_k_table, results_table
+from plum_utils.jsonl import write_jsonl
+from plum_utils.params import ParamsError, RowParams, load_params
+from plum_utils.provenance import ROOT
+from plum_utils.runs import Run
+
+PAPER = ROOT / "params" / "paper"
+SWEEPS = sweeps.find_sweeps(ROOT / "params")
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A sweep of two runs: one whose file names its row, one named here."""
+    write(tmp_path, "a.yaml", 'name: a\nrows: [{table: "5", model: M, row: SFT}]\n')
+    return write(tmp_path, "table5.yaml", 'title: T\ntable: "5"\nuntil: "03"\nruns:\n  - a.yaml\n'
+                 '  - {params: a.yaml, name: b, row: KTO, set: {labels.first_k: 3}}\n')
+
+
+def test_runs_take_labels_from_their_file_or_the_sweep(files):
+    sweep, (one, two) = sweeps.load_sweep(files)
+    assert (one.row.row, two.row.row, two.row.model) == ("SFT", "KTO", "M")
+    assert (one.params.name, two.params.name, two.params.labels.first_k) == ("a", "b", 3)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("title: T\ntable: '6'\nruns: [a.yaml]\n", "a.yaml: stands for no row of table 6"),
+    ("title: T\ntable: '5'\nruns: [a.yaml, a.yaml]\n", "two runs are called 'a'"),
+    ("title: T\ntable: '5'\nuntil: '07'\nruns: [a.yaml]\n", "bad.yaml:3 until: "),
+    ("title: T\ntable: '5'\nruns: []\n", "bad.yaml:3 runs: "),
+    ("title: T\ntable: '5'\nruns: [none.yaml]\n", "none.yaml: no such parameter file"),
+    ("title: T\ntable: '5'\nruns: [{params: a.yaml, sets: {}}]\n", "bad.yaml:3 runs.0.sets: unknown parameter"),
+    ("title: T\ntable: '5'\nruns: [{params: a.yaml, set: {sampling.kk: 1}}]\n", "-p sampling.kk: unknown parameter"),
+])
+def test_broken_sweeps_say_where(files, text, message):
+    with pytest.raises(ParamsError) as caught:
+        sweeps.load_sweep(write(files.parent, "bad.yaml", text))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.relative_to(ROOT / "params").as_posix())
+def test_every_sweep_loads(path):
+    sweep, experiments = sweeps.load_sweep(path)
+    assert experiments and all(one.row.table == sweep.table for one in experiments)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_the_papers_sweeps_hold_every_row_of_the_paper_and_no_other(number):
+    printed = paper.table(number)
+    printed = printed[~printed.row.isin(["Baseline", "Rel. +"])]
+    data = printed["data"] if "data" in printed else pd.Series("", index=printed.index)
+    _, experiments = sweeps.load_sweep(sweeps.sweep_of_table(str(number)))
+    assert sorted((one.row.data, one.row.model, one.row.row) for one in experiments) == \
+        sorted(zip(data, printed.model, printed.row))
+
+
+def test_every_experiment_of_the_paper_is_in_a_sweep_and_names_model_template_and_data():
+    used = {one.path for path in sweeps.find_sweeps(PAPER) for one in sweeps.load_sweep(path)[1]}
+    files = {path for path in PAPER.glob("*.yaml") if not sweeps.is_sweep(path)}
+    assert {path.name for path in files - used} == {"rounds_codeqwen_chat.yaml"}
+    for path in files:
+        p = load_params(path)
+        assert "/" in p.policy.model and p.policy.revision and p.policy.prompt != "chat", path.name
+        assert p.data.train_limit == (400 if p.data.train == "evol_instruct" else 1000), path.name
+        assert p.sampling.k == (50 if p.data.train == "evol_instruct" else 20) and p.sampling.temperature == 1.0
+        assert p.generator.responses == (6 if p.data.train == "evol_instruct" else 3), path.name
+
+
+def test_an_unknown_table_names_the_known_ones():
+    with pytest.raises(ParamsError, match="--table 9: no sweep for it in paper/; one of 1, 2, 3, 4, 5, 6, figure2"):
+        sweeps.sweep_of_table("9")
+
+
+@pytest.fixture
+def executed(monkeypatch) -> list[str]:
+    names: list[str] = []
+
+    def stand_in(source, folder, parameters, environment):
+        run = Run(parameters["run_dir"])
+        names.append(f"{run.path.name}/{source.stem[:2]}")
+        if parameters["params"]["seed"] == 13:
+            return f"{source.name}: seed 13 brings bad luck"
+        (run.stage_dir(source.stem) / "rows.json").write_text("[]")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / source.name).write_text('{"cells": []}')
+        return ""
+
+    monkeypatch.setattr(pipeline_module, "run_notebook", stand_in)
+    return names
+
+
+def test_a_sweep_shares_stages_and_is_up_to_date_when_run_again(files, tmp_path, tiny_notebooks, executed):
+    sweep, experiments = sweeps.load_sweep(files)
+    assert sweeps.execute(sweep, experiments, tmp_path / "out", tiny_notebooks) == {}
+    assert executed == ["a/01", "a/02", "a/03", "b/03"]
+    sweeps.execute(sweep, experiments, tmp_path / "out", tiny_notebooks)
+    assert len(executed) == 4
+
+
+def test_a_failing_run_does_not_stop_the_others_and_the_status_tells(files, tmp_path, tiny_notebooks, executed, capsys):
+    text = files.read_text().replace("runs:\n", "runs:\n  - {params: a.yaml, name: bad, set: {seed: 13}}\n")
+    path = write(tmp_path, "with_bad.yaml", text)
+    out = tmp_path / "out"
+    assert main(["run", str(path), "--run-dir", str(out), "--notebooks", str(tiny_notebooks)]) == 1
+    assert executed[0] == "bad/01" and executed[-1] == "b/03"
+    assert "failed: 01_testgen.ipynb: seed 13 brings bad luck" in capsys.readouterr().out
+    assert "seed 13 brings bad luck" in (out / "sweeps/with_bad/report.html").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["run"], "give a parameter file, a sweep file, or --table N"),
+    (["run", "a.yaml", "--table", "2"], "only one of them"),
+    (["run", "--table", "2", "--only", "03"], "a sweep decides itself"),
+    (["list", "nowhere"], "list takes a folder"),
+])
+def test_bad_command_lines_are_one_clear_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_list_shows_every_experiment_by_table(capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert "Table 5: SFT against PLUM-KTO (paper/table5.yaml)" in text
+    assert any(line.split()[:3] == ["oss_starcoder2_base_sft.yaml", "not", "run"] for line in text.splitlines())
+
+
+# --- tables of a sweep ----------------------------------------------------------------------------------------------
+
+TASKS = [f"t{number}" for number in range(10)]
+
+
+def finished(path, passed: int, seeds: int = 1) -> Run:
+    """A run whose trained policy passes the first ``passed`` of ten problems, its baseline the first three."""
+    run = Run(path)
+    rows = [{"suite": "humaneval", "decoding": "greedy", "temperature": 0.0, "policy": policy, "seed": seed,
+             "task_id": task, "base_passed": place < many, "plus_passed": None}
+            for policy, seed, many in [("baseline", None, 3), *((f"kto-seed{one}", one, passed) for one in range(seeds))]
+            for place, task in enumerate(TASKS)]
+    write_jsonl(run.stage_dir("05_evalplus_eval") / "humaneval.jsonl", rows)
+    scored = long_form(rows)
+    run.save_table(results_table(scored, 100), "results")
+    run.save_table(pass_at_k_table(scored, [1], 100), "pass_at_k")
+    run.update_stage("05_evalplus_eval", {"status": "done", "outputs": {}, "device": "CPU"})
+    return run
+
+
+def experiment(name: str, row: str, model: str = "M", data: str = "") -> sweeps.Experiment:
+    params = load_params(ROOT / "params/mini.yaml", {"name": name})
+    return sweeps.Experiment(params, ROOT / "params/mini.yaml", RowParams(table="5", model=model, row=row, data=data))
+
+
+@pytest.fixture
+def two(tmp_path):
+    finished(tmp_path / "one", 5)
+    finished(tmp_path / "two", 10, seeds=3)
+    return [experiment("one", "SFT"), experiment("two", "KTO"), experiment("never_ran", "DPO")], tmp_path
+
+
+def test_the_baseline_of_a_model_is_there_once(two):
+    table = sweep_tables.measured(*two)
+    assert list(zip(table.method, table.value)) == [("Baseline", 30.0), ("SFT", 50.0), ("KTO", 100.0)]
+    assert set(table.metric) == {"HE"} and list(table.seeds) == [0, 1, 3]
+
+
+def test_methods_are_compared_problem_by_problem_within_a_group_only(two):
+    experiments, outputs = two
+    table = sweep_tables.comparisons(experiments, outputs)
+    assert len(table) == 1 and table.loc[0, ["first", "second", "wins", "losses"]].tolist() == ["SFT", "KTO", 5, 0]
+    assert table.loc[0, "difference"] == 50 and table.loc[0, "p_holm"] == table.loc[0, "p_permutation"]
+    apart = [experiments[0], experiment("two", "KTO", model="other")]
+    assert sweep_tables.comparisons(apart, outputs).empty
+
+
+def test_the_papers_rows_stand_in_the_same_form():
+    table = sweep_tables.printed("5")
+    row = table[(table.group == "SC2-7B-Base") & (table.method == "PLUM-KTO") & (table.metric == "HE+")]
+    assert row.value.tolist() == [39.6] and set(table.origin) == {"paper"}
+    assert set(sweep_tables.printed("3").group) >= {"Evol-Instruct: WizardCoder-CL-7B"}
+    assert sweep_tables.printed("figure3").empty
+
+
+@pytest.mark.parametrize(("suite", "decoding", "name"), [
+    ("humaneval+", "greedy", "HE+"), ("humaneval", "T=0.8", "HE, T=0.8"),
+    ("heldout_basics", "greedy", "heldout_basics, greedy")])
+def test_metrics_have_the_papers_names(suite, decoding, name):
+    assert sweep_tables.metric(suite, decoding) == name
+
+
+def test_a_sweep_report_can_be_written_again_without_running(two, monkeypatch):
+    experiments, outputs = two
+    write(outputs, "one.yaml", 'extends: []\nname: one\nrows: [{table: "5", model: M, row: SFT}]\n')
+    path = write(outputs, "again.yaml", 'title: Again\ntable: "5"\nruns: [one.yaml]\n')
+    assert main(["report", str(path), "--run-dir", str(outputs)]) == 0
+    table = pd.read_csv(outputs / "sweeps/again/tables/methods.csv")
+    assert json.dumps(sorted(set(table.origin))) == '["paper", "this run"]'
