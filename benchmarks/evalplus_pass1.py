@@ -9,9 +9,9 @@ Lines with ``task_id`` and ``completion`` (as the shards of notebook 05 have the
 same programs. evalplus runs as its users run it, ``python -m evalplus.evaluate``, but in a scratch folder that is its
 home and cache too. It isolates nothing: give it programs of known origin only; our sandbox sees them first.
 
-evalplus limits the address space of a program to 4 GiB, of which its workers may take more for themselves: they hold the
-expected values of MBPP+ (1 GB for Mbpp/255 alone), and then a right program fails in one worker and passes in another.
-So the limit (``EVALPLUS_MAX_MEMORY_BYTES``) is 12 GiB here, unless the environment sets it.
+evalplus limits a program's address space to 4 GiB, of which its workers take up to more than that for themselves: they
+hold the expected values of MBPP+ (1 GB for Mbpp/255 alone), so that a right program fails in one worker and passes in
+another. So the limit (``EVALPLUS_MAX_MEMORY_BYTES``) is 12 GiB here, unless the environment sets it.
 
 Exit status 1: some verdict differs for a reason that ``parity.KNOWN`` does not name.
 """
