@@ -18,9 +18,11 @@ from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
+from plum_utils.sweeps import sweep_of_table
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
-DOCS = [README, NOTES, SANDBOX]
+EXPERIMENTS = ROOT / "docs" / "experiments.md"
+DOCS = [README, NOTES, SANDBOX, EXPERIMENTS]
 
 
 def functions_named(text: str) -> set[str]:
@@ -55,6 +57,11 @@ def test_the_list_of_misprints_is_generated():
     assert block.strip() == paper.inconsistencies_markdown()
 
 
+def test_the_list_of_claims_is_generated():
+    block = NOTES.read_text().split("<!-- claims:start -->")[1].split("<!-- claims:end -->")[0]
+    assert block.strip() == paper.claims_markdown()
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_links_lead_to_files_of_the_repository(path):
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
@@ -78,13 +85,16 @@ def test_parameters_named_in_the_docs_exist(path):
         assert field in Params.model_fields[section].annotation.model_fields, f"{section}.{field}"
 
 
-def test_commands_in_the_readme_are_understood():
-    lines = re.findall(r"-m plum_utils ([^#\n`]+)", README.read_text())
-    assert len(lines) >= 7
+@pytest.mark.parametrize(("path", "least"), [(README, 7), (EXPERIMENTS, 7)], ids=["README", "experiments"])
+def test_commands_in_the_docs_are_understood(path, least):
+    lines = re.findall(r"-m plum_utils ([^#\n`]+)", path.read_text())
+    assert len(lines) >= least
     for line in lines:
         arguments = _parser().parse_args(line.split())
-        if str(arguments.params).startswith("params/"):
+        if str(getattr(arguments, "params", None)).startswith("params/"):
             assert (ROOT / arguments.params).is_file(), line
+        if getattr(arguments, "table", None):
+            assert sweep_of_table(arguments.table).is_file(), line
 
 
 def test_make_targets_in_the_readme_exist():
@@ -114,7 +124,7 @@ def test_no_path_of_a_machine(path):
 def test_bundled_data_is_what_the_licence_section_lists():
     names = {path.name for path in (ROOT / "plum_utils" / "data").iterdir()}
     assert names == {"recorded", "paper_tables.json", "livecodebench_mini.jsonl", "heldout_basics.jsonl",
-                     "heldout_intermediate.jsonl", "heldout_public.jsonl"}
+                     "heldout_intermediate.jsonl", "heldout_public.jsonl", "report.html.j2"}
     assert "CC0" in README.read_text() and (ROOT / "LICENSE").read_text().startswith("MIT")
 
 

@@ -15,7 +15,7 @@ from plum_utils.instructions import Instruction
 from plum_utils.params import Params, ParamsError
 from plum_utils import study
 from plum_utils.sandbox import Verdict
-from plum_utils.study import (adapter_digest, caption, generate_solutions, judge_samples, open_sandbox, open_stage,
+from plum_utils.study import (adapter_digest, caption, generate_solutions, gold_rows, judge_samples, open_sandbox, open_stage,
                               policy_prompt, sample_policy)
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
@@ -323,3 +323,24 @@ def test_solutions_of_another_adapter_are_not_taken_for_these(tmp_path):
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
     solutions(backend := Memory(), tmp_path / "out", adapter)
     assert len(backend.calls) == 1 and backend.calls[0]["adapter"] == str(adapter)
+
+
+def gold_params(tmp_path, *solutions: str) -> Params:
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"id": f"i{place}", "instruction": f"Write f{place}."}
+                                       | ({"solution": text} if text else {})) + "\n"
+                            for place, text in enumerate(solutions)))
+    return Params(name="x", policy={"prompt": "base"}, data={"train": str(path)})
+
+
+def test_gold_rows_are_the_data_sets_own_solutions_under_the_policys_prompt(tmp_path):
+    p = gold_params(tmp_path, "x = 1", "")
+    (row,) = gold_rows(p)
+    assert row["instruction_id"] == "i0" and row["completion"][0]["content"] == "x = 1<|im_end|>"
+    assert row["prompt"][0]["content"] == ("### Instruction\nWrite f0.\n\nAnswer with one python code block.\n\n"
+                                           "### Response\n")
+
+
+def test_a_data_set_without_solutions_cannot_be_sft_gold(tmp_path):
+    with pytest.raises(ValueError, match="training.sft_solutions: .*data.jsonl' brings no solutions of its own; use chosen"):
+        gold_rows(gold_params(tmp_path, "", ""))
