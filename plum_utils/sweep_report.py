@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plum_utils import plots, sweep_tables
+from plum_utils.paper_figures import fig_figure3
 from plum_utils.params import Params
 from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.report import write_report
@@ -55,7 +56,8 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     versus = sweep_tables.comparisons(experiments, outputs)
     if len(versus):
         tables["comparisons"] = versus
-    return tables, {"methods": plots.fig_sweep(tables["methods"], sweep.title)} if len(ours) else {}
+    draw = fig_figure3 if sweep.table == "figure3" else plots.fig_sweep
+    return tables, {"methods": draw(tables["methods"], sweep.title)} if len(ours) else {}
 
 
 def _difficulties(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:

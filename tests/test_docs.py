@@ -18,6 +18,7 @@ from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
+from plum_utils.stats import claimed_gains
 from plum_utils.sweeps import sweep_of_table
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
@@ -55,6 +56,12 @@ def test_each_rule_has_a_function_and_a_test():
 def test_the_list_of_misprints_is_generated():
     block = NOTES.read_text().split("<!-- inconsistencies:start -->")[1].split("<!-- inconsistencies:end -->")[0]
     assert block.strip() == paper.inconsistencies_markdown()
+
+
+def test_as_many_gains_are_small_as_the_notes_say():
+    claimed = claimed_gains(paper.table(2))
+    assert (int((claimed.best_case_p > 0.05).sum()), len(claimed)) == (10, 40)
+    assert "Ten of the forty gains of Table 2 amount to fewer than six" in NOTES.read_text()
 
 
 def test_the_list_of_claims_is_generated():
