@@ -9,9 +9,9 @@ Lines with ``task_id`` and ``completion`` (as the shards of notebook 05 have the
 same programs. evalplus runs as its users run it, ``python -m evalplus.evaluate``, but in a scratch folder that is its
 home and cache too. It isolates nothing: give it programs of known origin only; our sandbox sees them first.
 
-evalplus limits a program's address space to 4 GiB, of which its worker's own counts: those of MBPP+ hold expected values
-(1 GB for Mbpp/255 alone), were seen to reach 4.5 GiB, and then failed right programs. So the limit
-(``EVALPLUS_MAX_MEMORY_BYTES``) is 12 GiB here, unless the environment sets it.
+evalplus limits a program's address space to 4 GiB, of which its worker's own counts. On MBPP+ a worker holds expected
+values (1 GB for Mbpp/255 alone); one was seen at 4.3 GiB, and three right programs failed that pass with more room.
+So the limit (``EVALPLUS_MAX_MEMORY_BYTES``) is 12 GiB here, unless the environment sets it.
 
 Exit status 1: some verdict differs for a reason that ``parity.KNOWN`` does not name.
 """

@@ -79,6 +79,10 @@ def _suite(name: str) -> Benchmark:
         problems = load_suite(name)
     except SuiteUnavailable as error:
         return Benchmark(name, unchecked=str(error))
+    return _benchmark(name, problems)
+
+
+def _benchmark(name: str, problems: list[Problem]) -> Benchmark:
     return Benchmark(name, tuple(Task(one.task_id, _statement(one), one.entry_point) for one in problems))
 
 
@@ -129,6 +133,13 @@ def find_overlaps(instructions: Iterable[Instruction], benchmarks: list[Benchmar
             for rule, found in (("ngram", _shared_grams(item, index)), ("name", _shared_names(item, index)))
             for where, evidence in sorted(found.items())]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def overlapping_tasks(instructions: Iterable[Instruction], suites: dict[str, list[Problem]], n: int) -> set[str]:
+    """Ids of the suites' problems that share an n-gram or a function's name with an instruction: a slice of results to
+    look at apart, for on these a policy may remember instead of solve."""
+    benchmarks = [_benchmark(name, problems) for name, problems in suites.items()]
+    return set(find_overlaps(instructions, benchmarks, n).task_id)
 
 
 def _index(benchmarks: list[Benchmark], n: int) -> _Index:

@@ -76,7 +76,7 @@ def flow_rows(steps: dict[str, int]) -> pd.DataFrame:
     rows = [("instructions", "instructions", steps["instructions"], "kept"),
             ("responses", "consistent", kept, "kept"), ("responses", "inconsistent", lost, "dropped"),
             ("samples", "judged", steps["judged"], "kept"),
-            ("samples", "without tests, or not of this part", steps["samples"] - steps["judged"], "dropped"),
+            ("samples", "not judged", steps["samples"] - steps["judged"], "dropped"),
             ("labels", "chosen", steps["chosen"], "chosen"), ("labels", "rejected", steps["rejected"], "rejected"),
             ("labels", "un-runnable", steps["un-runnable"], "un-runnable"),
             ("labels", "duplicates", steps["duplicates"], "duplicate"),

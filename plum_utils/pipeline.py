@@ -49,7 +49,7 @@ STAGES = (
     Stage("03_preferences", ("01_testgen", "02_sampling"), ("seed", "data", "policy", "sampling", "sandbox", "labels")),
     Stage("04_train_kto", ("03_preferences",), ("seed", "data", "policy", "sampling", "training")),
     Stage("05_evalplus_eval", ("04_train_kto",),
-          ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation")),
+          ("seed", "rows", "data", "policy", "sampling", "sandbox", "training", "evaluation")),
     Stage("06_livecodebench_eval", ("04_train_kto",),
           ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench")),
 )

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from plum_utils import decontamination
 from plum_utils.decontamination import (
-    COMMON_NAMES, Benchmark, Task, contamination_table, find_overlaps, load_benchmarks, names_to_write, telling_name,
-    without_overlaps,
+    COMMON_NAMES, Benchmark, Task, contamination_table, find_overlaps, load_benchmarks, names_to_write,
+    overlapping_tasks, telling_name, without_overlaps,
 )
 from plum_utils.evaluation import BUNDLED, SuiteUnavailable, load_suite
 from plum_utils.instructions import RECORDED, Instruction, load_instructions
@@ -196,3 +196,11 @@ def test_bundled_exercises_that_a_held_out_suite_also_has_are_found(loaded):
     """Both were written for this project; ``oss`` is no training set of the reference run."""
     found = find_overlaps(load_instructions("oss"), loaded, 10)
     assert {("oss-a-0005", "PlumMini/2"), ("oss-b-0006", "PlumMini/9")} <= set(zip(found.instruction_id, found.task_id))
+
+
+def test_the_tasks_that_resemble_an_instruction_are_named_and_no_other():
+    suites = {"humaneval": load_suite("humaneval")[:20]}
+    planted = suites["humaneval"][3]
+    found = overlapping_tasks([instruction(planted.instruction), instruction(LONG, name="b")], suites, 10)
+    assert found == {planted.task_id}
+    assert overlapping_tasks([instruction(LONG)], suites, 10) == set()
