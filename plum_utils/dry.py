@@ -118,8 +118,10 @@ def questions() -> list[str]:
 
 
 def tiny_data(name: str, parts: Path) -> Path:
-    """A folder with the data set's files, in its real format."""
+    """A folder with the data set's files, in its real format; written once, so that runs on it stay up to date."""
     folder, solution = parts / name, f"```python\n{PROGRAMS[0]}```"
+    if all((folder / file).exists() for file in hub_data.HUB_SETS[name].files):
+        return folder
     if name == "oss_instruct":
         write_jsonl(folder / hub_data.HUB_SETS[name].files[0],
                     [{"lang": "python", "raw_index": index, "index": index, "seed": "x = 1", "openai_fingerprint": "",
@@ -131,7 +133,7 @@ def tiny_data(name: str, parts: Path) -> Path:
         for place, file in enumerate(hub_data.HUB_SETS[name].files):
             write_json(folder / file, [
                 {"id": f"dry{index}_0", "conversations": [{"from": "human", "value": text},
-                                                             {"from": "gpt", "value": solution}]}
+                                                          {"from": "gpt", "value": solution}]}
                 for index, text in enumerate(questions()) if place == 0] or [{"id": "none", "conversations": []}])
     return folder
 
