@@ -18,7 +18,7 @@ from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
-from plum_utils.stats import claimed_gains
+from plum_utils.stats import claimed_gains, whole_problems
 from plum_utils.sweeps import sweep_of_table
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
@@ -62,6 +62,14 @@ def test_as_many_gains_are_small_as_the_notes_say():
     claimed = claimed_gains(paper.table(2))
     assert (int((claimed.best_case_p > 0.05).sum()), len(claimed)) == (10, 40)
     assert "Ten of the forty gains of Table 2 amount to fewer than six" in NOTES.read_text()
+
+
+def test_printed_scores_fit_the_sizes_that_the_notes_say():
+    tables = [frame[frame.row != "Rel. +"] for frame in map(paper.table, (2, 3, 5, 6))]
+    scores = {score for frame in tables for name in ("MBPP", "MBPP+") for score in frame[name]}
+    assert [len(scores), *(sum(whole_problems(score, size) for score in scores) for size in (399, 378))] == [60, 51, 26]
+    assert [[whole_problems(score, size) for size in (399, 378)] for score in (64.4, 69.3)] == [[True, False],
+                                                                                               [False, True]]
 
 
 def test_the_list_of_claims_is_generated():
