@@ -11,8 +11,9 @@ from plum_utils.evaluation import headline
 from plum_utils.params import RowParams
 
 NAMES = {"mbpp": "MBPP", "mbpp+": "MBPP+", "humaneval": "HE", "humaneval+": "HE+"}
-COLUMNS = ["table", "data", "model", "row", "metric", "paper_before", "paper_after", "paper_gain", "before",
-           "before_low", "before_high", "after", "after_low", "after_high", "gain", "gain_low", "gain_high"]
+SIDES = ["before", "before_low", "before_high", "after", "after_low", "after_high"]
+COLUMNS = ["table", "data", "model", "row", "metric", "paper_before", "paper_after", "paper_gain", *SIDES, "gain",
+           "gain_low", "gain_high"]
 
 
 def beside_table2(rows: list[RowParams], results: pd.DataFrame) -> pd.DataFrame:
@@ -57,4 +58,4 @@ def _line(row: RowParams, metric: str, printed: pd.DataFrame, ours: Any) -> dict
     return row.model_dump() | {
         "metric": metric, "paper_before": before, "paper_after": after, "paper_gain": round(after - before, 1),
         "gain": ours.difference, "gain_low": ours.difference_low, "gain_high": ours.difference_high
-    } | {name: getattr(ours, name) for name in COLUMNS[8:14]}
+    } | {name: getattr(ours, name) for name in SIDES}

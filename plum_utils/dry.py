@@ -18,9 +18,9 @@ from plum_utils import generators, hub_data
 from plum_utils.evaluation import OVERRIDES as DATA_PATHS
 from plum_utils.jsonl import write_json, write_jsonl
 from plum_utils.livecodebench import bundled_path
-from plum_utils.params import Params, ParamsError, load_params
+from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.prompts import policy_message, render
-from plum_utils.provenance import ROOT
+from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.sweep_report import write_sweep_report
 from plum_utils.sweeps import Experiment, Sweep, SweepRun, execute, is_sweep, load_sweep
@@ -68,9 +68,9 @@ def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Pat
 
 
 def _alone(params: Params, path: Path) -> tuple[Sweep, list[Experiment]]:
-    row = {"table": "alone", "model": params.policy.model, "row": "PLUM"}
+    row = RowParams(table="alone", model=params.policy.model, row="PLUM")
     sweep = Sweep(title=params.name, table="alone", runs=[SweepRun(params=path.name)])
-    return sweep, [Experiment(params, path, Params(name="x", rows=[row]).rows[0])]
+    return sweep, [Experiment(params, path, row)]
 
 
 def dry_params(params: Params, parts: Path) -> Params:
@@ -86,13 +86,11 @@ def dry_params(params: Params, parts: Path) -> Params:
         raise ParamsError(f"--dry: data.train {params.data.train!r} is no hub data set; it needs no dry run")
     values = params.model_dump(mode="json")
     changes = OVERRIDES | {
-        "policy.model": _portable(tiny_model(params, parts)), "policy.revision": None,
-        "data.source": _portable(tiny_data(params.data.train, parts)), "data.revision": None,
-        "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": _portable(bundled_path()),
-        "generator.store": _portable(parts / "responses"),
+        "policy.model": portable(tiny_model(params, parts)), "policy.revision": None,
+        "data.source": portable(tiny_data(params.data.train, parts)), "data.revision": None,
+        "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": portable(bundled_path()),
+        "generator.store": portable(parts / "responses"), "rounds": 1,
     }
-    if params.rounds > 1:
-        changes["rounds"] = 1
     if params.labels.instructions:
         changes |= {"labels.instructions": N_INSTRUCTIONS - 2, "labels.first_k": 5}
     for key, value in changes.items():
@@ -103,38 +101,32 @@ def dry_params(params: Params, parts: Path) -> Params:
     return small
 
 
-def _portable(path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-
-
 # --- data and responses ----------------------------------------------------------------------------------------------
 
 def questions() -> list[str]:
     """The dry data set's instructions: all ask for the same function in other words."""
     things = ("apples", "pages", "steps", "coins", "guests", "days", "points", "letters", "rows", "stamps", "keys", "cups")
     return [f"Write a Python function answer(x) that takes a number of {thing} and returns one more."
-            for thing in things[:N_INSTRUCTIONS]]
+            for thing in things]
 
 
 def tiny_data(name: str, parts: Path) -> Path:
     """A folder with the data set's files, in its real format; written once, so that runs on it stay up to date."""
     folder, solution = parts / name, f"```python\n{PROGRAMS[0]}```"
-    if all((folder / file).exists() for file in hub_data.HUB_SETS[name].files):
+    (file,) = hub_data.HUB_SETS[name].files
+    if (folder / file).exists():
         return folder
     if name == "oss_instruct":
-        write_jsonl(folder / hub_data.HUB_SETS[name].files[0],
-                    [{"lang": "python", "raw_index": index, "index": index, "seed": "x = 1", "openai_fingerprint": "",
-                      "problem": text, "solution": solution} for index, text in enumerate(questions())])
+        write_jsonl(folder / file, [{"lang": "python", "raw_index": index, "index": index, "seed": "x = 1",
+                                     "openai_fingerprint": "", "problem": text, "solution": solution}
+                                    for index, text in enumerate(questions())])
     elif name == "evol_instruct":
-        write_json(folder / hub_data.HUB_SETS[name].files[0],
-                   [{"instruction": text, "output": solution} for text in questions()])
+        write_json(folder / file, [{"instruction": text, "output": solution} for text in questions()])
     else:
-        for place, file in enumerate(hub_data.HUB_SETS[name].files):
-            write_json(folder / file, [
-                {"id": f"dry{index}_0", "conversations": [{"from": "human", "value": text},
-                                                          {"from": "gpt", "value": solution}]}
-                for index, text in enumerate(questions()) if place == 0] or [{"id": "none", "conversations": []}])
+        write_json(folder / file, [
+            {"id": f"dry{index}_0", "conversations": [{"from": "human", "value": text},
+                                                      {"from": "gpt", "value": solution}]}
+            for index, text in enumerate(questions())])
     return folder
 
 

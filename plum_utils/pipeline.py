@@ -16,7 +16,7 @@ from plum_utils.evaluation import OVERRIDES
 from plum_utils.models import sha256_file
 from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.params import Params
-from plum_utils.provenance import ROOT, code_digest, provenance
+from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sharing import lend_baseline, take
 
@@ -176,7 +176,7 @@ class Pipeline:
         self.run.update_stage(stage.name, entry)
         with peak_memory() as peak:
             cause = run_notebook(self._notebook(stage), self.run.path / "notebooks",
-                                 {"params": dumped, "run_dir": _portable(self.run.path)},
+                                 {"params": dumped, "run_dir": portable(self.run.path)},
                                  kernel_environment(self.params, self.run.path))
         entry |= {"seconds": round(time.monotonic() - clock, 1), "peak_memory_mb": round(peak[0] / 2**20),
                   "finished": _now()}
@@ -238,13 +238,6 @@ class Pipeline:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _portable(path: Path) -> str:
-    """A path relative to the repository, so that executed notebooks name no machine."""
-    with contextlib.suppress(ValueError):
-        return path.resolve().relative_to(ROOT).as_posix()
-    return str(path.resolve())
 
 
 def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:

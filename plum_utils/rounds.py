@@ -16,7 +16,7 @@ from plum_utils.evaluation import headline
 from plum_utils.models import merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.pipeline import STAGES, Pipeline
-from plum_utils.provenance import ROOT
+from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
 from plum_utils.study import adapter_digest
 from plum_utils.sweep_tables import metric
@@ -38,7 +38,7 @@ def execute_rounds(params: Params, folder: Path, notebooks: Path = ROOT / "noteb
         runs.append(run)
         if number < params.rounds:
             merged = merged_policy(run, policy.model, policy.revision, MERGED.format(number=number), policy.dtype)
-            policy = policy.model_copy(update={"model": _portable(merged), "revision": None})
+            policy = policy.model_copy(update={"model": portable(merged), "revision": None})
     return runs
 
 
@@ -58,11 +58,6 @@ def merged_policy(run: Run, model: str, revision: str | None, name: str, dtype: 
     (partial / DIGEST).write_text(digest)
     partial.rename(target)
     return target
-
-
-def _portable(path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def rounds_table(runs: list[Run]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from plum_utils.hub_data import training_instructions
 from plum_utils.jsonl import read_jsonl, write_json
 from plum_utils.models import resolve_model
 from plum_utils.params import Params, TrainingParams
-from plum_utils.preferences import cap_per_side
+from plum_utils.preferences import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
@@ -72,7 +72,7 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
     row: dict[str, Any] = {"candidate": name, "rows": 0, "steps": 0}
     adapter = None
     if training is not None:
-        capped = {phase: cap_per_side(rows, training.max_per_side, p.seed) for phase, rows in sets.items()}
+        capped = training_sets(sets, training, p.seed)
         adapter, history = train(training.objective, resolve_model(p.policy.model, p.policy.revision), capped, training,
                                  folder, p.seed, p.policy.dtype)
         row |= {"rows": sum(len(capped[phase]) for phase in training.objective.split("+")),

@@ -31,9 +31,7 @@ def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Pat
     """
     home = Run(outputs / "sweeps" / name)
     runs = [run for one in experiments if (run := Run(outputs / one.params.name)).manifest_path.exists()]
-    for run in runs:
-        write_report(run)
-        write_html(run)
+    _write_pages(runs)
     tables, figures = _shown(sweep, experiments, outputs)
     for key, table in tables.items():
         home.save_table(table.round(4), key)
@@ -42,6 +40,12 @@ def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Pat
     notes = [*sweep.notes, *(f"{one}: no result. {cause}" for one, cause in failures.items())]
     notes += [MULTIPLE] if "comparisons" in tables else []
     return write_sweep_html(home.path, sweep.title, tables, figures, notes, runs)
+
+
+def _write_pages(runs: list[Run]) -> None:
+    for run in runs:
+        write_report(run)
+        write_html(run)
 
 
 def _shown(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
@@ -88,9 +92,7 @@ def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown
 
 def write_rounds_report(params: Params, home: Run, runs: list[Run]) -> Path:
     """The page of a run in rounds: pass@1 and the largest pass@k from the untrained policy to the last round's."""
-    for run in runs:
-        write_report(run)
-        write_html(run)
+    _write_pages(runs)
     table = rounds_table(runs)
     figure = plots.fig_rounds(table)
     home.save_table(table.round(4), "rounds")

@@ -32,12 +32,19 @@ def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
         results = run.load_table("results").astype({"seed": str})
         seeds = results[results.seed != "mean"].groupby(["suite", "decoding"]).seed.nunique()
         for row in headline(results).itertuples():
-            for method, side in ((BASELINE, "before"), (one.row.row, "after")):
-                rows.append({"group": group_of(one), "method": method, "metric": metric(row.suite, row.decoding),
-                             "value": getattr(row, side), "low": getattr(row, f"{side}_low"),
-                             "high": getattr(row, f"{side}_high"), "problems": row.problems,
-                             "seeds": 0 if method == BASELINE else int(seeds[row.suite, row.decoding]),
-                             "origin": "this run"})
+            rows += _both_sides(one, row, metric(row.suite, row.decoding), int(seeds[row.suite, row.decoding]))
+    return _baselines_once(rows)
+
+
+def _both_sides(one: Experiment, row: Any, name: str, seeds: int) -> list[dict[str, Any]]:
+    """The baseline's row and the method's, from one row of ``stats.compare``."""
+    return [{"group": group_of(one), "method": method, "metric": name, "value": getattr(row, side),
+             "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high"), "problems": row.problems,
+             "seeds": trained, "origin": "this run"}
+            for method, side, trained in ((BASELINE, "before", 0), (one.row.row, "after", seeds))]
+
+
+def _baselines_once(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=LONG).drop_duplicates(["group", "method", "metric"], ignore_index=True)
 
 
@@ -74,13 +81,8 @@ def difficulties(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     rows = []
     for one, run in _finished(experiments, outputs, "06_livecodebench_eval"):
         for row in run.load_table("livecodebench_levels").itertuples():
-            for method, side in ((BASELINE, "before"), (one.row.row, "after")):
-                rows.append({"group": group_of(one), "method": method, "metric": row.label,
-                             "value": getattr(row, side), "low": getattr(row, f"{side}_low"),
-                             "high": getattr(row, f"{side}_high"), "problems": row.problems,
-                             "seeds": len(one.params.training.seeds) if method != BASELINE else 0,
-                             "origin": "this run"})
-    return pd.DataFrame(rows, columns=LONG).drop_duplicates(["group", "method", "metric"], ignore_index=True)
+            rows += _both_sides(one, row, row.label, len(one.params.training.seeds))
+    return _baselines_once(rows)
 
 
 def comparisons(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
