@@ -82,15 +82,27 @@ class DataParams(_Section):
 
 
 class SamplingParams(_Section):
-    """Stage 2 (paper, section 4: K = 20, 50 for Evol-Instruct; T = 1)."""
+    """Stage 2 (paper, section 4: K = 20, 50 for Evol-Instruct; T = 1).
+
+    ``adapters``: vLLM serves LoRA adapters itself, or the one in use is merged into the engine's weights; ``auto``
+    takes what is faster on the device. ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) on
+    which ``replicas`` engines sample shards at the same time.
+    """
 
     backend: Literal["auto", "vllm", "transformers"] = "auto"
+    adapters: Literal["auto", "serve", "merge"] = "auto"
+    ray: str | None = None
+    replicas: Positive = 1
     k: Positive = 20
     temperature: Temperature = 1.0
     top_p: Rate = 1.0
     max_tokens: Positive = 512
     stop: list[str] = []
     shard_size: Positive = 32
+
+    def what_decides(self) -> dict[str, Any]:
+        """The fields that a sample can depend on; where and how many at a time it cannot."""
+        return self.model_dump(exclude={"adapters", "ray", "replicas"})
 
 
 class SandboxParams(_Section):
@@ -126,12 +138,17 @@ class TrainingParams(_Section):
 
     ``sft_solutions``: the policy's own chosen ones, or the data set's gold ones. ``preference_fraction`` of the
     instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
+
+    From ``precompute_reference`` on: speed and memory alone, the loss is the same (docs/speed.md has what each is
+    worth). ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
+    ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
+    ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
     """
 
     objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
     negatives: Literal["failing", "unrunnable"] = "failing"
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    quantization: Literal["none", "nf4"] = "nf4"
+    quantization: Literal["none", "nf4", "auto"] = "nf4"
     lora_r: OptionalLimit = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.0
@@ -155,6 +172,16 @@ class TrainingParams(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     save_steps: Positive = 20
     precompute_reference: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    fit_to_card: bool = False
+    length_grouped: bool = True
+    score_completions_only: bool = True
+    autocast: bool | Literal["auto"] = "auto"
+    optimizer: Literal["adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch_fused"
+    liger: bool = False
+    compile: bool = False
+    processes: Positive = 1
+    accelerate_config: str | None = None
 
     @model_validator(mode="after")
     def _kl_needs_neighbours(self) -> TrainingParams:

@@ -95,7 +95,7 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
                  "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
                 for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
 
-    mark = fingerprint([p.sampling.model_dump(), p.policy.model_dump(), p.seed, backend.name,
+    mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
                         [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
     rows = shards(folder, list(parts), make, mark, "sampling")
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
