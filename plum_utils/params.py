@@ -176,7 +176,9 @@ class TrainingParams(_Section):
     fit_to_card: bool = False
     length_grouped: bool = True
     score_completions_only: bool = True
-    autocast: bool | Literal["auto"] = "auto"
+    reuse_memory: bool = True
+    adapters_in_model_dtype: bool = True
+    autocast: bool = False
     optimizer: Literal["adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     liger: bool = False
     compile: bool = False

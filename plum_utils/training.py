@@ -6,7 +6,6 @@ the policy is trained on the text that it sampled, with an end token only where 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import random
@@ -20,17 +19,17 @@ from typing import Any
 import pandas as pd
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
 
 from plum_utils.jsonl import write_json
 from plum_utils.params import TrainingParams
+from plum_utils.speed import prepare_model, prepare_process
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
 # nothing to either. (TRL appends an end token by itself only to rows that are plain text, not conversations.)
 VERBATIM_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 COMPLETE = "complete.json"
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16, "auto": "auto"}
 
 
@@ -49,19 +48,20 @@ def kto_weights(n_desirable: int, n_undesirable: int, ratio: float = 1.0) -> tup
     return (desirable, 1.0) if desirable >= 1 else (1.0, 1 / desirable)
 
 
-def order_for_kl(rows: list[dict[str, Any]], batch_size: int, seed: int) -> list[dict[str, Any]]:
+def order_for_kl(rows: list[dict[str, Any]], batch_size: int, seed: int, length_grouped: bool = True
+                 ) -> list[dict[str, Any]]:
     """Rows in batches of ``batch_size`` different instructions, of like length, with both labels in each.
 
     TRL pairs each prompt with the completion of its left neighbour in the same per-device batch (the first with the
     last). Were both of one instruction, the "mismatched" pair would be a matched one and the KL estimate wrong. Rows
-    go, by length rank within their label, into the first batch that holds no row of their instruction; what is left
-    in unfilled batches is dropped, and the caller can count it.
+    go, by length rank within their label (by chance, where not ``length_grouped``), into the first batch that holds no
+    row of their instruction; what is left in unfilled batches is dropped, and the caller can count it.
 
     Returns:
         Rows in training order, batches shuffled; its length is a multiple of ``batch_size``.
     """
     rng = random.Random(seed)
-    ranked = _by_length_rank(rows, rng)
+    ranked = _by_length_rank(rows, rng) if length_grouped else rng.sample(rows, len(rows))
     full, filling = [], []
     for row in ranked:
         batch = next((one for one in filling if row["instruction_id"] not in one), None)
@@ -85,28 +85,32 @@ def _by_length_rank(rows: list[dict[str, Any]], rng: random.Random) -> list[dict
     return [row for *_, row in sorted(ranks, key=lambda item: item[:2])]
 
 
-def repeat_epochs(rows: list[dict[str, Any]], epochs: float, batch_size: int, seed: int) -> list[dict[str, Any]]:
+def repeat_epochs(rows: list[dict[str, Any]], epochs: float, batch_size: int, seed: int, length_grouped: bool = True
+                  ) -> list[dict[str, Any]]:
     """``epochs`` passes over the rows, each in its own order, as one list; a last fraction is a part of a pass."""
     ordered: list[dict[str, Any]] = []
     for epoch in range(math.ceil(epochs)):
-        one = order_for_kl(rows, batch_size, seed * 1009 + epoch)
+        one = order_for_kl(rows, batch_size, seed * 1009 + epoch, length_grouped)
         share = min(1.0, epochs - epoch)
         ordered += one[: max(1, round(len(one) * share / batch_size)) * batch_size]
     return ordered
 
 
 def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16") -> Any:
-    """The policy to be trained; with ``quantization: nf4`` its weights are 4-bit NormalFloat (QLoRA)."""
+    """The policy to be trained; with ``quantization: nf4`` its linear layers are 4-bit NormalFloat with doubly
+    quantised scales (QLoRA, Dettmers et al. 2023, section 3), all else keeps ``dtype``.
+
+    PEFT's ``prepare_model_for_kbit_training`` is not used: it turns embeddings and output matrix into float32, which
+    for a vocabulary of 92,416 costs 1.5 GB and makes the largest product of the step a float32 one.
+    """
     quantization = None
     if params.quantization == "nf4":
         compute = torch.float32 if dtype == "float32" else torch.bfloat16
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=DTYPES[dtype], quantization_config=quantization)
-    if quantization is not None:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=torch.cuda.is_available())
     model.config.use_cache = False
-    return model
+    return model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU for good, for inference alone
 
 
 def load_tokenizer(model_path: str) -> Any:
@@ -146,31 +150,6 @@ def new_adapter(model: Any, params: TrainingParams) -> LoraConfig | None:
                       target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of giving each back to the system.
-
-    Training on the CPU frees and asks for hundreds of megabytes at every step, and the page faults of doing so took
-    40% of a KTO step. No effect on other C libraries.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def score_completions_only() -> None:
-    """Let TRL multiply only completion positions with the output matrix on the CPU, as it does on a GPU.
-
-    TRL 1.16 scores prompts and padding too wherever it has no Triton, to keep shapes fixed for compilers that are not
-    used here; that was a quarter of a KTO step. The log-probabilities are the same.
-    """
-    import trl.trainer.utils as trl_utils
-
-    if not hasattr(trl_utils, "_plum_use_triton"):
-        trl_utils._plum_use_triton = trl_utils._use_triton
-        trl_utils._use_triton = lambda device: device.type == "cpu" or trl_utils._plum_use_triton(device)
-
-
 def peak_memory() -> str:
     """This process's largest resident size so far, and the GPU's where there is one, for a line of print."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS reports bytes, Linux KiB
@@ -184,13 +163,15 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
     steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
     steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
     on_gpu = torch.cuda.is_available()
+    checkpointing = on_gpu if params.gradient_checkpointing == "auto" else params.gradient_checkpointing
     return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
                 gradient_accumulation_steps=params.accumulation, learning_rate=learning_rate, max_steps=steps,
                 warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
-                save_total_limit=2, report_to=[], use_cpu=not on_gpu, bf16=on_gpu, dataloader_pin_memory=on_gpu,
-                gradient_checkpointing=on_gpu, disable_tqdm=False)
+                save_total_limit=2, report_to=[], use_cpu=not on_gpu, bf16=params.autocast, dataloader_pin_memory=on_gpu,
+                gradient_checkpointing=checkpointing, optim=params.optimizer, use_liger_kernel=params.liger,
+                disable_tqdm=False)
 
 
 def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -205,7 +186,7 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     """
     from trl import KTOConfig, KTOTrainer
 
-    ordered = repeat_epochs(rows, params.epochs, params.batch_size, seed)
+    ordered = repeat_epochs(rows, params.epochs, params.batch_size, seed, params.length_grouped)
     if not ordered:
         raise ValueError(f"training.batch_size is {params.batch_size}, but only "
                          f"{len({row['instruction_id'] for row in rows})} instructions have labelled samples: the KL "
@@ -215,8 +196,13 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     config = KTOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, len(ordered)),
                        beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
                        precompute_ref_log_probs=params.precompute_reference)
-    return KTOTrainer(model=model, args=config, train_dataset=Dataset.from_list(ordered), processing_class=tokenizer,
-                      peft_config=new_adapter(model, params))
+    return _ready(KTOTrainer(model=model, args=config, train_dataset=Dataset.from_list(ordered),
+                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+
+
+def _ready(trainer: Any, params: TrainingParams) -> Any:
+    prepare_model(trainer.model, params)
+    return trainer
 
 
 def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -226,8 +212,8 @@ def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
 
     n_rows = round(len(rows) * params.epochs)
     config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows), beta=params.beta)
-    return DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                      processing_class=tokenizer, peft_config=new_adapter(model, params))
+    return _ready(DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
+                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
 
 
 def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -238,8 +224,8 @@ def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     n_rows = round(len(rows) * params.sft_epochs)
     config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows),
                        completion_only_loss=True)
-    return SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                      processing_class=tokenizer, peft_config=new_adapter(model, params))
+    return _ready(SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
+                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
 
 
 class MarkComplete(TrainerCallback):
@@ -310,8 +296,7 @@ def _steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
                  seed: int, dtype: str, adapter: Path | None) -> Any:
     set_seed(seed)
-    keep_freed_memory()
-    score_completions_only()
+    prepare_process(params)
     tokenizer = load_tokenizer(model_path)
     model = load_policy(model_path, params, dtype)
     if adapter is not None:

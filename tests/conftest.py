@@ -1,4 +1,4 @@
-"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline."""
+"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama."""
 
 from __future__ import annotations
 
@@ -54,3 +54,11 @@ def tiny_notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in STAGES:
         nbformat.write(tiny_notebook(stage.name), folder / f"{stage.name}.ipynb")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of the tiny random Llama (``tiny_llama.save_tiny``)."""
+    from tiny_llama import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("tiny"))

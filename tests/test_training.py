@@ -13,65 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import END, all_rows, kto_rows, kto_trainer, params, row
 
 from plum_utils import training
-from plum_utils.params import TrainingParams
 from plum_utils.provenance import ROOT
-
-END = "<|end|>"
-BASE = dict(quantization="none", lora_r=4, lora_alpha=8, learning_rate=2e-2, sft_learning_rate=2e-2, batch_size=4,
-            accumulation=1, save_steps=2, max_length=128, scheduler="constant_with_warmup", warmup_ratio=0.0)
-
-
-def params(**changes) -> TrainingParams:
-    return TrainingParams(**BASE | changes)
-
-
-def row(instruction: int, completion: str, label: bool, end: str = "") -> dict:
-    return {"instruction_id": f"i{instruction}", "prompt": [{"role": "user", "content": f"ask {instruction}?\n"}],
-            "completion": [{"role": "assistant", "content": completion + end}], "label": label}
-
-
-def kto_rows(instructions: int = 6) -> list[dict]:
-    """For each instruction two chosen completions and two rejected ones, of different lengths."""
-    return [row(one, f"{'good' if label else 'bad'} {one}" + "!" * n, label, END if n else "")
-            for one in range(instructions) for label in (True, False) for n in range(2)]
-
-
-def all_rows() -> dict[str, list[dict]]:
-    rows = kto_rows()
-    sft = [{key: value for key, value in one.items() if key != "label"} for one in rows if one["label"]]
-    dpo = [{"instruction_id": good["instruction_id"], "prompt": good["prompt"], "chosen": good["completion"],
-            "rejected": bad["completion"]} for good, bad in zip(rows[::4], rows[2::4])]
-    return {"kto": rows, "dpo": dpo, "sft": sft}
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> str:
-    """Folder with a two-layer Llama and a byte tokenizer whose only merge is of two line breaks."""
-    folder = tmp_path_factory.mktemp("tiny")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    newline = "\u010a"
-    vocab = {piece: number for number, piece in enumerate([*alphabet, newline * 2])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[(newline, newline)]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(END, special=True), AddedToken("<pad>", special=True)])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token="<pad>")
-    wrapped.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(wrapped), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-                         pad_token_id=wrapped.pad_token_id, eos_token_id=wrapped.eos_token_id, bos_token_id=None)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
-def kto_trainer(tiny: str, tmp_path: Path, rows: list[dict], changed: TrainingParams, dtype: str = "float32"):
-    model = training.load_policy(tiny, changed, dtype)
-    return training.make_kto_trainer(model, training.load_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
 
 
 # --- weights and order ------------------------------------------------------------------------------------------------
@@ -195,32 +140,6 @@ def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
     assert z0 > 0.1 and (policy - reference).abs().max() > 0.1
     assert ours.item() == pytest.approx(theirs, rel=1e-5)
     assert z0.item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-4)
-
-
-def test_scoring_completions_only_changes_no_loss_and_no_gradient(tiny, tmp_path, monkeypatch):
-    import trl.trainer.utils as trl_utils
-
-    monkeypatch.setattr(trl_utils, "_use_triton", getattr(trl_utils, "_plum_use_triton", trl_utils._use_triton))
-    monkeypatch.delattr(trl_utils, "_plum_use_triton", raising=False)
-    trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
-    batch = next(iter(trainer.get_train_dataloader()))
-    seen, scored = [], []
-    real = trl_utils._ChunkedLogProbFunction.apply
-    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply",
-                        lambda hidden, *rest: scored.append(len(hidden)) or real(hidden, *rest))
-    for _ in range(2):
-        trainer.model.zero_grad()
-        loss = trainer.compute_loss(trainer.model, batch)
-        loss.backward()
-        metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
-        seen.append((loss.item(), metrics, [weight.grad.clone() for weight in trainer.model.parameters()
-                                            if weight.grad is not None]))
-        training.score_completions_only()
-    assert seen[0][0] == pytest.approx(seen[1][0], rel=1e-6)
-    assert seen[0][1] | {"num_tokens": 0} == pytest.approx(seen[1][1] | {"num_tokens": 0}, rel=1e-4, abs=1e-5)
-    for before, after in zip(seen[0][2], seen[1][2], strict=True):
-        torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-6)
-    assert scored[4:] == [int(batch["completion_mask"].sum())] * 4 and min(scored[:4]) > scored[4]
 
 
 def test_dpo_starts_at_ln_2(tiny, tmp_path):
