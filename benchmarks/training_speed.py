@@ -1,10 +1,11 @@
 """Samples a second of KTO on this machine: TRL's defaults, ours, and ours with each switch turned back, side by side.
 
-    python benchmarks/training_speed.py --run outputs/mini --out benchmarks/results/training_speed.json
+    python benchmarks/training_speed.py --out benchmarks/results/training_speed.json
 
 Each variant is a process of its own with a real ``KTOTrainer.train()``; a callback makes them take turns, one optimizer
-step each, so that a slow minute of the machine hits all alike. Ratios are medians over the rounds. All variants but
-``shuffled`` see the same batches, so their losses can be compared step by step.
+step each, so that a slow minute of the machine hits all alike. As many as memory holds run beside TRL's defaults at a
+time. Ratios are medians over the rounds. All variants but those of other orders see the same batches, so their losses
+can be compared step by step.
 """
 
 from __future__ import annotations
@@ -24,12 +25,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-TRL = {"trl": "TRL's defaults: model by name (float32), autocast, checkpointing",
-       "trl_bf16": "TRL's defaults, the model loaded in bfloat16",
-       "trl_shuffled": "TRL's defaults, rows in any order that keeps the KL rule"}
+TRL = ("trl", "trl_bf16", "trl_shuffled")  # the model by name (float32, or bfloat16), autocast, checkpointing
 OURS: dict[str, dict[str, Any]] = {  # what each variant changes in the parameters
-    "ours": {},
-    "ours_seed_1": {},  # another order of the same rows: how far two runs lie apart anyhow
+    "ours": {},  # params/mini.yaml
     "reference_before": {"precompute_reference": True},
     "checkpointing": {"gradient_checkpointing": True},
     "all_positions": {"score_completions_only": False},
@@ -39,9 +37,16 @@ OURS: dict[str, dict[str, Any]] = {  # what each variant changes in the paramete
     "shuffled": {"length_grouped": False},
     "nf4": {"quantization": "nf4"},
     "adamw_8bit": {"optimizer": "adamw_bnb_8bit"},
+    "sdpa": {"attention": "sdpa"},
     "compiled": {"compile": True},
 }
-BASELINE = "trl"
+BASELINE, SEED = "trl", 0
+NAMES = {"trl": "TRL's defaults", "trl_bf16": "bfloat16 weights", "trl_shuffled": "TRL's defaults, any order",
+         "ours": "ours", "compiled": "ours, layers compiled", "shuffled": "without: like lengths together",
+         "all_positions": "without: completions alone scored", "give_memory_back": "without: freed memory kept",
+         "sdpa": "without: eager attention", "checkpointing": "with: checkpointing", "autocast": "with: autocast",
+         "pefts_adapters": "with: PEFT's float32 products", "reference_before": "with: reference beforehand",
+         "adamw_8bit": "with: 8-bit AdamW", "nf4": "with: NF4 weights (QLoRA)"}  # in the figure
 
 
 def main() -> None:
@@ -49,19 +54,32 @@ def main() -> None:
     arguments = _arguments()
     if arguments.worker:
         return work(arguments.worker, arguments)
-    names = arguments.variants or [*TRL, *OURS]
+    others = [name for name in arguments.variants or [*TRL, *OURS] if name != BASELINE]
+    variants: dict[str, Any] = {}
+    for start in range(0, len(others), arguments.at_once - 1):
+        together = take_turns([BASELINE, *others[start:start + arguments.at_once - 1]], arguments)
+        _compare(together)
+        variants = together | variants
+    result = {"samples_a_step": arguments.batch_size * arguments.accumulation, "threads": arguments.threads,
+              "variants": variants}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
+    if arguments.figure:
+        from plum_utils.speed_figures import fig_training_speed
+
+        fig_training_speed(result["variants"], NAMES).savefig(arguments.figure, dpi=110, metadata={"Software": None})
+
+
+def take_turns(names: list[str], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Steps, seconds of set-up and peak memory of each variant, all measured in the same rounds."""
     workers = {name: Worker(name, arguments) for name in names}
     for number in range(arguments.rounds):
         for worker in workers.values():
             worker.step()
         print(f"round {number + 1}/{arguments.rounds}: " + ", ".join(f"{name} {worker.steps[-1]['seconds']:.1f} s"
                                                                      for name, worker in workers.items()), flush=True)
-    result = {"samples_a_step": arguments.batch_size * arguments.accumulation, "threads": arguments.threads,
-              "variants": {name: worker.finish() for name, worker in workers.items()}}
-    _compare(result["variants"])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
+    return {name: worker.finish() for name, worker in workers.items()}
 
 
 class Worker:
@@ -166,15 +184,15 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
     model_path, rows = resolve_model("embedded:smollm2"), read_jsonl(arguments.rows)
     tokenizer = training.load_tokenizer(model_path)
     rows, _ = training.trainable_rows(tokenizer, rows, params.max_length)
-    seed, folder = int(name.endswith("seed_1")), Path(tempfile.mkdtemp(prefix="plum-speed-"))
+    folder = Path(tempfile.mkdtemp(prefix="plum-speed-"))
     if name in TRL:
-        return trl_trainer(name, model_path, tokenizer, rows, params, folder, seed)
+        return trl_trainer(name, model_path, tokenizer, rows, params, folder)
     prepare_process(params)
-    return training.make_kto_trainer(training.load_policy(model_path, params), tokenizer, rows, params, folder, seed)
+    return training.make_kto_trainer(training.load_policy(model_path, params), tokenizer, rows, params, folder, SEED)
 
 
-def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder: Path,
-                seed: int) -> Any:
+def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder: Path
+                ) -> Any:
     """TRL as its documentation starts it: KTOConfig's own values but for what the experiment fixes."""
     from collections import Counter
 
@@ -184,13 +202,13 @@ def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str,
 
     from plum_utils import training
 
-    ordered = training.repeat_epochs(rows, params.epochs, params.batch_size, seed, params.length_grouped)
+    ordered = training.repeat_epochs(rows, params.epochs, params.batch_size, SEED, params.length_grouped)
     counts = Counter(row["label"] for row in ordered)
     desirable, undesirable = training.kto_weights(counts[True], counts[False], params.desirable_ratio)
     config = KTOConfig(output_dir=str(folder), per_device_train_batch_size=params.batch_size,
                        gradient_accumulation_steps=params.accumulation, learning_rate=params.learning_rate,
                        lr_scheduler_type=params.scheduler, warmup_steps=1, max_length=params.max_length,
-                       beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable, seed=seed,
+                       beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable, seed=SEED,
                        logging_steps=1, save_strategy="no", report_to=[], use_cpu=not torch.cuda.is_available(),
                        model_init_kwargs={"dtype": "bfloat16"} if name == "trl_bf16" else None)
     return KTOTrainer(model=model_path, args=config, train_dataset=Dataset.from_list(ordered),
@@ -205,9 +223,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--accumulation", type=int, default=2)
+    parser.add_argument("--at-once", type=int, default=7, help="processes at a time; each takes about 2.7 GiB")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--variants", nargs="*", choices=[*TRL, *OURS])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/training_speed.json")
+    parser.add_argument("--figure", type=Path, help="also draw loss curves and ratios into this PNG")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.rows.is_file():

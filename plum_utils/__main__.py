@@ -1,8 +1,9 @@
-"""``python -m plum_utils run|list|status|report|search``: the study from the command line."""
+"""``python -m plum_utils run|list|status|report|search|export|plan``: the study from the command line."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from plum_utils.export import ExportError, export_policy
 from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
+from plum_utils.models import ModelNotFound
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
 from plum_utils.provenance import ROOT
@@ -28,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return arguments.action(arguments)
-    except (ParamsError, NotReady, RunLocked, NoResults) as error:
+    except (ParamsError, NotReady, RunLocked, NoResults, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StageFailed, DiskFull) as error:
@@ -69,10 +72,24 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="choose training parameters on the validation instructions")
     search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
     search.set_defaults(action=_search)
-    for command in (run, status, report, search):
+    export = commands.add_parser("export", help="write a trained policy, merged, with its tokenizer and a model card")
+    export.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
+    export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
+    export.add_argument("--force", action="store_true", help="replace the folder if it is there")
+    export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
+    export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
+    export.set_defaults(action=_export)
+    plan = commands.add_parser("plan", help="what training needs of a card's memory, and what is chosen for it")
+    plan.add_argument("params", type=Path, help="a parameter file")
+    plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
+                      "24, 48 and 80")
+    plan.set_defaults(action=_plan)
+    for command in (run, status, report, search, export):
         command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
                              "folder of its runs' folders, by default outputs/")
         command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
+    for command in (run, status, report, search, export, plan):
         command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                              help="override a parameter, e.g. -p training.learning_rate=1e-4")
     return parser
@@ -195,6 +212,32 @@ def _search(arguments: argparse.Namespace) -> int:
     pipeline = _pipeline(arguments)
     pipeline.execute(list(STAGES[:3]))
     search(pipeline.params, pipeline.run)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from plum_utils import memory
+    from plum_utils.model_shapes import model_config
+
+    if arguments.gpu_gb is not None and not 0 < arguments.gpu_gb < math.inf:
+        raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")
+    if arguments.params.is_dir():
+        raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
+    params = load_params(arguments.params, dict(_override(text) for text in arguments.overrides))
+    card = arguments.gpu_gb or memory.card_memory()
+    try:
+        config = model_config(params.policy.model, params.policy.revision)
+    except ModelNotFound as error:
+        raise ParamsError(str(error)) from None
+    print(f"{params.policy.model}, objective {params.training.objective}")
+    print(memory.tables(config, params.training, [card] if card else memory.CARDS, params.policy.dtype))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    pipeline = _pipeline(arguments)
+    print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
+                        arguments.gguf_converter))
     return 0
 
 

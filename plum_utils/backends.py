@@ -6,14 +6,18 @@ Determinism: bf16 results depend on what else is in a batch, so the unit of dete
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import os
+import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Iterator, Protocol
 
 from plum_utils.models import merge_adapter
 
@@ -39,40 +43,74 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(kind: str, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None) -> Backend:
+def open_backend(kind: str, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None,
+                 **vllm_settings: Any) -> Backend:
     """The backend ``kind`` (``vllm``, ``transformers``, or ``auto``: vLLM where it is installed).
 
     Args:
         lora_rank: set it when ``generate`` will be given adapters (folders saved by PEFT) of at most this rank.
+        vllm_settings: ``adapters``, ``max_model_len``, ``gpu_memory_utilization`` of ``VllmBackend``; ``transformers``
+            needs none of them.
     """
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") else "transformers"
     if kind == "vllm":
-        return VllmBackend(model_path, dtype, lora_rank)
+        return VllmBackend(model_path, dtype, lora_rank, **vllm_settings)
     if kind == "transformers":
         return TransformersBackend(model_path, dtype)
     raise ValueError(f"sampling.backend: unknown {kind!r}; one of auto, vllm, transformers")
+
+
+def release_memory() -> None:
+    """Hand memory that nothing refers to back to the GPU and to the system, for what this process does next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's, which else keeps what was freed
+        if trim is not None:
+            trim(0)
 
 
 class Metered:
     """A backend that counts what passes through it, so that a rate covers only what was generated in this process:
     shards read back from disk never reach it.
 
-    ``calls``, ``tokens`` (generated ones) and ``seconds`` (wall time inside ``generate``) add up from zero.
+    ``calls``, ``tokens`` (generated ones) and ``seconds`` (wall time in which at least one call was running) add up
+    from zero, whichever threads call.
     """
 
     def __init__(self, backend: Backend):
         self._backend = backend
         self.name = backend.name
+        self.replicas = getattr(backend, "replicas", 1)
         self.calls, self.tokens, self.seconds = 0, 0, 0.0
+        self._lock, self._running, self._since = threading.Lock(), 0, 0.0
 
     def generate(self, prompts, **how):
-        started = time.monotonic()
-        outputs = self._backend.generate(prompts, **how)
-        self.seconds += time.monotonic() - started
-        self.calls += 1
-        self.tokens += sum(out.n_tokens for outs in outputs for out in outs)
+        with self._clock():
+            outputs = self._backend.generate(prompts, **how)
+        with self._lock:
+            self.calls += 1
+            self.tokens += sum(out.n_tokens for outs in outputs for out in outs)
         return outputs
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        """Runs from the first of several overlapping calls to the last one's end."""
+        with self._lock:
+            if not self._running:
+                self._since = time.monotonic()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self.seconds += time.monotonic() - self._since
 
     @property
     def tokens_per_second(self) -> float:
@@ -98,65 +136,110 @@ def vllm_lora_rank(rank: int) -> int:
     return min(known for known in VLLM_LORA_RANKS if known >= rank)
 
 
+def adapter_mode(adapters: str, gpu: bool) -> str:
+    """``serve`` (vLLM applies LoRA adapters per request) or ``merge`` (into the engine's weights).
+
+    ``auto`` serves on a GPU. On the CPU it merges: vLLM's LoRA ran at an eleventh of the merged weights' rate there.
+
+    Raises:
+        ValueError: ``adapters`` is neither of these.
+    """
+    if adapters not in ("auto", "serve", "merge"):
+        raise ValueError(f"sampling.adapters: unknown {adapters!r}; one of auto, serve, merge")
+    return ("serve" if gpu else "merge") if adapters == "auto" else adapters
+
+
+def engine_settings(gpu: bool, gpu_memory_utilization: float) -> dict[str, Any]:
+    """vLLM's settings for the device.
+
+    GPU: its own sizes of batches, chunked prefill, prefix caching (samples, greedy and T > 0 of one suite share their
+    prompts) and compiled graphs. CPU: eager mode is 15% slower than compiled code, but needs no C++ compiler and starts
+    in seconds. A per-request seed makes the CPU sampler fail once a prompt is prefilled in chunks, hence no chunked
+    prefill and a token budget above any shard's prompts; and what a prefix cache holds must not decide a completion.
+    """
+    if gpu:
+        return {"gpu_memory_utilization": gpu_memory_utilization, "enable_chunked_prefill": True,
+                "enable_prefix_caching": True}
+    return {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
+            "enable_chunked_prefill": False, "enable_prefix_caching": False}
+
+
+def check_lengths(prompts: list[int], max_tokens: int, max_model_len: int) -> None:
+    """Refuse what the engine would cut short without a word.
+
+    Args:
+        prompts: length of each prompt in tokens.
+
+    Raises:
+        ValueError: a prompt and ``max_tokens`` are more than ``max_model_len`` tokens together.
+    """
+    longest = max(prompts, default=0)
+    if longest + max_tokens > max_model_len:
+        raise ValueError(f"prompt {prompts.index(longest)} has {longest} tokens, and max_tokens is {max_tokens}: more "
+                         f"than the engine's {max_model_len}; open_backend(..., max_model_len={longest + max_tokens}) "
+                         "has room for them, or ask for fewer max_tokens")
+
+
 class VllmBackend:
-    """vLLM's offline engine, in this process.
+    """vLLM's offline engine, in this process: one for the policy and all its adapters.
 
-    Eager mode: on two CPU cores it is 15% slower than compiled code, but needs no C++ compiler and starts in 15
-    seconds instead of 95. A per-request seed makes vLLM's CPU sampler fail once a prompt is prefilled in chunks, hence
-    no chunked prefill and a token budget above any shard's prompts.
-
-    Adapters: a GPU applies them per request. vLLM's LoRA on the CPU runs at about a sixth of the engine's own rate, so
-    there an adapter is merged into a copy of the weights, which the engine is started with; ask for all completions of
-    one adapter before the next one's.
+    Args:
+        adapters: see ``adapter_mode``. Merging puts other weights into the running engine whenever the adapter changes,
+            so ask for all completions of one adapter before the next one's. They are then those of an engine started
+            with ``merge_adapter``'s folder.
+        max_model_len: most tokens of a prompt and its completion; at most the model's own context is taken.
+        gpu_memory_utilization: share of the GPU's memory for weights, activations and KV cache.
     """
 
     name = "vllm"
 
-    def __init__(self, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None,
-                 max_model_len: int = 2048):
+    def __init__(self, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None, adapters: str = "auto",
+                 max_model_len: int = 8192, gpu_memory_utilization: float = 0.9):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         import torch
+        from transformers import AutoConfig
 
         self._model_path, self._dtype = model_path, dtype
-        self._merges = lora_rank is not None and not torch.cuda.is_available()
-        lora = {}
+        gpu = torch.cuda.is_available()
+        settings = engine_settings(gpu, gpu_memory_utilization)
+        self._merges = adapter_mode(adapters, gpu) == "merge"
         if lora_rank is not None and not self._merges:
-            lora = {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
-        self._settings = {"dtype": dtype, "max_model_len": max_model_len, "max_num_seqs": 256,
-                          "max_num_batched_tokens": 65536, "enforce_eager": not torch.cuda.is_available(),
-                          "enable_chunked_prefill": False, "enable_prefix_caching": False,
-                          "disable_log_stats": True, "use_tqdm_on_load": False, **lora}
+            settings |= {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
+        context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
+        self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
         self._adapters: dict[str, int] = {}
-        self._served: str | None = None  # the adapter merged into the engine's weights
-        self._start(model_path)
-
-    def _start(self, model_path: str) -> None:
+        self._merged: str | None = None  # the adapter in the engine's weights
+        self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
         from vllm import LLM
 
-        self._llm = LLM(model_path, **self._settings)
+        self._llm = LLM(model_path, dtype=dtype, max_model_len=min(max_model_len, context), disable_log_stats=True,
+                        use_tqdm_on_load=False, **settings)
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
         from vllm import SamplingParams
 
+        tokenizer = self._llm.get_tokenizer()
+        rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
+                    for prompt in prompts]
+        if self._room is not None:
+            check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
         params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
                                  stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index)
                   for index in range(len(prompts))]
-        tokenizer = self._llm.get_tokenizer()
-        rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
-                    for prompt in prompts]
         outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=lora_request)
         return [[Completion(out.text, out.finish_reason or "stop", len(out.token_ids))
                  for out in sorted(output.outputs, key=lambda item: item.index)] * (n // draws) for output in outputs]
 
     def _use(self, adapter: str | None):
-        """The request's LoRA, or, where adapters are merged, none and the engine that holds this adapter."""
+        """The request's LoRA, or, where adapters are merged, none and this adapter in the engine's weights."""
         if self._merges:
-            self._serve(adapter)
+            if adapter != self._merged:
+                self._merge(adapter)
             return None
         if adapter is None:
             return None
@@ -165,20 +248,29 @@ class VllmBackend:
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
         return LoRARequest(Path(adapter).name, number, adapter)
 
-    def _serve(self, adapter: str | None) -> None:
-        if adapter == self._served:
-            return
-        self.close()
-        self._served = adapter
-        if adapter is None:
-            self._start(self._model_path)
-            return
+    def _merge(self, adapter: str | None) -> None:
+        self._merged = ""  # neither one, until all weights are there
         with tempfile.TemporaryDirectory(prefix="plum-merged-") as folder:
-            self._start(merge_adapter(self._model_path, adapter, folder, self._dtype))
+            path = self._model_path if adapter is None else \
+                merge_adapter(self._model_path, adapter, folder, self._dtype)
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        self._llm.apply_model(_pack_head)
+        self._llm.reset_prefix_cache()
+        self._merged = adapter
 
     def close(self) -> None:
+        import torch
+
+        self._llm.llm_engine.engine_core.shutdown()
         del self._llm
-        gc.collect()
+        torch.set_num_threads = self._set_num_threads
+        release_memory()
+
+
+def _pack_head(model: Any) -> None:
+    """Make the output head anew from its weights: one that is tied to the embeddings is left out of a reload, and the
+    CPU engine computes with a packed copy."""
+    model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
 
 
 class TransformersBackend:
@@ -255,4 +347,4 @@ class TransformersBackend:
 
     def close(self) -> None:
         del self._model
-        gc.collect()
+        release_memory()

@@ -18,6 +18,7 @@ from plum_utils import generators, hub_data
 from plum_utils.evaluation import OVERRIDES as DATA_PATHS
 from plum_utils.jsonl import write_json, write_jsonl
 from plum_utils.livecodebench import bundled_path
+from plum_utils.model_shapes import bundled_shapes
 from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.prompts import policy_message, render
 from plum_utils.provenance import ROOT, portable
@@ -25,14 +26,6 @@ from plum_utils.runs import fingerprint
 from plum_utils.sweep_report import write_sweep_report
 from plum_utils.sweeps import Experiment, Sweep, SweepRun, execute, is_sweep, load_sweep
 
-# Which architecture the weights of a hub id have (their config.json's model_type).
-ARCHITECTURES = {
-    "ise-uiuc/Magicoder-S-CL-7B": "llama", "ise-uiuc/Magicoder-S-DS-6.7B": "llama",
-    "ise-uiuc/Magicoder-DS-6.7B": "llama", "deepseek-ai/deepseek-coder-6.7b-instruct": "llama",
-    "deepseek-ai/deepseek-coder-6.7b-base": "llama", "m-a-p/OpenCodeInterpreter-DS-6.7B": "llama",
-    "m-a-p/OpenCodeInterpreter-CL-7B": "llama", "WizardLMTeam/WizardCoder-Python-7B-V1.0": "llama",
-    "Qwen/CodeQwen1.5-7B-Chat": "qwen2", "Qwen/CodeQwen1.5-7B": "qwen2", "bigcode/starcoder2-7b": "starcoder2",
-}
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 4096, "bos_token_id": 0,
          "eos_token_id": 1, "pad_token_id": 2}
@@ -79,9 +72,9 @@ def dry_params(params: Params, parts: Path) -> Params:
     Raises:
         ParamsError: a model whose architecture is not known, or a data set that is not one of the hub's.
     """
-    if params.policy.model not in ARCHITECTURES:
+    if params.policy.model not in bundled_shapes():
         raise ParamsError(f"--dry: policy.model {params.policy.model!r} is of no known architecture; add it to "
-                          "plum_utils/dry.py")
+                          "plum_utils/dry.py's models, which are those of plum_utils/data/model_shapes.json")
     if params.data.train not in hub_data.HUB_SETS:
         raise ParamsError(f"--dry: data.train {params.data.train!r} is no hub data set; it needs no dry run")
     values = params.model_dump(mode="json")
@@ -151,7 +144,7 @@ def fill_store(params: Params) -> None:
 
 def tiny_model(params: Params, parts: Path) -> Path:
     """A folder with a model of the policy's architecture and a tokenizer, fitted to the policy's prompt; made once."""
-    architecture = ARCHITECTURES[params.policy.model]
+    architecture = bundled_shapes()[params.policy.model]["model_type"]
     target = parts / f"{architecture}-{fingerprint([params.policy.prompt, params.policy.answer_instruction, SIZES])}"
     if not target.exists():
         partial = target.with_suffix(".partial")

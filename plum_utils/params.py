@@ -179,6 +179,7 @@ class TrainingParams(_Section):
     reuse_memory: bool = True
     adapters_in_model_dtype: bool = True
     autocast: bool = False
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     optimizer: Literal["adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     liger: bool = False
     compile: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, TypeVar
 
@@ -87,39 +88,85 @@ class Run:
         write_json(self.manifest_path, manifest)
 
 
-def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str
-           ) -> list[dict[str, Any]]:
+def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str,
+           workers: int = 1) -> list[dict[str, Any]]:
     """Rows of all shards in key order; finished shards are read, the others made by ``make(key)`` and written at once.
 
     Args:
         mark: fingerprint of everything the rows depend on; a shard with another mark is made again.
         progress: name of the progress bar.
+        workers: shards made at a time, by as many threads; the rows do not depend on it.
     """
     parts = ((key, key) for key in keys)
-    return list(shard_rows(make_shards(folder, parts, make, lambda _: mark, progress, len(keys))))
+    return list(shard_rows(make_shards(folder, parts, make, lambda _: mark, progress, len(keys), workers)))
 
 
 def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[[Part], list[dict[str, Any]]],
-                mark: Callable[[Part], str], progress: str, total: int | None = None) -> list[Path]:
-    """Make the shards that are not finished yet; only one is in memory at a time.
+                mark: Callable[[Part], str], progress: str, total: int | None = None, workers: int = 1) -> list[Path]:
+    """Make the shards that are not finished yet; only ``workers`` of them are in memory at a time.
 
     Args:
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
         parts: (key, what ``make`` turns into the shard's JSON-ready rows and ``mark`` into its fingerprint); may be an
             iterator.
         total: number of parts, for the progress bar.
+        workers: shards made at a time; above 1 ``make`` and ``mark`` are called in threads. After an error no shard is
+            begun, those at work are finished and kept, and the error is raised; Ctrl-C does not wait for them.
 
     Returns:
-        The shards' files, for ``shard_rows``.
+        The shards' files, in the order of the parts, for ``shard_rows``.
     """
-    paths = []
-    for key, part in tqdm(parts, desc=progress, unit="shard", total=total):
-        paths.append(folder / f"{key}.jsonl")
+    paths: list[Path] = []
+
+    def make_one(path: Path, part: Part) -> None:
         wanted = mark(part)
-        if not _finished(paths[-1], wanted):
+        if not _finished(path, wanted):
             body = to_jsonl(make(part))
-            write_text(paths[-1], json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
+            write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
+
+    with tqdm(desc=progress, unit="shard", total=total) as bar, _Threads(workers) as threads:
+        for key, part in parts:
+            paths.append(folder / f"{key}.jsonl")
+            bar.update(threads.run(make_one, paths[-1], part))
+        bar.update(threads.finish())
     return paths
+
+
+class _Threads:
+    """Runs up to ``workers`` calls at a time; a single worker is the caller itself."""
+
+    def __init__(self, workers: int):
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._running: set[Future[None]] = set()
+
+    def run(self, call: Callable[..., None], *arguments: Any) -> int:
+        """Begin a call, as soon as there is room; returns how many have ended, and raises the error of one."""
+        if self._pool is None:
+            call(*arguments)
+            return 1
+        self._running.add(self._pool.submit(call, *arguments))
+        return self._collect() if len(self._running) == self._workers else 0
+
+    def finish(self) -> int:
+        """Wait for all calls; returns how many have ended, and raises the error of one."""
+        ended = 0
+        while self._running:
+            ended += self._collect()
+        return ended
+
+    def _collect(self) -> int:
+        done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
+        for one in done:
+            one.result()
+        return len(done)
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None or issubclass(kind, Exception))
 
 
 def shard_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils.backends import Backend, open_backend
+from plum_utils.backends import Backend
 from plum_utils.evaluation import Problem, score
 from plum_utils.hub_data import training_instructions
 from plum_utils.jsonl import read_jsonl, write_json
@@ -22,7 +22,7 @@ from plum_utils.preferences import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
-from plum_utils.study import generate_solutions, open_sandbox
+from plum_utils.study import generate_solutions, open_policy_backend, open_sandbox
 from plum_utils.testgen import suites_by_instruction
 from plum_utils.training import train
 
@@ -86,7 +86,7 @@ def _pass_rates(p: Params, problems: list[Problem], folder: Path, adapter: Path 
     from transformers import AutoTokenizer
 
     model_path = resolve_model(p.policy.model, p.policy.revision)
-    backend = open_backend(p.sampling.backend, model_path, p.policy.dtype, p.training.lora_r)
+    backend = open_policy_backend(p, model_path, p.training.lora_r)
     tokenizer, rates = AutoTokenizer.from_pretrained(model_path), {}
     with open_sandbox(p) as sandbox:
         for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):

@@ -12,7 +12,7 @@ from typing import Any, Iterable, Iterator
 
 from IPython.display import Markdown
 
-from plum_utils.backends import Backend
+from plum_utils.backends import Backend, open_backend
 from plum_utils.evaluation import score, take_program
 from plum_utils.extract import extract_code
 from plum_utils.hub_data import training_instructions
@@ -61,6 +61,20 @@ def open_sandbox(p: Params) -> Sandbox:
     return RaySandbox(limits=limits, address=how.ray)
 
 
+def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None) -> Backend:
+    """The engine that samples from the policy: one in this process, or ``sampling.replicas`` on a Ray cluster.
+
+    Args:
+        lora_rank: as of ``open_backend``.
+    """
+    how, settings = p.sampling, {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": p.sampling.adapters}
+    if how.ray is None and how.replicas == 1:
+        return open_backend(how.backend, model_path, **settings)
+    from plum_utils.ray_backend import RayBackend
+
+    return RayBackend(how.backend, model_path, how.replicas, how.ray, **settings)
+
+
 def policy_prompt(p: Params, tokenizer: Any, instruction: str) -> str:
     """The exact string the policy is conditioned on, the same in sampling, training and evaluation."""
     return render(tokenizer, policy_message(instruction, p.policy.answer_instruction), p.policy.prompt,
@@ -76,7 +90,8 @@ def adapter_digest(adapter: str | Path | None) -> str:
 
 def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
                   ) -> list[dict[str, Any]]:
-    """K completions for each instruction; one file a shard, a finished shard is never sampled again.
+    """K completions for each instruction; one file a shard, a finished shard is never sampled again. As many shards are
+    sampled at a time as the backend has ``replicas``.
 
     Returns:
         Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, finish_reason, n_tokens,
@@ -97,7 +112,7 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
 
     mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
                         [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
-    rows = shards(folder, list(parts), make, mark, "sampling")
+    rows = shards(folder, list(parts), make, mark, "sampling", getattr(backend, "replicas", 1))
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 

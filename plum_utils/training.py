@@ -20,9 +20,11 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
 
+from plum_utils.distributed_training import is_sharded, launch_phase, shared_dataset
 from plum_utils.jsonl import write_json
+from plum_utils.memory import card_memory, settle_for
 from plum_utils.params import TrainingParams
 from plum_utils.speed import prepare_model, prepare_process
 
@@ -96,6 +98,15 @@ def repeat_epochs(rows: list[dict[str, Any]], epochs: float, batch_size: int, se
     return ordered
 
 
+def settle(params: TrainingParams, model_path: str, dtype: str = "bfloat16") -> TrainingParams:
+    """The parameters with every ``auto`` decided: by the memory plan of the card at hand, or for a CPU.
+
+    Raises:
+        memory.DoesNotFit: nothing that may be chosen fits the card.
+    """
+    return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), dtype)
+
+
 def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16") -> Any:
     """The policy to be trained; with ``quantization: nf4`` its linear layers are 4-bit NormalFloat with doubly
     quantised scales (QLoRA, Dettmers et al. 2023, section 3), all else keeps ``dtype``.
@@ -106,9 +117,11 @@ def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16"
     quantization = None
     if params.quantization == "nf4":
         compute = torch.float32 if dtype == "float32" else torch.bfloat16
-        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+        storage = compute if is_sharded() else torch.uint8  # the same bytes; FSDP takes floating-point tensors only
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=storage,
                                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=DTYPES[dtype], quantization_config=quantization)
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=DTYPES[dtype], quantization_config=quantization,
+                                                 attn_implementation=params.attention)
     model.config.use_cache = False
     return model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU for good, for inference alone
 
@@ -163,15 +176,15 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
     steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
     steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
     on_gpu = torch.cuda.is_available()
-    checkpointing = on_gpu if params.gradient_checkpointing == "auto" else params.gradient_checkpointing
     return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
-                gradient_accumulation_steps=params.accumulation, learning_rate=learning_rate, max_steps=steps,
+                gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
+                max_steps=steps,
                 warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
                 save_total_limit=2, report_to=[], use_cpu=not on_gpu, bf16=params.autocast, dataloader_pin_memory=on_gpu,
-                gradient_checkpointing=checkpointing, optim=params.optimizer, use_liger_kernel=params.liger,
-                disable_tqdm=False)
+                gradient_checkpointing=params.gradient_checkpointing is True, optim=params.optimizer, use_liger_kernel=params.liger,
+                ddp_find_unused_parameters=False, disable_tqdm=False)
 
 
 def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -196,8 +209,9 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     config = KTOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, len(ordered)),
                        beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
                        precompute_ref_log_probs=params.precompute_reference)
-    return _ready(KTOTrainer(model=model, args=config, train_dataset=Dataset.from_list(ordered),
-                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+    dataset = Dataset.from_list(ordered) if params.processes == 1 else shared_dataset(ordered, output_dir / "rows")
+    return _ready(KTOTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
+                             peft_config=new_adapter(model, params)), params)
 
 
 def _ready(trainer: Any, params: TrainingParams) -> Any:
@@ -237,6 +251,9 @@ class MarkComplete(TrainerCallback):
     """
 
     def on_save(self, args, state, control, **_):
+        args.distributed_state.wait_for_everyone()  # each process writes its own random state
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         shutil.rmtree(folder / "ref", ignore_errors=True)
         sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
@@ -274,15 +291,15 @@ def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]]
     Returns:
         The adapter's folder and the history: one row per step (``objective``, ``seed``, ``step``, ``loss``, ...).
     """
+    params = settle(params, model_path, dtype)
     home = stage_dir / f"{objective.replace('+', '-')}-seed{seed}"
     histories, adapter = [], None
     for phase in objective.split("+"):
         phase_dir = home / phase
         if not (phase_dir / "history.json").exists():
-            trainer = _train_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype, adapter)
-            save_adapter(trainer.model, phase_dir / "adapter", policy_name or Path(model_path).name)
-            write_json(phase_dir / "history.json", _steps(trainer.state.log_history))
-            shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
+            run_phase = train_phase if params.processes == 1 else launch_phase
+            run_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype, adapter,
+                      policy_name or Path(model_path).name)
         histories.append(pd.read_json(phase_dir / "history.json").assign(objective=phase, seed=seed))
         adapter = phase_dir / "adapter"
     return adapter, pd.concat(histories, ignore_index=True)
@@ -293,8 +310,25 @@ def _steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "num_tokens"} for entry in log if "loss" in entry]
 
 
-def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-                 seed: int, dtype: str, adapter: Path | None) -> Any:
+def train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+                seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
+    """Train one phase: ``adapter`` and ``history.json`` in ``phase_dir``. Where several processes train together, each
+    calls this, and the first one writes.
+
+    Args:
+        adapter: to go on with, and to measure KTO's and DPO's rewards from; ``None`` for a new one.
+    """
+    trainer = _trained(phase, model_path, rows, params, phase_dir, seed, dtype, adapter)
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None  # from all of them
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), phase_dir / "adapter", policy_name, weights)
+        write_json(phase_dir / "history.json", _steps(trainer.state.log_history))
+        shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+             seed: int, dtype: str, adapter: Path | None) -> Any:
     set_seed(seed)
     prepare_process(params)
     tokenizer = load_tokenizer(model_path)
@@ -304,14 +338,21 @@ def _train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params
     rows, _ = trainable_rows(tokenizer, rows, params.max_length)
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
-    trainer.train(resume_from_checkpoint=last_checkpoint(phase_dir / "checkpoints"))
+    with trainer.accelerator.main_process_first():  # it removes incomplete ones
+        checkpoint = last_checkpoint(phase_dir / "checkpoints")
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 
-def save_adapter(model: PeftModel, folder: Path, policy_name: str) -> None:
-    """Save the trained adapter alone; its record names no path of this machine, and its sets have a fixed order."""
+def save_adapter(model: PeftModel, folder: Path, policy_name: str, weights: dict[str, torch.Tensor] | None = None
+                 ) -> None:
+    """Save the trained adapter alone; its record names no path of this machine, and its sets have a fixed order.
+
+    Args:
+        weights: the model's state, where it is not the model that holds it (sharded training).
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder, selected_adapters=["default"])
+    model.save_pretrained(folder, selected_adapters=["default"], state_dict=weights)
     record = json.loads((folder / "adapter_config.json").read_text())
     record |= {"base_model_name_or_path": policy_name, "target_modules": sorted(record["target_modules"])}
     write_json(folder / "adapter_config.json", record)

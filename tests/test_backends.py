@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
 from plum_utils import backends
-from plum_utils.backends import Completion, Metered, open_backend, vllm_lora_rank
+from plum_utils.backends import (Completion, Metered, adapter_mode, check_lengths, engine_settings, open_backend,
+                                 vllm_lora_rank)
+from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",
            "<|im_start|>user\nCount from 1 to 9 with commas.<|im_end|>\n<|im_start|>assistant\n"]
@@ -43,6 +51,32 @@ def test_a_meter_counts_what_passes_through_and_changes_nothing():
     assert inner.closed
 
 
+def test_a_meter_counts_calls_of_several_threads_and_the_time_in_which_any_of_them_runs():
+    both = threading.Barrier(2)
+
+    took = []
+
+    class Slow(Canned):
+        replicas = 2
+
+        def generate(self, prompts, **how):
+            started = time.monotonic()
+            both.wait(10)
+            time.sleep(0.2)
+            took.append(time.monotonic() - started)
+            return super().generate(prompts, **how)
+
+    meter = Metered(Slow())
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: meter.generate(["a"]), range(4)))
+    assert meter.replicas == 2 and Metered(Canned()).replicas == 1
+    assert (meter.calls, meter.tokens) == (4, 12)
+    assert 0.4 <= meter.seconds < 0.75 * sum(took)  # two pairs of calls, one after the other
+    idle = meter.seconds
+    time.sleep(0.05)
+    assert meter.seconds == idle
+
+
 def test_an_unknown_backend_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown 'llama.cpp'; one of auto, vllm, transformers"):
         open_backend("llama.cpp", "nowhere")
@@ -52,8 +86,8 @@ def test_an_unknown_backend_lists_the_known_ones():
 def test_auto_takes_vllm_where_it_is_installed(monkeypatch, installed, kind):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if installed else None)
     for name in ("VllmBackend", "TransformersBackend"):
-        monkeypatch.setattr(backends, name, lambda *_, name=name: name)
-    assert open_backend("auto", "nowhere") == kind
+        monkeypatch.setattr(backends, name, lambda *_, name=name, **how: name)
+    assert open_backend("auto", "nowhere", adapters="serve", max_model_len=100) == kind
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(1, 1), (4, 8), (8, 8), (9, 16), (16, 16), (300, 320)])
@@ -66,6 +100,34 @@ def test_a_lora_rank_beyond_vllms_says_so():
         vllm_lora_rank(513)
 
 
+@pytest.mark.parametrize(("asked", "gpu", "taken"), [("auto", True, "serve"), ("auto", False, "merge"),
+                                                     ("serve", False, "serve"), ("merge", True, "merge")])
+def test_adapters_are_served_on_a_gpu_and_merged_on_a_cpu_unless_told_otherwise(asked, gpu, taken):
+    assert adapter_mode(asked, gpu) == taken
+
+
+def test_an_unknown_way_with_adapters_lists_the_known_ones():
+    with pytest.raises(ValueError, match="sampling.adapters: unknown 'fuse'; one of auto, serve, merge"):
+        adapter_mode("fuse", False)
+
+
+def test_the_cpu_engine_keeps_what_its_completions_depend_on():
+    """Other values give other completions than those of the reference run, or fail with seeds."""
+    assert engine_settings(False, 0.5) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
+                                           "enable_chunked_prefill": False, "enable_prefix_caching": False}
+
+
+def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
+    settings = engine_settings(True, 0.5)
+    assert settings == {"gpu_memory_utilization": 0.5, "enable_chunked_prefill": True, "enable_prefix_caching": True}
+
+
+def test_a_completion_without_room_is_an_error_that_says_how_to_get_it():
+    check_lengths([10, 60], 40, 100)
+    with pytest.raises(ValueError, match=r"prompt 1 has 61 tokens, and max_tokens is 40: .* 100; .*max_model_len=101"):
+        check_lengths([10, 61, 5], 40, 100)
+
+
 @pytest.fixture(scope="module")
 def model_path():
     from plum_utils.models import embedded_model
@@ -73,23 +135,26 @@ def model_path():
     return str(embedded_model())
 
 
-@pytest.fixture(scope="module")
-def adapter(model_path, tmp_path_factory):
+def drawn_adapter(model_path, folder, targets, std):
     """A LoRA adapter that changes the model for good: its weights are drawn, not zero."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16)
-    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+            if "lora_B" in name or "lora_embedding" in name:
+                weight.normal_(std=std)
     model.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def adapter(model_path, tmp_path_factory):
+    return drawn_adapter(model_path, tmp_path_factory.mktemp("adapter") / "adapter", ["q_proj", "v_proj"], 0.3)
 
 
 def vllm_or_skip():
@@ -147,3 +212,73 @@ def test_an_adapter_is_used_only_when_asked_for(backend, adapter):
     assert adapted != base
     assert backend.generate(PROMPTS, **how) == base
     assert backend.generate(PROMPTS, **how, adapter=adapter) == adapted
+
+
+LIFE = """
+import json, sys, tempfile
+import peft, psutil, torch
+from transformers.models.llama import modeling_llama
+from plum_utils.backends import open_backend
+from plum_utils.models import merge_adapter
+kind, model_path, adapter, *prompts = sys.argv[1:]
+if kind == "vllm":
+    from vllm import LLM, SamplingParams
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+def ask(backend, adapter=None):
+    greedy = backend.generate(prompts, max_tokens=12, adapter=adapter)
+    drawn = backend.generate(prompts, n=2, temperature=1.0, max_tokens=12, seed=3, adapter=adapter)
+    told = [[out.text for out in outs] for outs in greedy + drawn]
+    if kind == "transformers":
+        return told
+    params = SamplingParams(temperature=0, max_tokens=12, logprobs=1)
+    return told, [one.outputs[0].cumulative_logprob for one in backend._llm.generate(prompts, params, use_tqdm=False)]
+
+set_num_threads, memory = torch.set_num_threads, [resident()]
+backend = open_backend(kind, model_path, lora_rank=4)
+asked = [ask(backend)]
+memory.append(resident())
+asked += [ask(backend, adapter), ask(backend)]
+backend.close()
+memory.append(resident())
+assert torch.set_num_threads is set_num_threads
+with tempfile.TemporaryDirectory() as folder:
+    second = open_backend(kind, merge_adapter(model_path, adapter, folder))
+    asked.append(ask(second))
+    second.close()
+print(json.dumps({"memory": memory, "asked": asked}))
+"""
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def life(request, model_path, tmp_path_factory):
+    """A backend's life in a process of its own: memory before, open and closed (bytes); what it answered as the policy,
+    with an adapter (one that reaches the embeddings, which are the output head as well), as the policy again; and what a
+    second backend in that process answers, of the merged weights."""
+    if request.param == "vllm":
+        vllm_or_skip()
+    adapter = drawn_adapter(model_path, tmp_path_factory.mktemp("life") / "adapter", ["q_proj", "embed_tokens"], 0.1)
+    result = subprocess.run([sys.executable, "-c", LIFE, request.param, model_path, adapter, *PROMPTS, "def add(a, b):"],
+                            cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return {"kind": request.param} | json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
+    """Greedy and sampled texts and the log-probabilities (vLLM), to the last bit; then the policy's own again."""
+    if life["kind"] == "transformers":
+        pytest.skip("transformers applies adapters beside the weights: the merged ones' rounding differs")
+    policy, adapted, again, fresh = life["asked"]
+    assert adapted != policy
+    assert adapted == fresh
+    assert again == policy
+
+
+@pytest.mark.slow
+def test_a_closed_backend_gives_its_memory_back(life):
+    before, opened, closed = life["memory"]
+    assert opened - before > 250e6  # the weights alone
+    assert closed - before < 0.2 * (opened - before)

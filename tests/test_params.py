@@ -12,7 +12,8 @@ from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.sweeps import is_sweep
 
-FILES = [path for path in sorted((ROOT / "params").rglob("*.yaml")) if path.parent.name != "parts" and not is_sweep(path)]
+FILES = [path for path in sorted((ROOT / "params").rglob("*.yaml"))
+         if path.parent.name not in ("parts", "accelerate") and not is_sweep(path)]
 
 
 def write(folder, name, text):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from plum_utils.runs import STAGES, Run, check, fingerprint, shards
+from plum_utils.runs import STAGES, Run, check, fingerprint, make_shards, shards
 
 
 @pytest.fixture
@@ -63,6 +66,76 @@ def test_an_empty_shard_is_a_finished_one(tmp_path, made):
     for _ in range(2):
         assert shards(tmp_path, ["a"], lambda key: made.append(key) or [], "mark", "work") == []
     assert made == ["a"]
+
+
+# --- several shards at a time ---------------------------------------------------------------------------------------
+
+def test_as_many_shards_are_made_at_a_time_as_there_are_workers_and_are_the_same(tmp_path, make):
+    both = threading.Barrier(2)  # passed only by two threads together
+
+    def together(key):
+        both.wait(10)
+        return make(key)
+
+    keys = ["d", "a", "c", "b"]
+    assert shards(tmp_path / "two", keys, together, "mark", "work", workers=2) == \
+        shards(tmp_path / "one", keys, make, "mark", "work")
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("two", "one")]
+    assert files[0] == files[1] and len(files[0]) == 4
+
+
+def test_no_more_shards_are_begun_than_there_are_workers(tmp_path):
+    lock, running, most, read = threading.Lock(), [0], [0], []
+
+    def slow(key):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            ahead.append(len(read) - int(key))
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+        return []
+
+    ahead: list[int] = []
+    parts = ((key, read.append(key) or key) for key in map(str, range(9)))
+    paths = make_shards(tmp_path, parts, slow, lambda _: "mark", "work", 9, workers=3)
+    assert [path.stem for path in paths] == list(map(str, range(9)))
+    assert most[0] == 3 and max(ahead) <= 3
+
+
+def test_an_error_lets_shards_at_work_finish_and_begins_no_other(tmp_path, make, made):
+    begun = threading.Event()
+
+    def some(key):
+        if key == "a":
+            assert begun.wait(10)
+            raise RuntimeError("no luck")
+        begun.set()
+        time.sleep(0.2)  # still at work when the error is raised
+        return make(key)
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        shards(tmp_path, ["a", "b", "c", "d"], some, "mark", "work", workers=2)
+    assert made == ["b"]
+    shards(tmp_path, ["a", "b", "c", "d"], make, "mark", "work", workers=2)
+    assert sorted(made) == ["a", "b", "c", "d"]
+
+
+def test_ctrl_c_does_not_wait_for_shards_at_work(tmp_path, make, made):
+    release = threading.Event()
+
+    def stuck(key):
+        if key == "b":
+            raise KeyboardInterrupt
+        release.wait(30)
+        return make(key)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        shards(tmp_path, ["a", "b", "c"], stuck, "mark", "work", workers=2)
+    assert time.monotonic() - began < 10 and made == []
+    release.set()
 
 
 def test_fingerprint_sees_content_and_not_order():

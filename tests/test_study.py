@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from plum_utils.backends import Completion
 from plum_utils.evaluation import Problem
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params, ParamsError
-from plum_utils import study
+from plum_utils import ray_backend, study
 from plum_utils.sandbox import Verdict
-from plum_utils.study import (adapter_digest, caption, generate_solutions, gold_rows, judge_samples, open_sandbox, open_stage,
-                              policy_prompt, sample_policy)
+from plum_utils.study import (adapter_digest, caption, generate_solutions, gold_rows, judge_samples,
+                              open_policy_backend, open_sandbox, open_stage, policy_prompt, sample_policy)
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
@@ -137,6 +138,31 @@ def test_k_samples_of_each_instruction_in_order(tmp_path):
     assert [len(call["prompts"]) for call in backend.calls] == [2, 2, 1]
     assert {(call["n"], call["temperature"], call["top_p"], call["max_tokens"]) for call in backend.calls} == {
         (3, 1.0, 1.0, 9)}
+
+
+@pytest.mark.parametrize(("changes", "kind"), [
+    ({}, "one"), ({"ray": "auto"}, "several"), ({"replicas": 3}, "several"), ({"ray": "auto", "replicas": 3}, "several")])
+def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, changes, kind):
+    p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
+    settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
+    monkeypatch.setattr(study, "open_backend", lambda *which, **how: ("one", which, how))
+    monkeypatch.setattr(ray_backend, "RayBackend", lambda *which, **how: ("several", which, how))
+    where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
+    assert open_policy_backend(p, "model", 8) == (kind, ("vllm", "model", *where), settings)
+
+
+def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_path):
+    both = threading.Barrier(2)
+
+    class Two(Memory):
+        replicas = 2
+
+        def generate(self, prompts, **how):
+            both.wait(10)  # passed only by two calls together
+            return super().generate(prompts, **how)
+
+    rows = sample_policy(P, Two(), Words(), INSTRUCTIONS[:4], tmp_path / "two")
+    assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
 
 
 def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):

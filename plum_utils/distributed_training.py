@@ -1,0 +1,187 @@
+"""Training on several devices or machines: each phase as one ``accelerate launch`` of this module.
+
+    python -m plum_utils.distributed_training job.json     # in each process; ``accelerate launch`` sets its rank
+
+The notebook's process writes a job (``job.json``, its rows beside it), launches, and waits; every worker calls the
+same ``training.train_phase`` as a training in one process does, and the first of them writes what it writes. A step
+sees the same rows as in one process: accelerate gives whole batches to the workers in turn, ``accumulation`` is shared
+out among them, and gradients are averaged. So KTO's rule for a batch's neighbours holds on each of them
+(``order_for_kl``). Two things differ: KTO's KL term, which TRL takes over the workers' batches together instead of one
+batch at a time, and an epoch's last step, which accelerate fills up with rows from the start of the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from plum_utils.jsonl import read_jsonl, write_json, write_jsonl
+from plum_utils.params import TrainingParams
+from plum_utils.provenance import ROOT
+
+KEPT = 1 << 16  # bytes of the workers' output that an error can quote from
+QUOTED = 12     # lines of a worker
+ELASTIC = "torch/distributed/elastic"  # in the first line of the launcher's own report
+LOST_PEER = "Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited"
+END_SECONDS = 15.0  # for the workers to end after the launcher was told to
+
+
+class DistributedTrainingError(RuntimeError):
+    """The workers failed; the message ends with their last lines."""
+
+
+def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+                 seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
+    """``training.train_phase`` in ``params.processes`` processes; their output goes to this one's ``stderr``.
+
+    Raises:
+        ValueError: ``accumulation`` cannot be shared out.
+        DistributedTrainingError: a worker failed. Checkpoints are kept: the same call goes on from the last one.
+    """
+    check_shares(params)
+    phase_dir = phase_dir.resolve()
+    job, data = phase_dir / "job.json", phase_dir / "rows.jsonl"
+    write_jsonl(data, rows)
+    write_json(job, {"phase": phase, "model_path": str(model_path), "rows": data.name, "seed": seed, "dtype": dtype,
+                     "params": params.model_dump(mode="json"), "policy_name": policy_name,
+                     "adapter": str(adapter.resolve()) if adapter else None})
+    run_streaming(launch_command(params, job))
+    job.unlink()
+    data.unlink()
+
+
+def check_shares(params: TrainingParams) -> None:
+    """Raise ``ValueError`` where ``accumulation`` cannot be shared out among the processes."""
+    if params.accumulation % params.processes:
+        raise ValueError(f"training.accumulation: expected a multiple of training.processes ({params.processes}), got "
+                         f"{params.accumulation}: a step takes accumulation batches of batch_size rows, whole ones in "
+                         "each process")
+
+
+def launch_command(params: TrainingParams, job: Path) -> list[str]:
+    """The command line that trains: on this machine's GPUs (or CPU), unless ``accelerate_config`` says otherwise.
+
+    Raises:
+        ValueError: there is no such file; a relative path counts from the repository's root.
+    """
+    if params.accelerate_config is None:
+        how = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        one_machine = True
+    else:
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        config = ROOT / params.accelerate_config
+        if not config.is_file():
+            raise ValueError(f"training.accelerate_config: no such file: {config}; params/accelerate/ holds some")
+        how = ["--config_file", str(config)]
+        one_machine = load_config_from_file(str(config)).num_machines == 1
+    port = ["--main_process_port", "0"] if one_machine else []  # a free one: several trainings can share a machine
+    return [sys.executable, "-m", "accelerate.commands.launch", *how, "--num_processes", str(params.processes), *port,
+            "-m", "plum_utils.distributed_training", str(job)]
+
+
+def run_streaming(command: list[str]) -> None:
+    """Run a command and pass its output on as it comes, progress bars included.
+
+    Raises:
+        DistributedTrainingError: it failed.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    output = b""
+    try:
+        while piece := os.read(process.stdout.fileno(), 4096):
+            sys.stderr.write(piece.decode("utf-8", "replace"))
+            sys.stderr.flush()
+            output = (output + piece)[-KEPT:]
+        status = process.wait()
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        process.stdout.close()
+    if status:
+        raise DistributedTrainingError(f"training.processes: the workers failed (exit status {status}); finished "
+                                       f"checkpoints are kept.\n{last_lines(output.decode('utf-8', 'replace'))}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let the launcher end its workers; end those that it leaves."""
+    workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    _, left = psutil.wait_procs([process, *workers], timeout=END_SECONDS)
+    for one in left:
+        one.kill()
+    psutil.wait_procs(left, timeout=END_SECONDS)
+
+
+def last_lines(output: str) -> str:
+    """The failed workers' last lines, and from the launcher's own report the exit status of each.
+
+    PyTorch marks the lines of a worker's traceback by its rank. Of workers that only lost the connection to another one
+    nothing is kept, where that other one said why.
+    """
+    lines = [line.rpartition("\r")[2].rstrip() for line in output.split("\n")]
+    end = next((place for place, line in enumerate(lines) if ELASTIC in line), len(lines))
+    said = [line for line in lines[:end] if line]
+    by_rank: dict[str, list[str]] = {}
+    for line in said:
+        if marked := re.match(r"\[rank\d+\]: ", line):
+            by_rank.setdefault(marked[0], []).append(line)
+    causes = [own[-QUOTED:] for own in by_rank.values() if not re.search(LOST_PEER, own[-1])]
+    quoted = [line for own in causes for line in own] or said[-QUOTED:]
+    return "\n".join(quoted + [line.strip() for line in lines[end:] if re.match(r"\s*exitcode\s*:", line)])
+
+
+def is_sharded() -> bool:
+    """Whether this is a worker whose launch shares out the model's weights too (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Any:
+    """The rows as a data set whose cache all processes share: TRL's first process writes the precomputed reference
+    there, where the others look for it."""
+    from accelerate import PartialState
+    from datasets import Dataset, load_from_disk
+
+    state = PartialState()
+    with state.main_process_first():
+        if state.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            Dataset.from_list(rows).save_to_disk(folder)
+        return load_from_disk(folder)
+
+
+def work(job: Path) -> None:
+    """One worker's part of a job.
+
+    Raises:
+        ValueError: there are more or fewer processes than ``training.processes``.
+    """
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())  # first of all: it binds this process to its own device
+    from plum_utils import training
+
+    order = json.loads(job.read_text())
+    params = TrainingParams.model_validate(order["params"])
+    if state.num_processes != params.processes:
+        raise ValueError(f"training.processes: expected {params.processes} processes, got {state.num_processes}; start "
+                         "them by `accelerate launch`, with as many on each machine as it has devices")
+    training.train_phase(order["phase"], order["model_path"], read_jsonl(job.parent / order["rows"]), params,
+                         job.parent, order["seed"], order["dtype"],
+                         Path(order["adapter"]) if order["adapter"] else None, order["policy_name"])
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

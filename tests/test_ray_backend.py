@@ -1,0 +1,203 @@
+"""Several engines over a local Ray cluster: the completions of one engine, whatever dies on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from plum_utils import ray_backend
+from plum_utils.backends import Metered, TransformersBackend
+from plum_utils.instructions import Instruction
+from plum_utils.params import Params
+from plum_utils.ray_backend import EngineError, RayBackend
+from plum_utils.study import sample_policy
+
+PROMPTS = ["ask 1?\n", "ask 22?\n", "ask 333?\n"]
+HOW = {"n": 3, "temperature": 1.0, "max_tokens": 12}
+INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(8)]
+P = Params(name="x", policy={"prompt": "base"},
+           sampling={"k": 2, "shard_size": 2, "max_tokens": 8, "backend": "transformers"})
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A node of two CPUs."""
+    if sys.platform != "linux" or importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is tested on Linux: pip install '.[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets are made in it
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # Ray notes the address there and does not make it
+    node = {"num_cpus": 2, "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": folder})
+    yield made
+    made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Logged(ray_backend._Engine):
+    """Notes its process and the seed of each call in a file, and dies of the seeds that a file beside it asks for."""
+
+    def __init__(self, kind, model_path, settings):
+        self._folder = Path(settings.pop("folder"))
+        super().__init__(kind, model_path, settings)
+
+    def generate(self, prompts, how):
+        with open(self._folder / "calls.txt", "a") as log:
+            log.write(f"{os.getpid()} {how['seed']}\n")
+        time.sleep(0.3)  # a call of a real engine is longer than the way to it
+        deadly = self._folder / f"die-of-{how['seed']}"
+        if deadly.exists():
+            left = int(deadly.read_text()) - 1
+            deadly.write_text(str(left)) if left else deadly.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().generate(prompts, how)
+
+
+@pytest.fixture(scope="module")
+def opened(cluster, tiny, tmp_path_factory):
+    """Two engines, which the tests share, and the folder that they log to."""
+    from ray import cloudpickle
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not find the tests
+    folder = tmp_path_factory.mktemp("log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_backend, "_Engine", Logged)
+        backend = RayBackend("transformers", tiny, 2, cluster.address, dtype="float32", folder=str(folder))
+    yield backend, folder
+    backend.close()
+
+
+@pytest.fixture
+def engines(opened):
+    return opened[0]
+
+
+@pytest.fixture
+def log(opened):
+    """The engines' folder, without the calls of earlier tests."""
+    for path in opened[1].iterdir():
+        path.unlink()
+    return opened[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny):
+    """One engine in this process."""
+    return TransformersBackend(tiny, "float32")
+
+
+def calls(folder: Path) -> list[tuple[int, int]]:
+    """(process, seed) of each call that reached an engine."""
+    return [tuple(map(int, line.split())) for line in (folder / "calls.txt").read_text().splitlines()]
+
+
+def ask(backend, seeds: range, threads: int) -> list:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda seed: backend.generate(PROMPTS, seed=seed, **HOW), seeds))
+
+
+def samples(backend, folder: Path) -> tuple[list[dict], dict[str, bytes]]:
+    """The rows of stage 02's loop, and the bytes of its shards."""
+    rows = sample_policy(P, backend, None, INSTRUCTIONS, folder)
+    return rows, {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+
+
+def test_an_engine_that_cannot_load_says_why(cluster, tmp_path):
+    # The first of the tests: the engines that the others share take all CPUs.
+    with pytest.raises(EngineError, match="an engine did not start: .*no-such-model"):
+        RayBackend("transformers", str(tmp_path / "no-such-model"), 1, cluster.address)
+
+
+def test_two_engines_say_what_one_says_and_both_are_used(engines, alone, log):
+    assert engines.name == "transformers" and engines.replicas == 2
+    assert ask(engines, range(6), threads=2) == [alone.generate(PROMPTS, seed=seed, **HOW) for seed in range(6)]
+    seen = calls(log)
+    assert sorted(seed for _, seed in seen) == list(range(6))
+    processes = {process for process, _ in seen}
+    assert len(processes) == 2 and os.getpid() not in processes
+
+
+def test_shards_are_the_same_bytes_with_one_engine_and_with_two(engines, alone, log, tmp_path):
+    meter = Metered(engines)
+    assert samples(meter, tmp_path / "two") == samples(alone, tmp_path / "one")
+    assert (meter.replicas, meter.calls) == (2, 4) and len({process for process, _ in calls(log)}) == 2
+
+
+def test_an_engine_that_dies_is_started_again_and_changes_nothing(engines, alone, log, tmp_path):
+    (log / "die-of-2").write_text("1")
+    assert samples(engines, tmp_path / "two") == samples(alone, tmp_path / "one")
+    seen = calls(log)
+    assert sorted(seed for _, seed in seen) == [0, 1, 2, 2, 3]
+    dead = next(process for process, seed in seen if seed == 2)
+    ask(engines, range(10, 14), threads=2)
+    after = {process for process, seed in calls(log) if seed >= 10}
+    assert len(after) == 2 and dead not in after
+
+
+def test_a_call_that_every_engine_dies_of_is_an_error_and_the_rest_can_go_on(engines, alone, log, tmp_path):
+    (log / "die-of-1").write_text("100")
+    with pytest.raises(EngineError, match="3 engines died of one call with 2 prompts"):
+        samples(engines, tmp_path / "two")
+    kept = {path.name for path in (tmp_path / "two").glob("*.jsonl")}
+    assert "shard_0000.jsonl" in kept and "shard_0001.jsonl" not in kept
+    (log / "die-of-1").unlink()
+    (log / "calls.txt").unlink()
+    assert samples(engines, tmp_path / "two") == samples(alone, tmp_path / "one")
+    missing = {f"shard_{number:04d}.jsonl" for number in range(4)} - kept
+    assert {f"shard_{seed:04d}.jsonl" for _, seed in calls(log)} == missing
+
+
+def test_what_an_engine_raises_arrives_as_it_is_and_costs_no_engine(engines, log):
+    with pytest.raises(TypeError, match="no_such_argument"):
+        engines.generate(PROMPTS, seed=0, no_such_argument=1)
+    assert ask(engines, range(2), threads=2) and len(calls(log)) == 3
+
+
+def test_more_replicas_than_devices_is_an_error_that_counts_both(cluster, tiny):
+    with pytest.raises(EngineError, match=r"sampling.replicas: expected at most 2, the CPUs of the Ray cluster, got 3"):
+        RayBackend("transformers", tiny, 3, cluster.address)
+
+
+def test_engines_that_find_no_free_device_are_an_error(engines, cluster, tiny):
+    with pytest.raises(EngineError, match="not all of 1 engines started in 2 seconds: are their CPUs in use"):
+        RayBackend("transformers", tiny, 1, cluster.address, start_seconds=2)
+
+
+def test_closing_ends_calls_that_still_run(engines, log):
+    # The last of the tests: nothing is left of the engines.
+    raised = []
+
+    def call():
+        try:
+            engines.generate(PROMPTS, seed=0, **HOW)
+        except EngineError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not (log / "calls.txt").exists():
+        time.sleep(0.02)
+    engines.close()
+    thread.join(20)
+    assert not thread.is_alive() and "the backend was closed" in str(raised[0])
+
+
+def test_no_cluster_at_the_address_is_an_error(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def refuse(**_):
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(EngineError, match="sampling.ray: no Ray cluster at auto: .*not find any running"):
+        RayBackend("transformers", "nowhere", 1, "auto")
