@@ -1,4 +1,5 @@
-"""Write the tables of docs/sandbox.md from ``benchmarks/results``; ``tests/test_docs.py`` checks that they are in step.
+"""Write the tables of docs/sandbox.md, docs/speed.md and README.md from ``benchmarks/results``; ``tests/test_docs.py``
+checks that they are in step.
 
     python benchmarks/tables.py
 """
@@ -7,11 +8,21 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "sandbox.md"
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.training_speed import NAMES  # noqa: E402
+from plum_utils.costs import Rates, Workload, computed_rates, stage_times  # noqa: E402
+from plum_utils.flops import DEVICES  # noqa: E402
+from plum_utils.model_shapes import model_config  # noqa: E402
+
+PAGES = (ROOT / "docs" / "sandbox.md", ROOT / "docs" / "speed.md", ROOT / "README.md")
+SAMPLES = 120_000
+DOLLARS = {"RTX 4090": 0.5, "A100 80GB": 1.8, "H100 80GB": 3.0}  # an hour, as rented; assumed, prices move
 
 
 def result(name: str) -> dict:
@@ -76,7 +87,60 @@ def parity() -> str:
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {task}: {reason}." for task, reason in sorted(why.items()))
 
 
-BLOCKS = {"speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
+def training() -> str:
+    found = result("training_speed")
+    variants = found["variants"]
+    lines = [f"SmolLM2-135M, KTO as in `params/mini.yaml`, {found['samples_a_step']} samples a step, {found['threads']} "
+             f"threads, {len(variants['ours']['steps'])} steps of each, taking turns (`benchmarks/training_speed.py`):", "",
+             "| | s a step | samples/s | times TRL's defaults (range) | mean distance of the losses | peak MiB |",
+             "|---|---:|---:|---:|---:|---:|"]
+    for name, one in variants.items():
+        low, high = one["speedup_range"]
+        lines.append(f"| {NAMES[name]} | {one['seconds_a_step']:.2f} | {found['samples_a_step'] / one['seconds_a_step']:.2f} "
+                     f"| {one['speedup']:.2f} ({low:.2f} to {high:.2f}) | {one['loss_distance']:.4f} | {one['peak_mib']:,.0f} |")
+    return "\n".join(lines)
+
+
+def sampling() -> str:
+    found = result("sampling_speed")
+    rates, (low, high) = found["tokens_per_second"], found["ratio_range"]
+    return (f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores, taking turns "
+            f"(`benchmarks/sampling_speed.py`): vLLM {rates['vllm']:.0f} tokens/s, `transformers.generate` "
+            f"{rates['transformers']:.0f}: **{found['ratio']:.1f} times** ({low:.1f} to {high:.1f}).")
+
+
+def plan() -> str:
+    """Hours and dollars for ``SAMPLES`` samples: measured rates of this CPU, computed ones of three cards."""
+    here, cases = _measured(), []
+    cases.append((Workload(SAMPLES, 60, result("sampling_speed")["mean_tokens"]["vllm"], SAMPLES), here))
+    large = Workload(SAMPLES, 300, 250, SAMPLES, evaluation_tokens=1.4e6)
+    config = model_config("Qwen/CodeQwen1.5-7B")
+    cases += [(large, computed_rates(config, DEVICES[name], large, here.labelled_samples, dollars))
+              for name, dollars in DOLLARS.items()]
+    tables = [stage_times(work, rates).set_index("stage") for work, rates in cases]
+    heads = ["SmolLM2, 2 CPU cores, measured"] + [f"CodeQwen1.5-7B, {rates.device}, computed" for _, rates in cases[1:]]
+    lines = [f"| {SAMPLES:,} samples | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for stage in tables[1].index:
+        cells = [_hours(table, stage) for table in tables]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _measured() -> Rates:
+    trained = result("training_speed")
+    seconds = trained["variants"]["ours"]["seconds_a_step"]
+    return Rates("CPU", result("sampling_speed")["tokens_per_second"]["vllm"], result("labelling")["samples_per_second"],
+                 trained["samples_a_step"] / seconds, "measured")
+
+
+def _hours(table, stage: str) -> str:
+    if stage not in table.index:
+        return "-"
+    hours, dollars = table.hours[stage], table.dollars[stage]
+    return f"{hours:.1f} h" + (f", ${dollars:,.0f}" if dollars else "")
+
+
+BLOCKS = {"training": training, "sampling": sampling, "plan": plan, "speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
 
 
 def filled(page: str) -> str:
@@ -88,4 +152,5 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    for path in PAGES:
+        path.write_text(filled(path.read_text()))

@@ -107,6 +107,15 @@ def settle(params: TrainingParams, model_path: str, dtype: str = "bfloat16") -> 
     return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), dtype)
 
 
+def without_dropout(config: Any) -> Any:
+    """A model's config, with every dropout set to zero. TRL switches off dropout *modules* alone, but StarCoder2's (0.1) are
+    functions: policy and reference would each be read through other random holes."""
+    for name in ("attention_dropout", "residual_dropout", "embedding_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    return config
+
+
 def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16") -> Any:
     """The policy to be trained; with ``quantization: nf4`` its linear layers are 4-bit NormalFloat with doubly
     quantised scales (QLoRA, Dettmers et al. 2023, section 3), all else keeps ``dtype``.
@@ -114,13 +123,14 @@ def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16"
     PEFT's ``prepare_model_for_kbit_training`` is not used: it turns embeddings and output matrix into float32, which
     for a vocabulary of 92,416 costs 1.5 GB and makes the largest product of the step a float32 one.
     """
-    quantization = None
+    config, quantization = AutoConfig.from_pretrained(model_path), None
     if params.quantization == "nf4":
         compute = torch.float32 if dtype == "float32" else torch.bfloat16
         storage = compute if is_sharded() else torch.uint8  # the same bytes; FSDP takes floating-point tensors only
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=storage,
                                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=DTYPES[dtype], quantization_config=quantization,
+    model = AutoModelForCausalLM.from_pretrained(model_path, config=without_dropout(config), dtype=DTYPES[dtype],
+                                                 quantization_config=quantization,
                                                  attn_implementation=params.attention)
     model.config.use_cache = False
     return model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU for good, for inference alone

@@ -23,7 +23,8 @@ from plum_utils.sweeps import sweep_of_table
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
-DOCS = [README, NOTES, SANDBOX, EXPERIMENTS]
+SPEED = ROOT / "docs" / "speed.md"
+DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED]
 
 
 def functions_named(text: str) -> set[str]:
@@ -168,10 +169,10 @@ def test_notebooks_name_only_parameters_that_exist(stage):
         assert field in [*Params.model_fields[section].annotation.model_fields, "model_dump", "model_copy"], f"{section}.{field}"
 
 
-def test_the_sandboxs_figures_are_those_of_the_benchmarks(monkeypatch):
+def test_the_figures_of_the_pages_are_those_of_the_benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import tables
 
-    page = SANDBOX.read_text()
-    assert all(f"<!-- {name}:start -->" in page for name in tables.BLOCKS)
-    assert page == tables.filled(page), "python benchmarks/tables.py"
+    pages = [path.read_text() for path in tables.PAGES]
+    assert [name for name in tables.BLOCKS if not any(f"<!-- {name}:start -->" in page for page in pages)] == []
+    assert pages == [tables.filled(page) for page in pages], "python benchmarks/tables.py"

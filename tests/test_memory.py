@@ -13,7 +13,7 @@ from transformers import AutoConfig, TrainerCallback
 from plum_utils import training
 from plum_utils.__main__ import main
 from plum_utils.memory import (
-    GIB, DoesNotFit, Setting, plan, settle_for, settled, shape_of, tensor_parts, usable_bytes)
+    GIB, SPARING, DoesNotFit, Setting, plan, settle_for, settled, shape_of, tensor_parts, usable_bytes)
 from plum_utils.model_shapes import model_config
 from plum_utils.models import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
@@ -121,8 +121,8 @@ def quantisation(weight):
 
 def kto_rows():
     """Eight instructions with prompts and completions of different lengths, so that batches are padded."""
-    return [{"prompt": [{"role": "user", "content": f"def f(x):\n    return x + {index}\n" * (4 + index % 3)}],
-             "completion": [{"role": "assistant", "content": f"x = {index}\n" * (12 + index)}],
+    return [{"prompt": [{"role": "user", "content": f"def f(x):\n    return x + {index}\n" * (2 + index % 3)}],
+             "completion": [{"role": "assistant", "content": f"x = {index}\n" * (8 + index)}],
              "label": index % 2 == 0, "instruction_id": str(index)} for index in range(8)]
 
 
@@ -152,7 +152,7 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
 def test_the_plan_fits_the_card_and_keeps_the_rows_of_a_step(kind, card):
     chosen = plan(config_of(kind), FREE, card)
     new = settled(FREE, chosen)
-    assert chosen.fits and chosen.total == sum(chosen.parts.values()) <= usable_bytes(card) == card * GIB * 15 / 16
+    assert chosen.fits and chosen.total == sum(chosen.parts.values()) <= SPARING * usable_bytes(card) == SPARING * card * GIB * 15 / 16
     assert new.batch_size * new.accumulation == FREE.batch_size * FREE.accumulation and new.batch_size >= 4
     assert new.max_length == FREE.max_length
     assert "auto" not in (new.quantization, new.gradient_checkpointing)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_llama import END, all_rows, kto_rows, kto_trainer, params, row
+from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
 from plum_utils import training
 from plum_utils.provenance import ROOT
@@ -251,6 +252,17 @@ def test_kto_separates_chosen_from_rejected(tiny, tmp_path):
     _, history, _ = run(tiny, tmp_path, "kto", epochs=6.0)
     assert history["rewards/margins"].tail(5).mean() > 0.05
     assert (history.kl >= 0).all()
+
+
+def test_a_policy_whose_dropout_is_a_function_trains_without_it(tmp_path):
+    """StarCoder2's config has dropout of 0.1, which TRL's switch for dropout modules does not reach."""
+    config = Starcoder2Config(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                              num_attention_heads=4, num_key_value_heads=2, residual_dropout=0.1, attention_dropout=0.1,
+                              embedding_dropout=0.1)
+    Starcoder2ForCausalLM(config).save_pretrained(tmp_path)
+    model = training.load_policy(str(tmp_path), params(), "float32")
+    ids = torch.arange(16)[None]
+    assert model.training and torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_qlora_runs_on_the_cpu(tiny, tmp_path):
