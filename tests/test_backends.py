@@ -277,8 +277,9 @@ def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("life", ["vllm", "transformers"], indirect=True)
-def test_a_closed_backend_gives_its_memory_back(life):
+@pytest.mark.parametrize(("life", "kept"), [("vllm", 0.2), ("transformers", 0.3)], indirect=["life"])
+def test_a_closed_backend_gives_its_memory_back(life, kept):
+    """``kept`` of what opening added may stay: imported code and PyTorch's own pools, not weights or KV cache."""
     before, opened, closed = life["memory"]
     assert opened - before > 250e6  # the weights alone
-    assert closed - before < 0.2 * (opened - before)
+    assert closed - before < kept * (opened - before)
