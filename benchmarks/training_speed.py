@@ -41,11 +41,11 @@ OURS: dict[str, dict[str, Any]] = {  # what each variant changes in the paramete
     "compiled": {"compile": True},
 }
 BASELINE, SEED = "trl", 0
-NAMES = {"trl": "TRL's defaults", "trl_bf16": "bfloat16 weights", "trl_shuffled": "TRL's defaults, any order",
+NAMES = {"trl": "TRL's defaults", "trl_bf16": "TRL's defaults, bfloat16 weights", "trl_shuffled": "TRL's defaults, any order",
          "ours": "ours", "compiled": "ours, layers compiled", "shuffled": "without: like lengths together",
          "all_positions": "without: completions alone scored", "give_memory_back": "without: freed memory kept",
          "sdpa": "without: eager attention", "checkpointing": "with: checkpointing", "autocast": "with: autocast",
-         "pefts_adapters": "with: PEFT's float32 products", "reference_before": "with: reference beforehand",
+         "pefts_adapters": "with: PEFT's float32 products", "reference_before": "with: reference beforehand (not counted)",
          "adamw_8bit": "with: 8-bit AdamW", "nf4": "with: NF4 weights (QLoRA)"}  # in the figure
 
 

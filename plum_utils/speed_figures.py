@@ -24,7 +24,7 @@ def fig_training_speed(variants: dict[str, dict[str, Any]], names: dict[str, str
         if name in variants:
             losses = [step["loss"] for step in variants[name]["steps"]]
             curves.plot(range(1, len(losses) + 1), losses, line, color=colour, label=label, linewidth=2)
-    curves.set(title="The loss is the same", xlabel="optimizer step", ylabel="KTO loss")
+    curves.set(title="Loss, step by step", xlabel="optimizer step", ylabel="KTO loss")
     _legend(figure, curves)
     shown = [name for name in names if name in variants]
     middle = [variants[name]["speedup"] for name in shown]
