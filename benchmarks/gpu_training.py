@@ -200,9 +200,7 @@ def peak_gib() -> float:
 
 def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any, float]:
     """The variant's parameters, and the bytes that the plan expects on the device."""
-    import torch
-
-    from plum_utils.memory import plan, settled
+    from plum_utils.memory import card_memory, plan, settled
     from plum_utils.params import TrainingParams
 
     base = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length, max_steps=arguments.steps,
@@ -211,9 +209,7 @@ def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any
     if name == "trl":
         base = base.model_copy(update={"gradient_checkpointing": True, "autocast": True, "fit_to_card": False,
                                        "adapters_in_model_dtype": False})
-    card = 24.0
-    if torch.cuda.is_available() and name != "card_24":
-        card = torch.cuda.get_device_properties(0).total_memory / 2**30
+    card = 24.0 if name == "card_24" else card_memory() or 24.0
     if name == "card_at_hand":
         base = base.model_copy(update={"quantization": "none"})
     made = plan(config, base, card)

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pipeline(arguments: argparse.Namespace) -> Pipeline:
-    overrides = dict(_override(text) for text in arguments.overrides)
+    overrides = _overrides(arguments)
     if arguments.params.is_dir():
         if overrides:
             raise ParamsError("-p: give a parameter file to override, not a run's folder")
@@ -111,6 +111,10 @@ def _recorded_params(run: Run) -> Params:
     if recorded is None:
         raise ParamsError(f"{run.path}: no run's folder (its manifest.json is missing); give a parameter file")
     return Params.model_validate(recorded)
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    return dict(_override(text) for text in arguments.overrides)
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -162,7 +166,7 @@ def _what_to_run(arguments: argparse.Namespace) -> Path:
 def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.first or arguments.only:
         raise ParamsError("--from, --only: a sweep decides itself which stages its runs need")
-    overrides = dict(_override(text) for text in arguments.overrides)
+    overrides = _overrides(arguments)
     if arguments.dry:
         from plum_utils.dry import dry_run
 
@@ -193,7 +197,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     if arguments.params.is_file() and is_sweep(arguments.params):
-        sweep, experiments = load_sweep(arguments.params, dict(_override(text) for text in arguments.overrides))
+        sweep, experiments = load_sweep(arguments.params, _overrides(arguments))
         print(write_sweep_report(sweep, experiments, arguments.run_dir or ROOT / "outputs", arguments.params.stem, {}))
         return 0
     run = _pipeline(arguments).run
@@ -223,7 +227,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")
     if arguments.params.is_dir():
         raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
-    params = load_params(arguments.params, dict(_override(text) for text in arguments.overrides))
+    params = load_params(arguments.params, _overrides(arguments))
     card = arguments.gpu_gb or memory.card_memory()
     try:
         config = model_config(params.policy.model, params.policy.revision)

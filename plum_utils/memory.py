@@ -594,7 +594,8 @@ def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, longest
     if sparing:
         yield f"{', '.join(sparing)}: not in the formulas, which are those of training without; expected to need less"
     yield (f"assumed: {_gib(CUDA_CONTEXT)} for CUDA, {FRAGMENTATION:.0%} for fragmentation, and every row as long as "
-           f"{setting.length} tokens; {USABLE:.1%} of the card's size are usable, and {SPARING:.0%} of that are planned with")
+           f"{setting.length} tokens; {USABLE:.1%} of the card's size are usable, and {SPARING:.0%} of that are planned "
+           "with")
 
 
 def _reasons_to_share(shape: Shape, training: TrainingParams, chosen: MemoryPlan, room: str) -> Iterator[str]:

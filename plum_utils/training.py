@@ -108,8 +108,8 @@ def settle(params: TrainingParams, model_path: str, dtype: str = "bfloat16") -> 
 
 
 def without_dropout(config: Any) -> Any:
-    """A model's config, with every dropout set to zero. TRL switches off dropout *modules* alone, but StarCoder2's (0.1) are
-    functions: policy and reference would each be read through other random holes."""
+    """A model's config, with every dropout set to zero. TRL switches off dropout *modules* alone, but StarCoder2's
+    (0.1) are functions: policy and reference would each be read through other random holes."""
     for name in ("attention_dropout", "residual_dropout", "embedding_dropout"):
         if hasattr(config, name):
             setattr(config, name, 0.0)
@@ -188,13 +188,12 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
     on_gpu = torch.cuda.is_available()
     return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
                 gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
-                max_steps=steps,
+                max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
                 warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
-                save_total_limit=2, report_to=[], use_cpu=not on_gpu, bf16=params.autocast, dataloader_pin_memory=on_gpu,
-                gradient_checkpointing=params.gradient_checkpointing is True, optim=params.optimizer, use_liger_kernel=params.liger,
-                ddp_find_unused_parameters=False, disable_tqdm=False)
+                save_total_limit=2, report_to=[], use_cpu=not on_gpu, dataloader_pin_memory=on_gpu,
+                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False, disable_tqdm=False)
 
 
 def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
