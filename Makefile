@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: setup study test bench clean
+.PHONY: setup study test lab docs bench clean
 
 study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml
+
+lab: setup ; $(VENV_PYTHON) -m plum_utils lab
+
+docs: setup ; $(VENV_PYTHON) -m plum_utils.site
 
 test: setup ; $(VENV_PYTHON) -m pytest
 

@@ -1,4 +1,4 @@
-"""``python -m plum_utils run|list|status|report|search|export|plan``: the study from the command line."""
+"""``python -m plum_utils run|lab|list|status|report|search|export|plan``: the study from the command line."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
                      "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
     run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
+    run.add_argument("--until", dest="last", metavar="NN", help="end with this stage")
     run.add_argument("--only", metavar="NN", help="only this stage")
     run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
     run.set_defaults(action=_run)
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
                       "24, 48 and 80")
     plan.set_defaults(action=_plan)
+    lab = commands.add_parser("lab", help="open the lessons in JupyterLab")
+    lab.add_argument("options", nargs="*", metavar="-- option", help="handed on to JupyterLab, as: lab -- --port=9000")
+    lab.set_defaults(action=_lab)
     for command in (run, status, report, search, export):
         command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
                              "folder of its runs' folders, by default outputs/")
@@ -129,12 +133,13 @@ def _override(text: str) -> tuple[str, Any]:
 
 def _chosen(arguments: argparse.Namespace) -> list[Stage]:
     numbers = {stage.number: place for place, stage in enumerate(STAGES)}
-    for given in (arguments.first, arguments.only):
+    for given in (arguments.first, arguments.last, arguments.only):
         if given is not None and given[:2] not in numbers:
             raise ParamsError(f"unknown stage {given!r}: expected one of {', '.join(numbers)}")
-    if arguments.only:
-        return [STAGES[numbers[arguments.only[:2]]]]
-    return list(STAGES[numbers[arguments.first[:2]] if arguments.first else 0:])
+    first, last = arguments.only or arguments.first or "01", arguments.only or arguments.last or "06"
+    if first[:2] > last[:2]:
+        raise ParamsError(f"--from {first} comes after --until {last}: no stage is left to run")
+    return list(STAGES[numbers[first[:2]]:numbers[last[:2]] + 1])
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -144,8 +149,8 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.params = path
     pipeline = _pipeline(arguments)
     if pipeline.params.rounds > 1:
-        if arguments.first or arguments.only:
-            raise ParamsError("--from, --only: rounds run all stages; give one round's folder and parameters instead")
+        if arguments.first or arguments.last or arguments.only:
+            raise ParamsError("--from, --until, --only: rounds run all stages; give one round's folder and parameters instead")
         runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
         print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
         return 0
@@ -164,8 +169,8 @@ def _what_to_run(arguments: argparse.Namespace) -> Path:
 
 
 def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
-    if arguments.first or arguments.only:
-        raise ParamsError("--from, --only: a sweep decides itself which stages its runs need")
+    if arguments.first or arguments.last or arguments.only:
+        raise ParamsError("--from, --until, --only: a sweep decides itself which stages its runs need")
     overrides = _overrides(arguments)
     if arguments.dry:
         from plum_utils.dry import dry_run
@@ -236,6 +241,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"{params.policy.model}, objective {params.training.objective}")
     print(memory.tables(config, params.training, [card] if card else memory.CARDS, params.policy.dtype))
     return 0
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from plum_utils.lab import open_lab
+
+    open_lab(arguments.options)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -20,22 +20,24 @@ from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 
 MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
+QUIET = {  # of every lesson's kernel: only what the lesson says is printed
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def kernel_environment(params: Params, run_dir: Path) -> dict[str, str]:
     """Variables set for the notebooks' kernels; where every model and data set is local, no hub is ever asked."""
     terminal = sys.stderr.isatty()
-    environment = {
+    environment = QUIET | {
         MARK: str(run_dir.resolve()),
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DATASETS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TQDM_MININTERVAL": "0.5" if terminal else "30",  # a log file needs no bar twice a second
-        "PYTHONHASHSEED": "0",
-        "PYTHONWARNINGS": "ignore",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
     return environment if _needs_hub(params) else environment | {"HF_HUB_OFFLINE": "1"}

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from plum_utils.jsonl import iter_jsonl, to_jsonl, write_bytes, write_json, write_text
+from plum_utils.models import sha256_file
 
 Part = TypeVar("Part")
 STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
@@ -80,6 +81,11 @@ class Run:
     def record_params(self, params: dict[str, Any]) -> None:
         """Keep the parameters of the last run in the manifest, so that ``status`` needs only the folder."""
         write_json(self.manifest_path, self.manifest() | {"params": params})
+
+    def whole(self, entry: dict[str, Any]) -> bool:
+        """Whether every file that a stage's manifest entry names is there and as it was left."""
+        return all((self.path / name).exists() and sha256_file(self.path / name) == digest
+                   for name, digest in entry["outputs"].items())
 
     def update_stage(self, stage: str, entry: dict[str, Any]) -> None:
         """Replace one stage's entry of the manifest, atomically."""

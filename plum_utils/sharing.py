@@ -8,29 +8,35 @@ import shutil
 from pathlib import Path
 from typing import Any, Iterable
 
-from plum_utils.models import sha256_file
 from plum_utils.runs import Run
 
 
 def take(run: Run, stage: str, wanted: dict[str, str], others: Iterable[Run]) -> str | None:
-    """Take a finished stage with the fingerprint ``wanted`` over from the first run that has it, as hard links.
-
-    Links are safe here, for whatever is written anew replaces its file instead of writing into it.
+    """Take a finished stage with the fingerprint ``wanted`` over from the first run that has it.
 
     Returns:
         The other run's name, kept in the manifest as ``taken_from``; ``None`` when nobody has the stage.
     """
     for other in others:
         entry = other.manifest()["stages"].get(stage, {})
-        if entry.get("status") == "done" and entry["fingerprint"] == wanted and _intact(other, entry):
-            shutil.rmtree(run.path / stage, ignore_errors=True)
-            made = [path for path in (other.path / stage).rglob("*") if path.is_file()]
-            shown = [other.path / name for name in entry["outputs"] if not name.startswith(f"{stage}/")]
-            for path in [*made, *shown]:
-                _link(path, run.path / path.relative_to(other.path))
-            run.update_stage(stage, entry | {"taken_from": entry.get("taken_from", other.path.name)})
+        if entry.get("status") == "done" and entry["fingerprint"] == wanted and other.whole(entry):
+            take_over(run, stage, other)
             return other.path.name
     return None
+
+
+def take_over(run: Run, stage: str, other: Run) -> None:
+    """Put another run's finished stage in the place of this run's, as hard links.
+
+    Links are safe here, for whatever is written anew replaces its file instead of writing into it.
+    """
+    entry = other.manifest()["stages"][stage]
+    shutil.rmtree(run.path / stage, ignore_errors=True)
+    made = [path for path in (other.path / stage).rglob("*") if path.is_file()]
+    shown = [other.path / name for name in entry["outputs"] if not name.startswith(f"{stage}/")]
+    for path in [*made, *shown]:
+        _link(path, run.path / path.relative_to(other.path))
+    run.update_stage(stage, entry | {"taken_from": entry.get("taken_from", other.path.name)})
 
 
 def lend_baseline(run: Run, stage: str, policy: dict[str, Any], others: Iterable[Run]) -> None:
@@ -41,11 +47,6 @@ def lend_baseline(run: Run, stage: str, policy: dict[str, Any], others: Iterable
         if entry.get("params", {}).get("policy") == policy:
             for path in (other.path / stage).glob("*/*baseline.jsonl"):
                 _link(path, run.path / path.relative_to(other.path), replace=False)
-
-
-def _intact(run: Run, entry: dict[str, Any]) -> bool:
-    return all((run.path / name).exists() and sha256_file(run.path / name) == digest
-               for name, digest in entry["outputs"].items())
 
 
 def _link(path: Path, target: Path, replace: bool = True) -> None:

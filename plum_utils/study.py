@@ -23,6 +23,7 @@ from plum_utils.params import Params, load_params
 from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.stage_inputs import find_inputs
 from plum_utils.static_checks import check_programs
 
 
@@ -31,16 +32,22 @@ SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an inst
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
-def open_stage(params: dict[str, Any] | str, run_dir: str) -> tuple[Params, Run]:
-    """The validated parameters and the run's folder.
+def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
+    """The validated parameters and the run's folder, with all that the stage reads in it.
 
     Args:
         params: what the pipeline passes (a dictionary), or the path of a parameter file when a notebook is opened by
             hand; relative paths count from the repository's root or from ``notebooks/``.
+        stage: the notebook's own, as ``03_preferences``.
+
+    Raises:
+        MissingInputs: an earlier notebook has not run; the message says which, and the command that runs it.
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
     loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
-    return loaded, Run(root / run_dir)
+    run = Run(root / run_dir)
+    find_inputs(loaded, run, stage, params if isinstance(params, str) else None)
+    return loaded, run
 
 
 def caption(p: Params, text: str) -> Markdown:

@@ -87,7 +87,7 @@ def judge(rows, sandbox, folder, p=P, suites=None):
 # --- opening a stage ----------------------------------------------------------------------------------------------
 
 def test_a_stage_takes_what_the_pipeline_passes(tmp_path):
-    p, run = open_stage(P.model_dump(mode="json"), str(tmp_path))
+    p, run = open_stage(P.model_dump(mode="json"), str(tmp_path), "01_testgen")
     assert p == P and run.path == tmp_path
 
 
@@ -96,7 +96,7 @@ def test_a_notebook_opened_by_hand_finds_the_root(tmp_path, monkeypatch, folder)
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "x.yaml").write_text("name: x\n")
     monkeypatch.chdir(tmp_path / folder)
-    p, run = open_stage("x.yaml", "outputs/x")
+    p, run = open_stage("x.yaml", "outputs/x", "02_sampling")
     assert p.name == "x" and run.path == tmp_path / "outputs/x"
 
 
@@ -104,7 +104,7 @@ def test_a_wrong_parameter_is_told_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text("name: x\nsampling: {kk: 1}\n")
     with pytest.raises(ParamsError, match="sampling.kk: unknown parameter"):
-        open_stage("x.yaml", "outputs/x")
+        open_stage("x.yaml", "outputs/x", "02_sampling")
 
 
 def test_small_runs_are_stamped():

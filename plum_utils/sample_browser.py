@@ -1,0 +1,272 @@
+"""Look at an instruction's samples by verdict: the program, what was seen of it, and the test that it fails.
+
+``Gathered`` holds the rows; ``static_html`` and ``SampleBrowser`` show the same of them, the one without a kernel.
+Model text is hostile: all of it goes through ``clean``, is escaped, and is cut at ``MOST_TEXT``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Hashable, Iterable, Sequence
+
+import ipywidgets
+import pandas as pd
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer, TextLexer
+
+from plum_utils import preferences
+
+MOST_INSTRUCTIONS = 50  # in the widget: with MOST_SAMPLES and MOST_TEXT it bounds its memory, whatever the run's size
+MOST_SAMPLES = 50       # of an instruction
+MOST_TEXT = 3000        # characters of one text
+MOST_STATIC = 5         # samples of a verdict in the static form, which is kept in the notebook
+ALL = "all"
+# Control characters, lone surrogates, and marks that turn the direction of text: none may reach a browser.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_WHERE = re.compile(r"\((test )?line (\d+)\)(?: \[[a-z-]+\])?$")  # as the sandbox and static_checks end a detail
+
+# Own colours for text and ground: legible in JupyterLab's light and dark theme. <pre> and <code>: no dollar in them is
+# taken for mathematics. Styles stand in the tags, for some readers of notebooks drop <style>.
+_FRAME = "color:#1b1b1b;background:#fff;border:1px solid #c8c8c8;border-radius:6px;padding:8px 10px;max-width:100%;" \
+         "box-sizing:border-box;font:14px/1.45 system-ui,sans-serif;overflow-wrap:anywhere"
+_BOX = "color:#1b1b1b;background:#f6f6f6;margin:4px 0;padding:6px 0;border:1px solid #dcdcdc;max-width:100%;" \
+       "box-sizing:border-box;overflow-x:auto;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace"
+_ROW = "display:block;white-space:pre;min-width:max-content;padding:0 8px;border-left:4px solid "
+_NOTE = "margin:4px 0;color:#1b1b1b"
+_INLINE = "color:#1b1b1b;background:#f6f6f6;white-space:pre-wrap"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample with its verdict; ``fate`` says whether it trains, and why not."""
+
+    index: int
+    code: str
+    completion: str
+    status: str
+    label: str
+    detail: str
+    fate: str
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """An instruction's prompt, all its tests as one text, and its samples."""
+
+    instruction_id: str
+    prompt: str
+    suite: str
+    samples: tuple[Sample, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Samples by verdict, the most frequent first."""
+        return dict(Counter(sample.status for sample in self.samples).most_common())
+
+
+def most_mixed(verdicts: pd.DataFrame, limit: int | None = None) -> list[str]:
+    """Instruction ids, those with most different labels first, of equal ones those with most different verdicts, then
+    those whose verdicts are most even.
+
+    Args:
+        verdicts: one row a sample with ``instruction_id`` and ``status``.
+        limit: at most so many.
+    """
+    table = pd.crosstab(verdicts.instruction_id, verdicts.status)
+    keys = pd.DataFrame({
+        "labels": -(table.T.groupby(preferences.LABEL_OF_STATUS).sum() > 0).sum(),
+        "verdicts": -(table > 0).sum(axis="columns"),
+        "unevenness": (table.div(table.sum(axis="columns"), axis="index") ** 2).sum(axis="columns").round(9)})
+    return list(keys.sort_index().sort_values(list(keys), kind="stable").index[:limit])
+
+
+def different(kinds: Sequence[Hashable], n: int) -> list[int]:
+    """Places of ``n`` items of as many kinds as there are: the first of each kind, then the earliest of the others."""
+    first = list(dict.fromkeys(kinds.index(kind) for kind in kinds))
+    others = [place for place in range(len(kinds)) if place not in first]
+    return sorted((first + others)[:n])
+
+
+def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: Iterable[dict[str, Any]],
+           suites: dict[str, str], instruction_ids: Sequence[str]) -> list[Gathered]:
+    """What is shown of some instructions, in their order; both streams are read once, and only these rows are kept.
+
+    Args:
+        labelled: of ``preferences.label_samples``.
+        samples: those that were labelled, in the same order.
+        instruction_ids: at most ``MOST_INSTRUCTIONS`` of them are taken, and ``MOST_SAMPLES`` samples of each.
+    """
+    ids = list(instruction_ids)[:MOST_INSTRUCTIONS]
+    part = labelled[labelled.instruction_id.isin(ids)]
+    part = part[part.groupby("instruction_id").cumcount() < MOST_SAMPLES]
+    wanted = set(zip(part.instruction_id, part.sample_index))
+    keyed = (((row["instruction_id"], row["sample_index"]), row["detail"]) for row in verdicts)
+    details = {key: detail for key, detail in keyed if key in wanted}
+    found: dict[str, list[Sample]] = {name: [] for name in ids}
+    prompts: dict[str, str] = {}
+    for row, sample in preferences.pick(part, samples):
+        prompts.setdefault(row.instruction_id, _cut(sample["prompt"]))
+        found[row.instruction_id].append(Sample(
+            row.sample_index, _cut(sample["code"]), "" if sample["code"].strip() else _cut(sample["completion"]),
+            row.status, row.label, details[row.instruction_id, row.sample_index], _fate(row)))
+    return [Gathered(name, prompts[name], suites[name], tuple(rows)) for name, rows in found.items() if rows]
+
+
+def _fate(row: Any) -> str:
+    if row.used:
+        return "in KTO's set"
+    if row.label == preferences.UNRUNNABLE:
+        return "left out: it cannot run"
+    return "left out: an earlier sample is the same text" if row.duplicate else \
+        "left out: no sample of its instruction passes"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}\n# ... cut after {MOST_TEXT:,} characters"
+
+
+def clean(text: str) -> str:
+    """Text without characters that a browser or a message to it does not bear; each becomes a replacement mark."""
+    return _UNFIT.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def failing_lines(sample: Sample, suite: str) -> tuple[range, range]:
+    """Line numbers (from 1) at which a sample fails: in its program, and in its tests (the whole assert)."""
+    match = _WHERE.search(sample.detail)
+    if not match:
+        return range(0), range(0)
+    line = int(match[2])
+    if not match[1]:
+        return range(line, line + 1), range(0)
+    return range(0), _statement(suite, line) if sample.status == "failed" else range(0)
+
+
+def _statement(source: str, line: int) -> range:
+    """The lines of the innermost statement that a line belongs to; the line alone where there is none."""
+    try:
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        nodes = []
+    spans = [range(node.lineno, node.end_lineno + 1) for node in nodes if node.lineno <= line <= node.end_lineno]
+    return min(spans, key=len, default=range(line, line + 1))
+
+
+def code_html(source: str, marked: Sequence[int] = (), python: bool = True) -> str:
+    """Source as a box that scrolls within itself: numbered, highlighted, the ``marked`` lines with a cross."""
+    lexer = (PythonLexer if python else TextLexer)(stripnl=False, ensurenl=True)
+    html = highlight(clean(source).rstrip("\n"), lexer, HtmlFormatter(nowrap=True, noclasses=True, style="default"))
+    lines = html.removesuffix("\n").split("\n")
+    rows = [_code_row(number, line, number in marked, len(str(len(lines)))) for number, line in enumerate(lines, 1)]
+    return f'<pre style="{_BOX}" tabindex="0">{"".join(rows)}</pre>'
+
+
+def _code_row(number: int, line: str, marked: bool, width: int) -> str:
+    colour = "#b3261e;background:#ffdcd8" if marked else "transparent"
+    sign = "✗" if marked else " "
+    return f'<span style="{_ROW}{colour}"><span style="color:#595959">{sign} {number:>{width}}  </span>{line}</span>'
+
+
+def sample_html(sample: Sample, suite: str, with_tests: bool = True) -> str:
+    """One sample: verdict and label, the program, the detail, and (where a test fails) the tests with it marked."""
+    in_code, in_tests = failing_lines(sample, suite)
+    parts = [f'<p style="{_NOTE}"><b>sample {sample.index}</b>: {escape(sample.status)} → {escape(sample.label)}, '
+             f"{escape(sample.fate)}</p>"]
+    if sample.code.strip():
+        parts.append(code_html(sample.code, in_code))
+    else:
+        parts.append(f'<p style="{_NOTE}">No Python in the completion, which is:</p>')
+        parts.append(code_html(sample.completion, python=False))
+    if sample.detail:
+        parts.append(f'<p style="{_NOTE}">Seen: <code style="{_INLINE}">{escape(clean(sample.detail))}</code></p>')
+    if in_tests and with_tests:
+        parts.append(f'<p style="{_NOTE}">It fails here, and the tests after it were not run:</p>')
+        parts.append(code_html(suite, in_tests))
+    return "".join(parts)
+
+
+def static_html(one: Gathered, of: int = 1) -> str:
+    """One instruction as self-contained HTML without a script: a fold for each verdict, and one for the tests.
+
+    Args:
+        of: how many instructions the live form has.
+    """
+    names = one.counts()
+    head = (f'<p style="{_NOTE}"><b>{escape(clean(one.instruction_id))}</b>: {len(one.samples)} samples, '
+            f"{len(names)} different verdicts. Where this notebook runs, {of} instructions can be browsed here.</p>")
+    folds = [_fold("the prompt", code_html(one.prompt, python=False)), _fold("the tests", code_html(one.suite))]
+    for place, (status, n) in enumerate(names.items()):
+        some = [sample for sample in one.samples if sample.status == status][:MOST_STATIC]
+        title = f"{status}: {n}" + (f", the first {len(some)} of them" if len(some) < n else "")
+        folds.append(_fold(title, "<hr>".join(sample_html(sample, one.suite) for sample in some), is_open=not place))
+    return f'<div style="{_FRAME}">{head}{"".join(folds)}</div>'
+
+
+def _fold(title: str, body: str, is_open: bool = False) -> str:
+    return (f'<details{" open" if is_open else ""} style="margin:4px 0"><summary style="cursor:pointer;padding:6px 0">'
+            f"<b>{escape(title)}</b></summary>{body}</details>")
+
+
+class SampleBrowser(ipywidgets.VBox):
+    """The live form: choose an instruction and a verdict, and go through its samples.
+
+    Args:
+        gathered: of ``gather``, at least one.
+        total: number of instructions that there are, for the words about what is not here.
+    """
+
+    def __init__(self, gathered: Sequence[Gathered], total: int):
+        self._gathered = list(gathered)[:MOST_INSTRUCTIONS]
+        wide = ipywidgets.Layout(width="100%", max_width="720px")
+        options = [(_title(one), place) for place, one in enumerate(self._gathered)]
+        self.instruction = ipywidgets.Dropdown(options=options, description="instruction", layout=wide)
+        self.verdict = ipywidgets.ToggleButtons(description="verdict", style={"button_width": "auto"})
+        self.place = ipywidgets.IntSlider(min=1, max=1, description="sample", layout=wide)
+        self.previous, self.next = (ipywidgets.Button(description=word) for word in ("previous", "next"))
+        self.pane = ipywidgets.HTML()
+        said = ipywidgets.HTML(f"{len(self._gathered)} of {total:,} instructions, those with most different labels and "
+                               f"verdicts; of each the first {MOST_SAMPLES} samples at most.")
+        super().__init__([said, self.instruction, self.verdict, self.place,
+                          ipywidgets.HBox([self.previous, self.next]), self.pane])
+        self.instruction.observe(self._new_instruction, "value")
+        self.verdict.observe(self._new_verdict, "value")
+        self.place.observe(self._draw, "value")
+        self.previous.on_click(lambda _: self._step(-1))
+        self.next.on_click(lambda _: self._step(1))
+        self._new_instruction()
+
+    @property
+    def shown(self) -> list[Sample]:
+        """The samples that the slider goes through."""
+        samples = self._gathered[self.instruction.value].samples
+        return [sample for sample in samples if self.verdict.value in (ALL, None, sample.status)]
+
+    def _new_instruction(self, _: Any = None) -> None:
+        one = self._gathered[self.instruction.value]
+        counts = {ALL: len(one.samples)} | one.counts()
+        self.verdict.options = [(f"{name} {n}", name) for name, n in counts.items()]
+        self._new_verdict()
+
+    def _new_verdict(self, _: Any = None) -> None:
+        self.place.max = len(self.shown)
+        self.place.value = 1
+        self._draw()
+
+    def _step(self, by: int) -> None:
+        self.place.value = min(max(self.place.value + by, 1), self.place.max)
+
+    def _draw(self, _: Any = None) -> None:
+        one, shown = self._gathered[self.instruction.value], self.shown
+        if self.place.value > len(shown):
+            return  # another observer is about to set it
+        body = sample_html(shown[self.place.value - 1], one.suite)
+        prompt = _fold("the prompt", code_html(one.prompt, python=False))
+        self.previous.disabled, self.next.disabled = self.place.value == 1, self.place.value == len(shown)
+        self.pane.value = f'<div style="{_FRAME}">{body}{prompt}</div>'
+
+
+def _title(one: Gathered) -> str:
+    return f"{clean(one.instruction_id)}: " + ", ".join(f"{n} {name}" for name, n in one.counts().items())

@@ -1,0 +1,107 @@
+"""What a notebook that is opened by itself reads: files of its own run, of another run like it, or a word on what to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plum_utils.params import Params
+from plum_utils.pipeline import STAGES, Stage
+from plum_utils.provenance import portable
+from plum_utils.runs import Run
+from plum_utils.sharing import take_over
+
+READS = {
+    "03_preferences": ("01_testgen/testgen.jsonl", "02_sampling/samples.jsonl"),
+    "04_train_kto": ("03_preferences/kto.jsonl", "03_preferences/dpo.jsonl", "03_preferences/sft.jsonl",
+                     "03_preferences/unrunnable.jsonl"),
+    "05_evalplus_eval": ("04_train_kto/policies.json",),
+    "06_livecodebench_eval": ("04_train_kto/policies.json",),
+}
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+class MissingInputs(RuntimeError):
+    """A notebook's inputs are nowhere; the message says which notebooks to run first, and the command that does."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this instead of a traceback: where the code stopped tells a reader nothing here."""
+        return [f"MissingInputs: {self}"]
+
+
+def find_inputs(params: Params, run: Run, stage: str, source: str | None = None) -> None:
+    """See to it that the files that a stage reads are in the run's folder.
+
+    Those that are missing are linked from the latest finished run beside it whose stages had the same parameters; a
+    stage made with other parameters than these is named, and used.
+
+    Args:
+        source: the parameter file, for the command in the error; ``None`` when the pipeline passed parameters.
+
+    Raises:
+        MissingInputs: they are in no run.
+        ValueError: no such stage.
+    """
+    if stage not in BY_NAME:
+        raise ValueError(f"unknown stage {stage!r}; one of {', '.join(BY_NAME)}")
+    if _missing(run, stage):
+        needed = _all_needs(BY_NAME[stage])
+        other = _latest_like(params, run, needed)
+        if other is None:
+            raise MissingInputs(_remedy(params, run, stage, source))
+        for need in needed:
+            take_over(run, need.name, other)
+        print(f"inputs: taken from {portable(other.path)}, the latest run with these parameters")
+    for need in BY_NAME[stage].needs:
+        changed = _other_parameters(params, run, need)
+        if changed:
+            print(f"note: {need} was made with other parameters ({', '.join(changed)}); "
+                  f"{_command(params, run, need, source)} makes it again")
+
+
+def _missing(run: Run, stage: str) -> list[str]:
+    return [name for name in READS.get(stage, ()) if not (run.path / name).exists()]
+
+
+def _all_needs(stage: Stage) -> list[Stage]:
+    """The stages that this one rests on, in order."""
+    names = set(stage.needs)
+    for need in stage.needs:
+        names |= {one.name for one in _all_needs(BY_NAME[need])}
+    return [one for one in STAGES if one.name in names]
+
+
+def _latest_like(params: Params, run: Run, needed: list[Stage]) -> Run | None:
+    """The run beside this one that finished last and whose needed stages are whole and had these parameters."""
+    found = []
+    for path in run.path.parent.glob("*/manifest.json"):
+        other = Run(path.parent)
+        entries = [other.manifest()["stages"].get(need.name, {}) for need in needed]
+        if all(_alike(entry, need.parameters(params)) and other.whole(entry) for entry, need in zip(entries, needed)):
+            found.append((max(entry["finished"] for entry in entries), path.parent))
+    return Run(max(found)[1]) if found else None
+
+
+def _alike(entry: dict[str, Any], parameters: dict[str, Any]) -> bool:
+    return entry.get("status") == "done" and entry.get("params") == parameters
+
+
+def _other_parameters(params: Params, run: Run, need: str) -> list[str]:
+    """Sections in which a stage's recorded parameters differ; none where a stage was run by hand and recorded none."""
+    then, now = run.manifest()["stages"].get(need, {}).get("params"), BY_NAME[need].parameters(params)
+    return [name for name in now if then is not None and then.get(name) != now[name]]
+
+
+def _remedy(params: Params, run: Run, stage: str, source: str | None) -> str:
+    absent = [name for one in [*_all_needs(BY_NAME[stage]), BY_NAME[stage]] for name in _missing(run, one.name)]
+    first = sorted({Path(name).parts[0] for name in absent})
+    return (f"{stage} reads {' and '.join(_missing(run, stage))}, not there in {portable(run.path)}. Run "
+            f"{' and '.join(first)} first, here in JupyterLab or all with one command:\n\n    "
+            f"{_command(params, run, BY_NAME[stage].needs[-1], source)}\n")
+
+
+def _command(params: Params, run: Run, until: str, source: str | None) -> str:
+    folder = portable(run.path)
+    elsewhere = "" if folder == f"outputs/{params.name}" else f" --run-dir {folder}"
+    return (f".venv/bin/python -m plum_utils run {source or f'params/{params.name}.yaml'} --until {until[:2]}"
+            f"{elsewhere}")
