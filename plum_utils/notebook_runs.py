@@ -69,7 +69,7 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environ
         old.unlink(missing_ok=True)
     progress, cause = Progress(source), ""
     try:
-        with _own_kernel() as kernel, _environment(environment | kernel):
+        with own_kernel() as kernel, _environment(environment | kernel):
             papermill.execute_notebook(
                 str(source), str(partial), parameters=parameters, kernel_name="python3", language="python",
                 cwd=str(ROOT), progress_bar=False, stderr_file=sys.stderr, on_cell_start=progress)
@@ -125,7 +125,7 @@ def _one_line(message: Any) -> str:
 
 
 @contextlib.contextmanager
-def _own_kernel() -> Iterator[dict[str, str]]:
+def own_kernel() -> Iterator[dict[str, str]]:
     """A kernel ``python3`` that is this interpreter, whatever kernels and IPython profiles the user has installed."""
     with tempfile.TemporaryDirectory(prefix="plum-kernel-", ignore_cleanup_errors=True) as folder:
         spec = Path(folder) / "kernels" / "python3"

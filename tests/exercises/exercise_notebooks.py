@@ -12,7 +12,7 @@ from typing import Any, Callable
 import nbformat
 from nbclient import NotebookClient
 
-from plum_utils.notebook_runs import _environment, _own_kernel
+from plum_utils.notebook_runs import _environment, own_kernel
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 
@@ -40,7 +40,7 @@ test_cells.__test__ = False
 def own_kernel():
     """Every kernel started inside is this interpreter, and imports this repository."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    with _own_kernel() as kernel, _environment(kernel | {"PYTHONPATH": path}):
+    with own_kernel() as kernel, _environment(kernel | {"PYTHONPATH": path}):
         yield
 
 
