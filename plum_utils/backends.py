@@ -211,16 +211,23 @@ class VllmBackend:
         context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
         self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
         self._adapters: dict[str, int] = {}
-        self._merged: str | None = None  # the adapter in the engine's weights
+        self._merged: str | None  # the adapter in the engine's weights
         self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
+        self._settings = settings | {"dtype": dtype, "max_model_len": min(max_model_len, context)}
+        self._start()
+
+    def _start(self) -> None:
         from vllm import LLM
 
-        self._llm = LLM(model_path, dtype=dtype, max_model_len=min(max_model_len, context), disable_log_stats=True,
-                        use_tqdm_on_load=False, **settings)
+        self._llm = LLM(self._model_path, disable_log_stats=True, use_tqdm_on_load=False, **self._settings)
+        self._adapters.clear()
+        self._merged = None
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
         from vllm import SamplingParams
 
+        if self._llm is None:
+            self._start()
         tokenizer = self._llm.get_tokenizer()
         rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
                     for prompt in prompts]
@@ -231,7 +238,11 @@ class VllmBackend:
         params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
                                  stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index)
                   for index in range(len(prompts))]
-        outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=lora_request)
+        try:
+            outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=lora_request)
+        except BaseException:  # Ctrl-C inside a step leaves a scheduler that never ends: the next call starts an engine
+            self._stop()
+            raise
         return [[Completion(out.text, out.finish_reason or "stop", len(out.token_ids))
                  for out in sorted(output.outputs, key=lambda item: item.index)] * (n // draws) for output in outputs]
 
@@ -258,13 +269,17 @@ class VllmBackend:
         self._llm.reset_prefix_cache()
         self._merged = adapter
 
+    def _stop(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None
+        release_memory()
+
     def close(self) -> None:
         import torch
 
-        self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
+        if self._llm is not None:
+            self._stop()
         torch.set_num_threads = self._set_num_threads
-        release_memory()
 
 
 def _pack_head(model: Any) -> None:
