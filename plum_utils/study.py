@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -33,7 +34,8 @@ ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to r
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
-    """The validated parameters and the run's folder, with all that the stage reads in it.
+    """The validated parameters and the run's folder, with all that the stage reads in it. From then on the process works
+    in the repository's root, so that relative paths in the parameters mean the same by hand and in a run.
 
     Args:
         params: what the pipeline passes (a dictionary), or the path of a parameter file when a notebook is opened by
@@ -45,6 +47,7 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
     loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
+    os.chdir(root)
     run = Run(root / run_dir)
     find_inputs(loaded, run, stage, params if isinstance(params, str) else None)
     return loaded, run

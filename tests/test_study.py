@@ -98,6 +98,7 @@ def test_a_notebook_opened_by_hand_finds_the_root(tmp_path, monkeypatch, folder)
     monkeypatch.chdir(tmp_path / folder)
     p, run = open_stage("x.yaml", "outputs/x", "02_sampling")
     assert p.name == "x" and run.path == tmp_path / "outputs/x"
+    assert Path.cwd() == tmp_path, "a relative path in the parameters would mean something else than in a run"
 
 
 def test_a_wrong_parameter_is_told_by_name(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 
 import nbformat
 import pytest
@@ -74,7 +75,34 @@ def test_prose_leads(notebook):
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
     kinds = "".join("m" if cell.cell_type == "markdown" or cell.source.startswith("caption(") else "c"
                     for cell in notebook.cells)
-    assert "cccc" not in kinds and kinds.count("m") >= kinds.count("c") / 2
+    assert "cccc" not in kinds
+
+
+def test_as_much_text_as_code_and_code_in_small_pieces(notebook):
+    """Half of the code cells have at most 12 lines, and no function that a lesson defines has more than 15."""
+    code = code_cells(notebook)
+    assert len(notebook.cells) - len(code) >= len(code)
+    assert statistics.median(len(cell.source.splitlines()) for cell in code) <= 12
+    functions = [node for cell in code for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef)]
+    assert {one.name: one.end_lineno - one.lineno + 1 for one in functions if one.end_lineno - one.lineno >= 15} == {}
+
+
+def test_the_beats_of_a_lesson(notebook):
+    """Goals at the start; three experiments with a value to change, before the recap; the way to the exercises."""
+    stage = STAGES[int(notebook.cells[0].source.split()[1]) - 1]
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    goals = next(source for source in text[:3] if "After this lesson you can" in source)
+    assert 3 <= len(re.findall(r"^(?:-|\d\.) ", goals, re.MULTILINE)) <= 5
+    after = "\n".join(text).split("What would change if\n")
+    assert len(after) == 2 and len(re.findall(r"^### If ", after[1], re.MULTILINE)) == 3
+    assert sum("# change me" in cell.source for cell in code_cells(notebook)) == 3
+    assert f"exercises/{stage.name}.ipynb" in after[1]
+    assert (ROOT / "notebooks" / "exercises" / f"{stage.name}.ipynb").is_file()
+
+
+def test_it_opens_its_own_stage(notebook):
+    stage = STAGES[int(notebook.cells[0].source.split()[1]) - 1]
+    assert sum(f'open_stage(params, run_dir, "{stage.name}")' in cell.source for cell in code_cells(notebook)) == 1
 
 
 def test_sections_are_numbered(notebook):
