@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from plum_utils.notebook_runs import QUIET
@@ -14,14 +15,14 @@ CONFIG = PACKAGE / "data" / "jupyter"
 FIRST = "notebooks/01_testgen.ipynb"
 
 
-def command(options: list[str]) -> list[str]:
-    """JupyterLab with the repository as its folder, opened at the first lesson.
+def command(options: list[str], folder: Path = ROOT) -> list[str]:
+    """JupyterLab with the repository (or a copy of it) as its folder, opened at the first lesson.
 
     Args:
         options: handed on, as ``["--port=9000", "--no-browser"]``.
     """
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # containers have no other user
-    return [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
+    return [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}",
             f"--LabApp.default_url=/lab/tree/{FIRST}", *as_root, *options]
 
 

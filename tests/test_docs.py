@@ -6,25 +6,33 @@ import ast
 import importlib
 import json
 import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from plum_utils import paper
-from plum_utils.__main__ import _parser
-from plum_utils.params import Params
+from plum_utils.__main__ import _parser, main
+from plum_utils.instructions import load_instructions
+from plum_utils.params import Params, load_params
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
+from plum_utils.sandbox import Sandbox
 from plum_utils.stats import claimed_gains, whole_problems
 from plum_utils.sweeps import sweep_of_table
+from plum_utils.testgen import as_rows, build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
 SPEED = ROOT / "docs" / "speed.md"
-DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED]
+COURSE, TEACHING = ROOT / "docs" / "course.md", ROOT / "teaching" / "README.md"
+DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED, COURSE, TEACHING]
+MINE = Path("params/mine.yaml")  # the reader's own file
 
 
 def functions_named(text: str) -> set[str]:
@@ -101,21 +109,60 @@ def test_parameters_named_in_the_docs_exist(path):
         assert field in Params.model_fields[section].annotation.model_fields, f"{section}.{field}"
 
 
-@pytest.mark.parametrize(("path", "least"), [(README, 7), (EXPERIMENTS, 7)], ids=["README", "experiments"])
+@pytest.mark.parametrize(("path", "least"), [(README, 7), (EXPERIMENTS, 7), (COURSE, 3)],
+                         ids=["README", "experiments", "course"])
 def test_commands_in_the_docs_are_understood(path, least):
     lines = re.findall(r"-m plum_utils ([^#\n`]+)", path.read_text())
     assert len(lines) >= least
     for line in lines:
         arguments = _parser().parse_args(line.split())
-        if str(getattr(arguments, "params", None)).startswith("params/"):
+        if str(getattr(arguments, "params", None)).startswith("params/") and arguments.params != MINE:
             assert (ROOT / arguments.params).is_file(), line
         if getattr(arguments, "table", None):
             assert sweep_of_table(arguments.table).is_file(), line
 
 
-def test_make_targets_in_the_readme_exist():
+def commands(verbs: set[str]) -> list[str]:
+    """The docs' commands that start with one of these words, each once."""
+    lines = [line.strip() for path in DOCS for line in re.findall(r"-m plum_utils ([^#\n`]+)", path.read_text())]
+    return sorted({line for line in lines if line.split()[0] in verbs})
+
+
+@pytest.mark.parametrize("line", commands({"list", "plan"}))
+def test_commands_that_only_look_run_as_printed(line, capsys):
+    assert main(line.split()) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_make_targets_in_the_docs_exist(path):
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?make (\w+)`?\s", README.read_text().split("## For a teacher")[0])) <= targets | {"and"}
+    text = path.read_text()
+    named = set(re.findall(r"`make (\w+)`", text)) | set(re.findall(r"^make (\w+)", text, re.MULTILINE))
+    assert named <= targets and (path != README or named >= {"study", "test", "lab", "docs"})
+
+
+def fenced(path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_bringing_ones_own_takes_less_than_ten_lines_and_works(tmp_path, monkeypatch):
+    """The README's own blocks: the data file is written and its tests agree with its solution, the parameters load."""
+    (script,), yamls = fenced(README, "python"), fenced(README, "yaml")
+    assert len(yamls) == 2 and all(len(block.splitlines()) < 10 for block in [script, *yamls])
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    suites = build_suites(load_instructions(str(tmp_path / "mine.jsonl")), Sandbox(1), progress=False)
+    (row,) = as_rows(suites)
+    assert row["consistent"] and row["n_tests"] == 2
+    params = tmp_path / "params"
+    params.mkdir()
+    shutil.copy(ROOT / "params" / "mini.yaml", params)
+    loaded = []
+    for block in yamls:
+        (params / MINE.name).write_text(block)
+        loaded.append(load_params(params / MINE.name, {}))
+    assert loaded[0].policy.model != Params(name="x").policy.model and loaded[1].data.train == "mine.jsonl"
+    assert [one.name for one in loaded] == ["mine", "mine"]
 
 
 def test_the_readme_has_one_place_for_results_and_all_lessons():
@@ -140,7 +187,8 @@ def test_no_path_of_a_machine(path):
 def test_bundled_data_is_what_the_licence_section_lists():
     names = {path.name for path in (ROOT / "plum_utils" / "data").iterdir()}
     assert names == {"recorded", "paper_tables.json", "livecodebench_mini.jsonl", "heldout_basics.jsonl",
-                     "heldout_intermediate.jsonl", "heldout_public.jsonl", "report.html.j2", "model_shapes.json"}
+                     "heldout_intermediate.jsonl", "heldout_public.jsonl", "report.html.j2", "model_shapes.json",
+                     "jupyter"}
     assert "CC0" in README.read_text() and (ROOT / "LICENSE").read_text().startswith("MIT")
 
 

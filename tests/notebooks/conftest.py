@@ -1,8 +1,9 @@
-"""The smoke run: once a session, shared by the smoke tests and the kill tests."""
+"""The smoke run: once a session, shared by the tests that need a finished one; and the browser."""
 
 from __future__ import annotations
 
 import pytest
+from real_browser import browser  # noqa: F401
 from smoke_command import Done, call
 
 
