@@ -45,7 +45,7 @@ DRAWN = {
     "verdicts": "Bars: number of sampled programs by verdict.",
     "label_flow": "One bar: what becomes of the judged samples.",
     "tests_per_instruction": "Histogram: number of tests in a suite.",
-    "kto_value": "Two panels, chosen and rejected: the KTO value function and its slope over r - z0, with a batch's samples.",
+    "kto_value": "Two panels over r - z0: the KTO value of chosen and rejected, and its slope, with a batch's samples.",
     "training": "Curves: loss, KL and rewards by training step.",
     "pass_at_k": "Curves: pass@k of the baseline and of PLUM against k, with bands.",
 }

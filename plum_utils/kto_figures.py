@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import ipywidgets
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from scipy.special import expit
 
-from plum_utils.plots import BLUE, GREY, ORANGE, ShownFigure, _axes, _finish, _legend
+from plum_utils.plots import BLUE, GREY, ORANGE, _axes, _finish, _legend
 
 SIDES = ((True, "chosen", BLUE, "o"), (False, "rejected", ORANGE, "s"))
 
@@ -79,60 +82,74 @@ def fig_value(batch: ValuedBatch, betas: Sequence[float]) -> Figure:
 
 
 def _draw(row: Any, batch: ValuedBatch, beta: float) -> None:
-    """Both panels of one beta, into two empty axes."""
+    """Both panels of one beta, into two empty axes, or into two that hold another beta's or batch's."""
     end = 2 * math.ceil(max(4.0, 1.15 * np.abs(batch.gains).max()) / 2)
-    line = np.linspace(-end, end, 401)
     for axis, function in zip(row, (value, pull)):
-        axis.axvline(0, color=GREY, linestyle="--", linewidth=1, label="reference point, r = z0")
-        for side, name, colour, mark in SIDES:
-            weight, here = (batch.w_d if side else batch.w_u), np.asarray(batch.chosen) == side
-            gains = batch.gains[here]
-            axis.plot(line, function(line, side, beta, weight), color=colour, linewidth=1.8, label=name)
-            axis.plot(gains, function(gains, side, beta, weight), mark, color=colour, markersize=8,
-                      markeredgecolor="black", label=f"{name}, in the batch")
-        axis.set_xlim(-end, end)
-        axis.set_ylim(bottom=0)
+        drawn = {line.get_label(): line for line in axis.lines}
+        for label, x, y, look in _curves(function, batch, beta, end):
+            if label in drawn:  # a new line costs a redraw twice the time
+                drawn[label].set_data(x, y)
+            else:
+                axis.plot(x, y, label=label, **look)
+        if not drawn:
+            axis.axvline(0, color=GREY, linestyle="--", linewidth=1, label="reference point, r = z0", zorder=0)
+        axis.relim()
+        axis.set(xlim=(-end, end), ylim=(0, 1.1 * axis.dataLim.y1))
     _finish(row[0], f"Value at β = {beta:.3g}, z0 = {batch.z0:.2f} nats", "r - z0 (nats)", "value = weight - loss")
     _finish(row[1], "How strongly a sample is pulled", "r - z0 (nats)", "|d loss / d r| (per nat)")
+
+
+def _curves(function: Any, batch: ValuedBatch, beta: float, end: float) -> Iterator[tuple]:
+    """Label, x, y and look of each side's curve and of its samples on it."""
+    line = np.linspace(-end, end, 401)
+    for side, name, colour, mark in SIDES:
+        weight, gains = (batch.w_d if side else batch.w_u), batch.gains[np.asarray(batch.chosen) == side]
+        yield name, line, function(line, side, beta, weight), {"color": colour, "linewidth": 1.8}
+        yield (f"{name}, in the batch", gains, function(gains, side, beta, weight),
+               {"color": colour, "marker": mark, "linestyle": "", "markersize": 8, "markeredgecolor": "black"})
 
 
 def describe(batch: ValuedBatch, beta: float) -> str:
     """The figure's content in words, for readers who do not see it."""
     values = value(batch.gains, batch.chosen, beta, batch.weights)
     pulls = pull(batch.gains, batch.chosen, beta, batch.weights)
-    samples = "; ".join(f"{'chosen' if side else 'rejected'} at r - z0 = {gain:+.2f} nats has value {one:.3f}, pull {slope:.3f}"
-                        for side, gain, one, slope in zip(batch.chosen, batch.gains, values, pulls))
+    samples = "; ".join(f"{'chosen' if side else 'rejected'} at r - z0 = {gain:+.2f} nats has value {one:.3f}, "
+                        f"pull {slope:.3f}" for side, gain, one, slope in zip(batch.chosen, batch.gains, values, pulls))
     return f"beta {beta:.3g}, z0 {batch.z0:.2f} nats, mean loss {mean_loss(batch, beta):.4f}: {samples}."
 
 
-def picture(figure: ShownFigure, words: str) -> str:
-    """A figure as self-contained HTML, with ``words`` as its alternative text."""
-    data = base64.b64encode(figure._repr_png_()).decode()
+def picture(png: bytes, words: str) -> str:
+    """A PNG as self-contained HTML, with ``words`` as its alternative text."""
+    data = base64.b64encode(png).decode()
     return f'<img style="max-width:100%" alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
 
 
 def static_value(batch: ValuedBatch, betas: Sequence[float]) -> str:
     """What the widget shows, for readers without one: the curves at some betas, and their numbers below."""
     words = [describe(batch, beta) for beta in betas]
+    png = fig_value(batch, betas)._repr_png_()
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in words)
-    return f"{picture(fig_value(batch, betas), 'KTO value function. ' + ' '.join(words))}<ul>{lines}</ul>"
+    return f"{picture(png, 'KTO value function. ' + ' '.join(words))}<ul>{lines}</ul>"
 
 
 def value_widget(batch: ValuedBatch, beta: float) -> ipywidgets.Widget:
     """Sliders for beta, both weights and z0; the curves and the batch's samples follow."""
     sliders = _sliders(batch, beta)
     view = ipywidgets.HTML()
-    figure = fig_value(batch, [beta])
+    figure = fig_value(batch, [0.01])  # the longest numbers on its axes: none collide at another beta
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: the axes stay where they are, and a redraw takes half the time
+    figure.set_layout_engine("none")  # laid out once: the axes stay where they are
+    figure.set_dpi(110)
+    canvas = FigureCanvasAgg(figure)
 
     def redraw(_: Any = None) -> None:
         now = replace(batch, z0=sliders["z0"].value, w_d=sliders["w_d"].value, w_u=sliders["w_u"].value)
-        for axis in figure.axes:
-            axis.clear()
         _draw(figure.axes, now, sliders["beta"].value)
+        canvas.draw()
+        png = io.BytesIO()
+        imsave(png, canvas.buffer_rgba(), format="png")  # savefig would draw it twice
         words = describe(now, sliders["beta"].value)
-        view.value = f"{picture(figure, words)}<div>{html.escape(words)}</div>"
+        view.value = f"{picture(png.getvalue(), words)}<div>{html.escape(words)}</div>"
 
     for slider in sliders.values():
         slider.observe(redraw, "value")
