@@ -20,6 +20,7 @@ from plum_utils.provenance import ROOT
 
 pytestmark = pytest.mark.slow
 TOKEN = secrets.token_hex(8)
+OWN_FOLDERS = ("JUPYTERLAB_WORKSPACES_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
 SHOTS = os.environ.get("PLUM_SCREENSHOTS")  # a folder to keep pictures in
 
 
@@ -38,7 +39,7 @@ def own_copy(target: Path, finished: Path | None) -> Path:
 
 
 @pytest.fixture
-def open_lab() -> Iterator[Any]:
+def open_lab(tmp_path: Path) -> Iterator[Any]:
     processes = []
 
     def start(folder: Path) -> str:
@@ -46,8 +47,10 @@ def open_lab() -> Iterator[Any]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         options = ["--no-browser", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}"]
-        processes.append(subprocess.Popen(lab.command(options, folder), env=lab.environment() | {"HF_HUB_OFFLINE": "1"},
-                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder))
+        own = {name: str(tmp_path / name) for name in OWN_FOLDERS}  # nothing of the user's, such as open tabs
+        processes.append(subprocess.Popen(lab.command(options, folder), cwd=folder, stdout=subprocess.DEVNULL,
+                                          env=lab.environment() | own | {"HF_HUB_OFFLINE": "1"},
+                                          stderr=subprocess.DEVNULL))
         address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
         while True:
             try:
@@ -102,7 +105,10 @@ def shot(page: Any, name: str) -> None:
 
 def scroll_to(page: Any, text: str) -> None:
     """Scroll until a text is there: JupyterLab draws only what is near."""
-    page.hover(".jp-WindowedPanel-outer")
+    page.hover(".jp-NotebookPanel .jp-WindowedPanel-outer")
+    for _ in range(5):  # to the top; heights that were guessed are mended on the way
+        page.mouse.wheel(0, -1_000_000)
+        page.wait_for_timeout(100)
     for _ in range(400):
         if page.locator(f"text={text}").count() and page.locator(f"text={text}").first.is_visible():
             page.locator(f"text={text}").first.scroll_into_view_if_needed()
@@ -121,8 +127,7 @@ def test_run_all_of_01_from_nothing(browser, open_lab, tmp_path):
     notebook = finished(page, folder / "notebooks" / "01_testgen.ipynb", 400)
     assert errors(notebook) == []
     assert (folder / "outputs/smoke/01_testgen/testgen.jsonl").is_file()
-    page.locator(".jp-Notebook").first.click()
-    page.keyboard.press("Control+Home")
+    scroll_to(page, "After this lesson you can")
     shot(page, "lab_01")
 
 
@@ -136,8 +141,8 @@ def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smok
     bars = [output.text for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
             if output.output_type == "stream" and output.name == "stderr"]
     assert any("judging" in text and "100%" in text for text in bars), "no progress bar of the judging"
-    page.keyboard.press("Control+Home")
-    scroll_to(page, "verdict")
+    scroll_to(page, "Look around.")
+    page.wait_for_selector(".jp-OutputArea .jupyter-widgets", timeout=30_000)
     shot(page, "lab_03")
     views = [output.data for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
              if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" in output.data]
@@ -152,6 +157,7 @@ def test_a_lesson_without_inputs_says_what_to_run_first(browser, open_lab, tmp_p
     ((cell, message),) = errors(notebook)
     assert cell == "03-open" and "Run 01_testgen and 02_sampling first" in message
     assert "-m plum_utils run params/smoke.yaml --until 02" in message
+    scroll_to(page, "MissingInputs")
     shown = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output")
     assert "Traceback" not in " ".join(shown.all_inner_texts())
     shot(page, "lab_03_missing")
