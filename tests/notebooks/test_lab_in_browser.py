@@ -98,11 +98,6 @@ def errors(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
             for output in cell.outputs if output.output_type == "error"]
 
 
-def shot(page: Any, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
-
-
 def scroll_to(page: Any, text: str) -> None:
     """Scroll until a text is there: JupyterLab draws only what is near."""
     page.hover(".jp-NotebookPanel .jp-WindowedPanel-outer")
@@ -119,6 +114,13 @@ def scroll_to(page: Any, text: str) -> None:
     raise AssertionError(f"{text!r} is nowhere in the notebook")
 
 
+def shot(page: Any, name: str, text: str) -> None:
+    """A picture of the place where this text stands, where pictures are wanted."""
+    if SHOTS:
+        scroll_to(page, text)
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
 def test_run_all_of_01_from_nothing(browser, open_lab, tmp_path):
     folder = own_copy(tmp_path / "copy", None)
     page = opened(browser, open_lab(folder), "01_testgen")
@@ -127,8 +129,7 @@ def test_run_all_of_01_from_nothing(browser, open_lab, tmp_path):
     notebook = finished(page, folder / "notebooks" / "01_testgen.ipynb", 400)
     assert errors(notebook) == []
     assert (folder / "outputs/smoke/01_testgen/testgen.jsonl").is_file()
-    scroll_to(page, "After this lesson you can")
-    shot(page, "lab_01")
+    shot(page, "lab_01", "After this lesson you can")
 
 
 def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smoke, tmp_path):
@@ -141,9 +142,7 @@ def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smok
     bars = [output.text for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
             if output.output_type == "stream" and output.name == "stderr"]
     assert any("judging" in text and "100%" in text for text in bars), "no progress bar of the judging"
-    scroll_to(page, "Look around.")
-    page.wait_for_selector(".jp-OutputArea .jupyter-widgets", timeout=30_000)
-    shot(page, "lab_03")
+    shot(page, "lab_03", "Look around.")
     views = [output.data for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
              if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" in output.data]
     assert views, "no widget with a static form"
@@ -157,7 +156,6 @@ def test_a_lesson_without_inputs_says_what_to_run_first(browser, open_lab, tmp_p
     ((cell, message),) = errors(notebook)
     assert cell == "03-open" and "Run 01_testgen and 02_sampling first" in message
     assert "-m plum_utils run params/smoke.yaml --until 02" in message
-    scroll_to(page, "MissingInputs")
     shown = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output")
     assert "Traceback" not in " ".join(shown.all_inner_texts())
-    shot(page, "lab_03_missing")
+    shot(page, "lab_03_missing", "MissingInputs")
