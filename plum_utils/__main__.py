@@ -142,6 +142,11 @@ def _chosen(arguments: argparse.Namespace) -> list[Stage]:
     return list(STAGES[numbers[first[:2]]:numbers[last[:2]] + 1])
 
 
+def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
+    if arguments.first or arguments.last or arguments.only:
+        raise ParamsError(f"--from, --until, --only: {why}")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     path = _what_to_run(arguments)
     if arguments.dry or is_sweep(path):
@@ -149,8 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.params = path
     pipeline = _pipeline(arguments)
     if pipeline.params.rounds > 1:
-        if arguments.first or arguments.last or arguments.only:
-            raise ParamsError("--from, --until, --only: rounds run all stages; give one round's folder and parameters instead")
+        _refuse_some_stages(arguments, "rounds run all stages; give one round's folder and parameters instead")
         runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
         print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
         return 0
@@ -169,8 +173,7 @@ def _what_to_run(arguments: argparse.Namespace) -> Path:
 
 
 def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
-    if arguments.first or arguments.last or arguments.only:
-        raise ParamsError("--from, --until, --only: a sweep decides itself which stages its runs need")
+    _refuse_some_stages(arguments, "a sweep decides itself which stages its runs need")
     overrides = _overrides(arguments)
     if arguments.dry:
         from plum_utils.dry import dry_run

@@ -210,8 +210,6 @@ class VllmBackend:
             settings |= {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
         context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
         self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
-        self._adapters: dict[str, int] = {}
-        self._merged: str | None  # the adapter in the engine's weights
         self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
         self._settings = settings | {"dtype": dtype, "max_model_len": min(max_model_len, context)}
         self._start()
@@ -220,8 +218,8 @@ class VllmBackend:
         from vllm import LLM
 
         self._llm = LLM(self._model_path, disable_log_stats=True, use_tqdm_on_load=False, **self._settings)
-        self._adapters.clear()
-        self._merged = None
+        self._adapters: dict[str, int] = {}
+        self._merged: str | None = None  # the adapter in the engine's weights
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
         from vllm import SamplingParams

@@ -80,8 +80,8 @@ def write_sweep_html(folder: Path, title: str, tables: dict[str, pd.DataFrame], 
     sections = [("Notes", [_list(notes)])]
     for name in names:
         items = [_figure(figures[name], name)] if name in figures else []
-        items += [_table(tables[name], f"Table: {_title(name)}")] if name in tables else []
-        sections.append((_title(name), items))
+        items += [_table(tables[name], f"Table: {title_of(name)}")] if name in tables else []
+        sections.append((title_of(name), items))
     return _write_page(folder / "report.html", title, [*sections, ("Runs", _runs(folder, runs))])
 
 
@@ -96,7 +96,7 @@ def _write_page(path: Path, title: str, sections: list[tuple[str, list[Item]]]) 
     return path
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
     """A file's name as a heading: ``table2`` is Table 2, ``label_flow`` Label flow."""
     words = re.sub(r"^(table|figure)(?=\d)", r"\1 ", name).replace("_", " ")
     return words[:1].upper() + words[1:]
@@ -120,7 +120,7 @@ def _figure(figure: Path | Figure, name: str, caption: str = "") -> Item:
         kind, content = "svg+xml" if figure.suffix == ".svg" else "png", figure.read_bytes()
     inches = int.from_bytes(content[16:20], "big") / DPI if kind == "png" else 0  # the header's first number: its width
     return {"kind": "figure", "data": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
-            "alt": (drawn := DRAWN.get(name, f"Figure: {_title(name)}.")), "caption": caption or drawn,
+            "alt": (drawn := DRAWN.get(name, f"Figure: {title_of(name)}.")), "caption": caption or drawn,
             "wide": inches > 9}
 
 
@@ -133,8 +133,9 @@ def _table(frame: pd.DataFrame, caption: str, source: str = "", links: dict[str,
     """
     numeric = [pd.api.types.is_numeric_dtype(dtype) and dtype != bool for dtype in frame.dtypes]
     shown = frame.head(ROWS_SHOWN) if source else frame
-    digits = [_digits(frame.iloc[:, place]) for place in range(frame.shape[1])]
-    rows = [[{"text": (text := _cell(value, digits[place])), "class": "n" if right else "s" if len(text) <= 26 else "",
+    digits = [digits_of(frame.iloc[:, place]) for place in range(frame.shape[1])]
+    rows = [[{"text": (text := cell_text(value, digits[place])),
+              "class": "n" if right else "s" if len(text) <= 26 else "",
               "href": (links or {}).get(text, "") if place == 0 else ""}
              for place, (value, right) in enumerate(zip(row, numeric))]
             for row in shown.itertuples(index=False, name=None)]
@@ -144,14 +145,14 @@ def _table(frame: pd.DataFrame, caption: str, source: str = "", links: dict[str,
             "caption": caption + (cut if len(frame) > len(shown) else "")}
 
 
-def _digits(column: pd.Series) -> int:
+def digits_of(column: pd.Series) -> int:
     """Decimals that a column's numbers are shown with: the fewer the larger they are, and no more than they need."""
     numbers = pd.to_numeric(column, errors="coerce").dropna().astype(float)
     most = 1 if numbers.abs().max() >= 1000 else 2 if numbers.abs().max() >= 10 else 4
     return next(digits for digits in range(most + 1) if (numbers.round(digits) == numbers.round(most)).all())
 
 
-def _cell(value: Any, digits: int) -> str:
+def cell_text(value: Any, digits: int) -> str:
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:,.{digits}f}"
     return "" if value is None or value is pd.NA else str(value)
@@ -192,19 +193,18 @@ def _stage(run: Run, name: str, entry: dict[str, Any]) -> list[Item]:
     items = [{"kind": "link", "text": "executed notebook", "href": notebook} if (run.path / notebook).exists() else {}]
     if entry["status"] != "done":
         items.append(_text(f"This stage is not done: {entry.get('cause') or entry['status']}"))
-    captions = _captions(run.path / notebook)
+    captions = captions_of(run.path / notebook)
     for output in map(Path, entry["outputs"]):
         path = run.path / output
-        found = next((text for pattern, text in captions.items()
-                      if re.fullmatch(pattern, output.with_suffix("").as_posix())), "")
+        found = caption_of(captions, output.with_suffix("").as_posix())
         if output.suffix == ".png" and path.exists():
             items.append(_figure(path, output.stem, found))
         elif output.suffix == ".csv" and output.parts[0] == "tables" and path.exists():
-            items.append(_table(_read(path), found or f"Table: {_title(output.stem)}.", output.as_posix()))
+            items.append(_table(read_table(path), found or f"Table: {title_of(output.stem)}.", output.as_posix()))
     return items if any(items) else [_text("No tables or figures.")]
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except pd.errors.EmptyDataError:
@@ -214,7 +214,17 @@ def _read(path: Path) -> pd.DataFrame:
 SAVED = re.compile(r"""save_(figure|table)\(.*,\s*f?["']([\w{}.]+)["']\)\s*$""", re.MULTILINE)
 
 
-def _captions(notebook: Path) -> dict[str, str]:
+def saved_pattern(kind: str, name: str) -> str:
+    """Pattern of what a cell saves; ``kind`` and ``name`` as ``SAVED`` finds them, ``{...}`` in a name being any text."""
+    return f"{kind}s/" + re.sub(r"\\{.*?\\}", ".+", re.escape(name))
+
+
+def caption_of(captions: dict[str, str], saved: str) -> str:
+    """The caption of a saved figure or table (``figures/table1``), empty where it has none."""
+    return next((text for pattern, text in captions.items() if re.fullmatch(pattern, saved)), "")
+
+
+def captions_of(notebook: Path) -> dict[str, str]:
     """Pattern of a saved figure or table (``figures/table1``) -> its caption: what the next ``caption`` cell shows."""
     if not notebook.exists():
         return {}
@@ -222,7 +232,7 @@ def _captions(notebook: Path) -> dict[str, str]:
     for cell in json.loads(notebook.read_text()).get("cells", []):
         source = "".join(cell["source"])
         for kind, name in SAVED.findall(source):
-            last = f"{kind}s/" + re.sub(r"\\{.*?\\}", ".+", re.escape(name))
+            last = saved_pattern(kind, name)
         texts = ["".join(data["text/markdown"]) for output in cell.get("outputs", [])
                  if "text/markdown" in (data := output.get("data", {}))]
         if last and texts and "caption(" in source:

@@ -90,11 +90,8 @@ class Pipeline:
         changed = self._changes(stage, entry)
         if changed:
             return "stale", f"changed: {', '.join(changed)}"
-        for name, digest in entry["outputs"].items():
-            path = self.run.path / name
-            if not path.exists() or sha256_file(path) != digest:
-                return "stale", f"{name} is missing or was changed"
-        return "up to date", ""
+        damaged = self.run.damaged(entry)
+        return ("stale", f"{damaged} is missing or was changed") if damaged else ("up to date", "")
 
     def execute(self, chosen: list[Stage], force: bool = False) -> None:
         """Run the chosen stages in order; those up to date are skipped unless ``force``.

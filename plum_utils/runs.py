@@ -82,10 +82,10 @@ class Run:
         """Keep the parameters of the last run in the manifest, so that ``status`` needs only the folder."""
         write_json(self.manifest_path, self.manifest() | {"params": params})
 
-    def whole(self, entry: dict[str, Any]) -> bool:
-        """Whether every file that a stage's manifest entry names is there and as it was left."""
-        return all((self.path / name).exists() and sha256_file(self.path / name) == digest
-                   for name, digest in entry["outputs"].items())
+    def damaged(self, entry: dict[str, Any]) -> str | None:
+        """The first file of a stage's manifest entry that is missing or not as it was left; ``None``: all are whole."""
+        return next((name for name, digest in entry["outputs"].items()
+                     if not (self.path / name).exists() or sha256_file(self.path / name) != digest), None)
 
     def update_stage(self, stage: str, entry: dict[str, Any]) -> None:
         """Replace one stage's entry of the manifest, atomically."""

@@ -19,7 +19,7 @@ def take(run: Run, stage: str, wanted: dict[str, str], others: Iterable[Run]) ->
     """
     for other in others:
         entry = other.manifest()["stages"].get(stage, {})
-        if entry.get("status") == "done" and entry["fingerprint"] == wanted and other.whole(entry):
+        if entry.get("status") == "done" and entry["fingerprint"] == wanted and other.damaged(entry) is None:
             take_over(run, stage, other)
             return other.path.name
     return None

@@ -22,7 +22,8 @@ from urllib.parse import unquote
 import jinja2
 import yaml
 
-from plum_utils.html_report import DPI, DRAWN, ROWS_SHOWN, _captions, _cell, _digits, _read, _title
+from plum_utils.html_report import (DPI, DRAWN, ROWS_SHOWN, caption_of, captions_of, cell_text, digits_of, read_table,
+                                    title_of)
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.report import NoResults, results_block
@@ -130,7 +131,7 @@ class Source:
     def _lesson(self, path: Path) -> None:
         notebook = json.loads(path.read_text())
         name = f"lessons/{path.stem}"
-        shown, images = page(notebook, _captions(path))
+        shown, images = page(notebook, captions_of(path))
         for cell in shown["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = self.linked(text_of(cell["source"]), [ROOT / "notebooks", path.parent], name)
@@ -183,7 +184,7 @@ class Source:
         if path not in self.pages and not self._shown(path):
             return ("" if path.suffix in IMAGES else "path:") + self._relative(self._copied(path), name)
         if path.parent.name == "tables" and path.suffix == ".md":
-            anchor = _title(path.stem).lower().replace(" ", "-")
+            anchor = title_of(path.stem).lower().replace(" ", "-")
         suffix = ".ipynb" if self.pages[path].startswith("lessons/") else ".md"
         return self._relative(f"{self.pages[path]}{suffix}", name) + (f"#{anchor}" if anchor else "")
 
@@ -221,7 +222,7 @@ class Source:
             below = sorted({page for page in self.writers if page.startswith("run/")} - {name})
             parts += ["## Further results", _toctree([self._relative(page, name) for page in below])] if below else []
         captions = {pattern: text for path in sorted((folder / "notebooks").glob("*.ipynb"))
-                    for pattern, text in _captions(path).items()}
+                    for pattern, text in captions_of(path).items()}
         figures = [self._figure(path, name, captions) for path in sorted((folder / "figures").glob("*.png"))]
         tables = [self._table(path, name, captions) for path in sorted((folder / "tables").glob("*.csv"))]
         parts += ["## Figures", *figures] if figures else []
@@ -234,30 +235,31 @@ class Source:
         """Title and notes of the sweep whose folder this is, from its parameter file; else a title."""
         path = ROOT / "params" / "mini" / f"{folder.name}.yaml"
         if folder.parent.name != "sweeps" or not path.exists():
-            return f"# {_title(folder.name) if folder != self.run else f'The run {folder.name}'}"
+            return f"# {title_of(folder.name) if folder != self.run else f'The run {folder.name}'}"
         sweep = yaml.safe_load(path.read_text())
-        lines = [f"# {escaped(sweep.get('title', _title(folder.name)))}", *sweep.get("notes", [])]
+        lines = [f"# {escaped(sweep.get('title', title_of(folder.name)))}", *sweep.get("notes", [])]
         source = self.address(f"params/mini/{folder.name}.yaml", [ROOT], name)
         return "\n\n".join([*lines, f"Parameters: [params/mini/{folder.name}.yaml]({source})."])
 
     def _figure(self, path: Path, name: str, captions: dict[str, str]) -> str:
-        drawn = DRAWN.get(path.stem, f"Figure: {_title(path.stem)}.")
-        caption = _found(captions, f"figures/{path.stem}")
+        drawn = DRAWN.get(path.stem, f"Figure: {title_of(path.stem)}.")
+        caption = caption_of(captions, f"figures/{path.stem}")
         shown = image(f"{drawn} {caption}", self._relative(self._copied(path), name), path.read_bytes(), DPI)
         return f"### {escaped(_figure_title(path))}\n\n{shown}\n\n{escaped(caption or drawn)}"
 
     def _table(self, path: Path, name: str, captions: dict[str, str]) -> str:
-        frame, file = _read(path), self._relative(self._copied(path), name)
+        frame, file = read_table(path), self._relative(self._copied(path), name)
         cut = f" The first {ROWS_SHOWN} of {len(frame):,} rows." if len(frame) > ROWS_SHOWN else ""
-        digits = [_digits(frame.iloc[:, place]) for place in range(frame.shape[1])]
+        digits = [digits_of(frame.iloc[:, place]) for place in range(frame.shape[1])]
         right = ["---:" if kind.kind in "iuf" else "---" for kind in frame.dtypes]
-        rows = [[_cell(value, digits[place]) for place, value in enumerate(row)]
+        rows = [[cell_text(value, digits[place]) for place, value in enumerate(row)]
                 for row in frame.head(ROWS_SHOWN).itertuples(index=False, name=None)]
         heads = [escaped(str(head)) for head in frame.columns]
         lines = [heads, right, *([escaped(text) for text in row] for row in rows)]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(frame.columns) else "(no rows)"
-        text = f"{escaped(_found(captions, f'tables/{path.stem}'))}{cut} [{escaped(path.name)}](path:{file})".strip()
-        return f"### {escaped(_title(path.stem))}\n\n{text}\n\n{table}"
+        caption = escaped(caption_of(captions, f"tables/{path.stem}"))
+        text = f"{caption}{cut} [{escaped(path.name)}](path:{file})".strip()
+        return f"### {escaped(title_of(path.stem))}\n\n{text}\n\n{table}"
 
     def _index(self) -> str:
         lessons = []
@@ -265,8 +267,8 @@ class Source:
             title, question = title_and_question(json.loads(path.read_text()))
             lessons.append({"title": title, "question": question, "page": f"lessons/{path.stem}.ipynb"})
         figure = self.run / "figures" / "table2.png"
-        captions = _captions(self.run / "notebooks" / "05_evalplus_eval.ipynb")
-        caption = _found(captions, "figures/table2")
+        captions = captions_of(self.run / "notebooks" / "05_evalplus_eval.ipynb")
+        caption = caption_of(captions, "figures/table2")
         values: dict[str, Any] = {
             "lessons": lessons, "results": _results_of(self.run), "caption": escaped(caption),
             "figure": image(f"{DRAWN['table2']} {caption}", self._copied(figure), figure.read_bytes(), DPI)
@@ -281,14 +283,10 @@ def _has_results(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("tables", "figures", "README.md"))
 
 
-def _found(captions: dict[str, str], saved: str) -> str:
-    return next((text for pattern, text in captions.items() if re.fullmatch(pattern, saved)), "")
-
-
 def _figure_title(path: Path) -> str:
     """A figure's heading; where a table has the same name, headings and so anchors differ."""
     table = path.parent.parent / "tables" / f"{path.stem}.csv"
-    return f"Figure: {_title(path.stem)}" if table.exists() else _title(path.stem)
+    return f"Figure: {title_of(path.stem)}" if table.exists() else title_of(path.stem)
 
 
 def _results_of(run: Path) -> str:

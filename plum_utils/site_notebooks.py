@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Any, Iterator
 
-from plum_utils.html_report import DRAWN, SAVED
+from plum_utils.html_report import DRAWN, SAVED, caption_of, saved_pattern
 from plum_utils.provenance import PACKAGE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -28,7 +28,7 @@ def page(notebook: dict[str, Any], captions: dict[str, str]) -> tuple[dict[str, 
 
     Args:
         notebook: an executed notebook, as its JSON reads; it stays as it is.
-        captions: by pattern of a saved figure (``figures/table1``), as ``html_report._captions`` reads them.
+        captions: by pattern of a saved figure (``figures/table1``), as ``html_report.captions_of`` reads them.
     """
     shown, images = copy.deepcopy(notebook), {}
     shown["metadata"] = {key: shown["metadata"][key] for key in ("kernelspec", "language_info")
@@ -58,8 +58,8 @@ def alternatives(cells: list[Cell], place: int, captions: dict[str, str]) -> Ite
     cell = cells[place]
     count = sum(_is_image(output) for output in cell.get("outputs", []))
     name = next((name for kind, name in SAVED.findall(text_of(cell["source"])) if kind == "figure"), "")
-    found = next((text for pattern, text in captions.items() if name and re.fullmatch(pattern, f"figures/{name}")
-                  or pattern == "figures/" + re.sub(r"\\{.*?\\}", ".+", re.escape(name))), "") or _caption(cells, place)
+    found = name and (captions.get(saved_pattern("figure", name)) or caption_of(captions, f"figures/{name}"))
+    found = found or _caption(cells, place)
     words = " ".join(filter(None, (_drawn(cells, place, name), re.sub(r" Parameters: \w+\.$", "", found))))
     for number in range(1, count + 1):
         yield words if count == 1 else f"{number} of {count} figures. {words}"

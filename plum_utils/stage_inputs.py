@@ -1,4 +1,4 @@
-"""What a notebook that is opened by itself reads: files of its own run, of another run like it, or a word on what to run."""
+"""What a notebook opened by itself reads: files of its own run, of another run like it, or a word on what to run."""
 
 from __future__ import annotations
 
@@ -75,11 +75,13 @@ def _latest_like(params: Params, run: Run, needed: list[Stage]) -> Run | None:
     """The run beside this one that finished last and whose needed stages are whole and had these parameters."""
     found = []
     for path in run.path.parent.glob("*/manifest.json"):
-        other = Run(path.parent)
-        entries = [other.manifest()["stages"].get(need.name, {}) for need in needed]
-        if all(_alike(entry, need.parameters(params)) and other.whole(entry) for entry, need in zip(entries, needed)):
-            found.append((max(entry["finished"] for entry in entries), path.parent))
-    return Run(max(found)[1]) if found else None
+        stages = Run(path.parent).manifest()["stages"]
+        entries = [stages.get(need.name, {}) for need in needed]
+        if all(_alike(entry, need.parameters(params)) for entry, need in zip(entries, needed)):
+            found.append((max(entry["finished"] for entry in entries), path.parent, entries))
+    newest_first = sorted(found, key=lambda one: one[:2], reverse=True)  # hashing is slow: the first whole one will do
+    return next((other for _, folder, entries in newest_first
+                 if all((other := Run(folder)).damaged(entry) is None for entry in entries)), None)
 
 
 def _alike(entry: dict[str, Any], parameters: dict[str, Any]) -> bool:

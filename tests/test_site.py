@@ -13,7 +13,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from plum_utils import plots, site
-from plum_utils.html_report import _captions
+from plum_utils.html_report import captions_of
 from plum_utils.provenance import ROOT
 from plum_utils.site import SiteError, Source
 from plum_utils.site_notebooks import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
@@ -310,6 +310,6 @@ def test_figures_of_the_reference_run_are_told_by_their_captions():
     path = REFERENCE / "notebooks" / "03_preferences.ipynb"
     if not path.exists():
         pytest.skip("outputs/reference is not there")
-    shown, images = page(json.loads(path.read_text()), _captions(path))
+    shown, images = page(json.loads(path.read_text()), captions_of(path))
     texts = re.findall(r"!\[(.*?)\]\(IMAGES", json.dumps(shown))
     assert len(texts) == len(images) > 0 and min(map(len, texts)) > 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Iterator
 
@@ -16,41 +17,36 @@ from smoke_command import SMOKE
 from plum_utils.notebook_runs import kernel_environment, own_kernel
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
-from plum_utils.runs import Run
 
 pytestmark = pytest.mark.slow
 
-# The cell that does the long work, what its first finished piece looks like, and the file that the next cell writes.
-LONG = {
-    "02_sampling": ("02-sample", "02_sampling/shards/*.jsonl", "02-write", "02_sampling/samples.jsonl"),
-}
+STAGE, PIECE = "02_sampling", "02_sampling/shards/*.jsonl"
+CHANGES = {"sampling.shard_size": 2, "sampling.backend": "vllm"}
 
 
 class Notebook:
     """A lesson in a kernel of its own, run cell by cell as in JupyterLab."""
 
-    def __init__(self, stage: str, client: BlockingKernelClient, manager: KernelManager):
-        cells = nbformat.read(ROOT / "notebooks" / f"{stage}.ipynb", as_version=4).cells
+    def __init__(self, client: BlockingKernelClient, manager: KernelManager):
+        cells = nbformat.read(ROOT / "notebooks" / f"{STAGE}.ipynb", as_version=4).cells
         self.cells = {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
         self.client, self.manager = client, manager
 
-    def run(self, source: str) -> dict:
-        """The reply to a cell that runs to its end."""
-        return self.client.execute_interactive(source, timeout=600, output_hook=lambda message: None)["content"]
+    def run(self, name: str) -> None:
+        """A cell that runs to its end."""
+        reply = self.client.execute_interactive(self.cells[name], timeout=600, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", (name, reply["content"])
 
     def run_before(self, name: str) -> None:
         """Every code cell before the one of this id."""
-        for other, source in self.cells.items():
-            if other == name:
-                return
-            reply = self.run(source)
-            assert reply["status"] == "ok", (other, reply)
+        for other in takewhile(lambda other: other != name, self.cells):
+            self.run(other)
 
-    def interrupt(self, name: str, folder: Path, piece: str) -> dict:
+    def interrupt(self, name: str, folder: Path) -> dict:
         """Start a cell, press stop as soon as its first piece of work is there, and return the cell's reply."""
         asked, deadline = self.client.execute(self.cells[name]), time.monotonic() + 300
-        while not list(folder.glob(piece)):
-            assert time.monotonic() < deadline, f"no {piece}"
+        while not list(folder.glob(PIECE)):
+            assert time.monotonic() < deadline, f"no {PIECE}"
             time.sleep(0.01)
         self.manager.interrupt_kernel()
         while (reply := self.client.get_shell_msg(timeout=300))["parent_header"]["msg_id"] != asked:
@@ -62,8 +58,8 @@ class Notebook:
 def open_notebook(monkeypatch) -> Iterator:
     managers = []
 
-    def start(stage: str, run_dir: Path, changes: dict) -> Notebook:
-        values = load_params(SMOKE, changes)
+    def start(run_dir: Path) -> Notebook:
+        values = load_params(SMOKE, CHANGES)
         environment = os.environ | kernel_environment(values, run_dir)
         environment.pop("PLUM_RUN_DIR")
         manager = KernelManager(kernel_name="python3")
@@ -75,9 +71,8 @@ def open_notebook(monkeypatch) -> Iterator:
         client = manager.blocking_client()
         client.start_channels()
         client.wait_for_ready(timeout=60)
-        notebook = Notebook(stage, client, manager)
-        notebook.cells[f"{stage[:2]}-parameters"] = (
-            f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}")
+        notebook = Notebook(client, manager)
+        notebook.cells["02-parameters"] = f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}"
         return notebook
 
     yield start
@@ -85,33 +80,29 @@ def open_notebook(monkeypatch) -> Iterator:
         manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.parametrize(("stage", "changes"), [
-    ("02_sampling", {"sampling.shard_size": 2, "sampling.backend": "vllm"}),
-], ids=["02-vllm"])
-def test_stop_and_run_again(stage, changes, smoke, tmp_path, open_notebook, monkeypatch):
-    if changes.get("sampling.backend") == "vllm":
-        pytest.importorskip("vllm")
-    cell, piece, last, artifact = LONG[stage]
-    run = Run(tmp_path / "run")
-    shutil.copytree(smoke.path, run.path)
-    shutil.rmtree(run.path / stage)
-    notebook = open_notebook(stage, run.path, changes)
-    notebook.run_before(cell)
-    stopped = notebook.interrupt(cell, run.path, piece)
-    assert stopped["status"] == "error" and stopped["ename"] == "KeyboardInterrupt", stopped
-    kept = {path: path.stat().st_ino for path in run.path.glob(piece)}
+def without_samples(finished: Path, target: Path) -> Path:
+    """A copy of a finished run that has not sampled yet."""
+    shutil.copytree(finished, target)
+    shutil.rmtree(target / STAGE)
+    return target
 
-    for name in dict.fromkeys([cell, last]):
-        reply = notebook.run(notebook.cells[name])
-        assert reply["status"] == "ok", reply
-    still = {path: path.stat().st_ino for path in run.path.glob(piece)}
+
+def test_stop_and_run_again(smoke, tmp_path, open_notebook):
+    pytest.importorskip("vllm")
+    run = without_samples(smoke.path, tmp_path / "run")
+    notebook = open_notebook(run)
+    notebook.run_before("02-sample")
+    stopped = notebook.interrupt("02-sample", run)
+    assert stopped["status"] == "error" and stopped["ename"] == "KeyboardInterrupt", stopped
+    kept = {path: path.stat().st_ino for path in run.glob(PIECE)}
+    notebook.run("02-sample")
+    notebook.run("02-write")
+    still = {path: path.stat().st_ino for path in run.glob(PIECE)}
     assert kept and kept.items() <= still.items(), "a finished piece was made again"
 
-    undisturbed = Run(tmp_path / "undisturbed")
-    shutil.copytree(smoke.path, undisturbed.path)
-    shutil.rmtree(undisturbed.path / stage)
-    other = open_notebook(stage, undisturbed.path, changes)
-    other.run_before(cell)
-    for name in dict.fromkeys([cell, last]):
-        assert other.run(other.cells[name])["status"] == "ok"
-    assert (run.path / artifact).read_bytes() == (undisturbed.path / artifact).read_bytes()
+    undisturbed = without_samples(smoke.path, tmp_path / "undisturbed")
+    other = open_notebook(undisturbed)
+    other.run_before("02-sample")
+    other.run("02-sample")
+    other.run("02-write")
+    assert (run / STAGE / "samples.jsonl").read_bytes() == (undisturbed / STAGE / "samples.jsonl").read_bytes()

@@ -87,22 +87,26 @@ def test_as_much_text_as_code_and_code_in_small_pieces(notebook):
     assert {one.name: one.end_lineno - one.lineno + 1 for one in functions if one.end_lineno - one.lineno >= 15} == {}
 
 
+def stage_of(notebook: nbformat.NotebookNode) -> str:
+    """Name of the stage that a lesson's title numbers."""
+    return STAGES[int(notebook.cells[0].source.split()[1]) - 1].name
+
+
 def test_the_beats_of_a_lesson(notebook):
     """Goals at the start; three experiments with a value to change, before the recap; the way to the exercises."""
-    stage = STAGES[int(notebook.cells[0].source.split()[1]) - 1]
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     goals = next(source for source in text[:3] if "After this lesson you can" in source)
     assert 3 <= len(re.findall(r"^(?:-|\d\.) ", goals, re.MULTILINE)) <= 5
     after = "\n".join(text).split("What would change if\n")
     assert len(after) == 2 and len(re.findall(r"^### If ", after[1], re.MULTILINE)) == 3
     assert sum("# change me" in cell.source for cell in code_cells(notebook)) == 3
-    assert f"exercises/{stage.name}.ipynb" in after[1]
-    assert (ROOT / "notebooks" / "exercises" / f"{stage.name}.ipynb").is_file()
+    assert f"exercises/{stage_of(notebook)}.ipynb" in after[1]
+    assert (ROOT / "notebooks" / "exercises" / f"{stage_of(notebook)}.ipynb").is_file()
 
 
 def test_it_opens_its_own_stage(notebook):
-    stage = STAGES[int(notebook.cells[0].source.split()[1]) - 1]
-    assert sum(f'open_stage(params, run_dir, "{stage.name}")' in cell.source for cell in code_cells(notebook)) == 1
+    opening = f'open_stage(params, run_dir, "{stage_of(notebook)}")'
+    assert sum(opening in cell.source for cell in code_cells(notebook)) == 1
 
 
 def test_sections_are_numbered(notebook):
