@@ -105,6 +105,17 @@ def shot(page: Any, name: str) -> None:
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
+def test_run_all_of_01_from_nothing(browser, open_lab, tmp_path):
+    folder = own_copy(tmp_path / "copy", None)
+    page = opened(browser, open_lab(folder), "01_testgen")
+    assert page.locator("text=official Jupyter news").count() == 0
+    run_all(page)
+    notebook = finished(page, folder / "notebooks" / "01_testgen.ipynb", 400)
+    assert errors(notebook) == []
+    assert (folder / "outputs/smoke/01_testgen/testgen.jsonl").is_file()
+    shot(page, "lab_01")
+
+
 def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smoke, tmp_path):
     folder = own_copy(tmp_path / "copy", smoke.path)
     shutil.rmtree(folder / "outputs/smoke/03_preferences")
