@@ -69,7 +69,7 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environ
         old.unlink(missing_ok=True)
     progress, cause = Progress(source), ""
     try:
-        with own_kernel() as kernel, _environment(environment | kernel):
+        with own_kernel() as kernel, changed_environment(environment | kernel):
             papermill.execute_notebook(
                 str(source), str(partial), parameters=parameters, kernel_name="python3", language="python",
                 cwd=str(ROOT), progress_bar=False, stderr_file=sys.stderr, on_cell_start=progress)
@@ -136,7 +136,8 @@ def own_kernel() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def changed_environment(variables: dict[str, str]) -> Iterator[None]:
+    """These variables set in ``os.environ`` inside, and everything as it was after."""
     saved = dict(os.environ)
     os.environ.update(variables)  # papermill offers no other way to a kernel's environment
     try:

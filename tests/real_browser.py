@@ -22,9 +22,13 @@ def chromium() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A running headless Chromium (a playwright ``Browser``); the test is skipped where there is none."""
+    """A running headless Chromium (a playwright ``Browser``); the test is skipped where there is none.
+
+    It ends with its module: playwright keeps an event loop running in this thread, and processes of its own, which
+    other tests would meet.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     path = chromium()
     if path is None:

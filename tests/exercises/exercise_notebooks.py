@@ -12,7 +12,7 @@ from typing import Any, Callable
 import nbformat
 from nbclient import NotebookClient
 
-from plum_utils.notebook_runs import _environment, own_kernel
+from plum_utils.notebook_runs import changed_environment, own_kernel
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 
@@ -37,17 +37,17 @@ test_cells.__test__ = False
 
 
 @contextlib.contextmanager
-def own_kernel():
+def repository_kernel():
     """Every kernel started inside is this interpreter, and imports this repository."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    with own_kernel() as kernel, _environment(kernel | {"PYTHONPATH": path}):
+    with own_kernel() as kernel, changed_environment(kernel | {"PYTHONPATH": path}):
         yield
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
     """The notebook with outputs; a cell that fails does not stop those after it."""
     notebook = read(path)
-    with own_kernel():
+    with repository_kernel():
         NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=120,
                        resources={"metadata": {"path": str(path.parent)}}).execute()
     return notebook

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from exercise_notebooks import NAMES, RELEASED, SOLUTIONS, own_kernel
+from exercise_notebooks import NAMES, RELEASED, SOLUTIONS, repository_kernel
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def nbgrader(course: Path, *arguments: str) -> None:
 
 def test_a_course_from_release_to_grades(tmp_path):
     shutil.copytree(SOLUTIONS, tmp_path / "source" / "plum")
-    with own_kernel():
+    with repository_kernel():
         nbgrader(tmp_path, "generate_assignment", "plum")
         for name in NAMES:
             made = (tmp_path / "release" / "plum" / f"{name}.ipynb").read_text()
