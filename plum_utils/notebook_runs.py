@@ -26,7 +26,9 @@ QUIET = {  # of every lesson's kernel: only what the lesson says is printed
     "VLLM_NO_USAGE_STATS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # widgets that a saved notebook shows at 0% for ever
     "PYTHONHASHSEED": "0",
     "PYTHONWARNINGS": "ignore",
 }
