@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import nbformat
 import pytest
@@ -20,33 +21,57 @@ from plum_utils.provenance import ROOT
 
 pytestmark = pytest.mark.slow
 
-STAGE, PIECE = "02_sampling", "02_sampling/shards/*.jsonl"
-CHANGES = {"sampling.shard_size": 2, "sampling.backend": "vllm"}
+
+@dataclass(frozen=True)
+class Long:
+    """A cell that works long, what its first finished piece looks like, and the file that it (or ``write``) ends in."""
+
+    stage: str
+    cell: str
+    piece: str
+    result: str
+    write: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    first: str = "pass"
+
+
+SAMPLING = Long("02_sampling", "02-sample", "02_sampling/shards/*.jsonl", "02_sampling/samples.jsonl", "02-write",
+                {"sampling.shard_size": 2, "sampling.backend": "vllm"})
+JUDGING = Long("03_preferences", "03-judge-run", "03_preferences/shards/*.jsonl", "03_preferences/verdicts.jsonl",
+               first="from plum_utils import study; study.JUDGED = 10")
+TRAINING = Long("04_train_kto", "04-train-loop", "04_train_kto/**/checkpoint-*/complete.json",
+                "04_train_kto/policies.json")  # it holds the digest of the adapter's weights
 
 
 class Notebook:
     """A lesson in a kernel of its own, run cell by cell as in JupyterLab."""
 
-    def __init__(self, client: BlockingKernelClient, manager: KernelManager):
-        cells = nbformat.read(ROOT / "notebooks" / f"{STAGE}.ipynb", as_version=4).cells
+    def __init__(self, long: Long, client: BlockingKernelClient, manager: KernelManager):
+        cells = nbformat.read(ROOT / "notebooks" / f"{long.stage}.ipynb", as_version=4).cells
         self.cells = {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
-        self.client, self.manager = client, manager
+        self.long, self.client, self.manager = long, client, manager
 
-    def run(self, name: str) -> None:
-        """A cell that runs to its end."""
-        reply = self.client.execute_interactive(self.cells[name], timeout=600, output_hook=lambda message: None)
-        assert reply["content"]["status"] == "ok", (name, reply["content"])
+    def run(self, source: str) -> None:
+        """Code that runs to its end."""
+        reply = self.client.execute_interactive(source, timeout=600, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", (source, reply["content"])
 
-    def run_before(self, name: str) -> None:
-        """Every code cell before the one of this id."""
-        for other in takewhile(lambda other: other != name, self.cells):
-            self.run(other)
+    def run_before(self) -> None:
+        """Every code cell before the long one."""
+        for name in takewhile(lambda name: name != self.long.cell, self.cells):
+            self.run(self.cells[name])
+        self.run(self.long.first)
 
-    def interrupt(self, name: str, folder: Path) -> dict:
-        """Start a cell, press stop as soon as its first piece of work is there, and return the cell's reply."""
-        asked, deadline = self.client.execute(self.cells[name]), time.monotonic() + 300
-        while not list(folder.glob(PIECE)):
-            assert time.monotonic() < deadline, f"no {PIECE}"
+    def run_long(self) -> None:
+        """The long cell, and the one that writes its result."""
+        for name in filter(None, (self.long.cell, self.long.write)):
+            self.run(self.cells[name])
+
+    def interrupt(self, folder: Path) -> dict:
+        """Start the long cell, press stop as soon as its first piece of work is there, and return the cell's reply."""
+        asked, deadline = self.client.execute(self.cells[self.long.cell]), time.monotonic() + 300
+        while not list(folder.glob(self.long.piece)):
+            assert time.monotonic() < deadline, f"no {self.long.piece}"
             time.sleep(0.01)
         self.manager.interrupt_kernel()
         while (reply := self.client.get_shell_msg(timeout=300))["parent_header"]["msg_id"] != asked:
@@ -58,8 +83,8 @@ class Notebook:
 def open_notebook(monkeypatch) -> Iterator:
     managers = []
 
-    def start(run_dir: Path) -> Notebook:
-        values = load_params(SMOKE, CHANGES)
+    def start(long: Long, run_dir: Path) -> Notebook:
+        values = load_params(SMOKE, long.changes)
         environment = os.environ | kernel_environment(values, run_dir)
         environment.pop("PLUM_RUN_DIR")
         manager = KernelManager(kernel_name="python3")
@@ -71,8 +96,8 @@ def open_notebook(monkeypatch) -> Iterator:
         client = manager.blocking_client()
         client.start_channels()
         client.wait_for_ready(timeout=60)
-        notebook = Notebook(client, manager)
-        notebook.cells["02-parameters"] = f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}"
+        notebook = Notebook(long, client, manager)
+        notebook.cells[f"{long.stage[:2]}-parameters"] = f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}"
         return notebook
 
     yield start
@@ -80,29 +105,31 @@ def open_notebook(monkeypatch) -> Iterator:
         manager.shutdown_kernel(now=True)
 
 
-def without_samples(finished: Path, target: Path) -> Path:
-    """A copy of a finished run that has not sampled yet."""
+def before(stage: str, finished: Path, target: Path) -> Path:
+    """A copy of a finished run that has not come to this stage yet."""
     shutil.copytree(finished, target)
-    shutil.rmtree(target / STAGE)
+    shutil.rmtree(target / stage)
     return target
 
 
-def test_stop_and_run_again(smoke, tmp_path, open_notebook):
-    pytest.importorskip("vllm")
-    run = without_samples(smoke.path, tmp_path / "run")
-    notebook = open_notebook(run)
-    notebook.run_before("02-sample")
-    stopped = notebook.interrupt("02-sample", run)
+@pytest.mark.parametrize("long", [SAMPLING, JUDGING, TRAINING], ids=lambda long: long.stage)
+def test_stop_and_run_again(long, smoke, tmp_path, open_notebook):
+    if long is SAMPLING:
+        pytest.importorskip("vllm")
+    run = before(long.stage, smoke.path, tmp_path / "run")
+    notebook = open_notebook(long, run)
+    notebook.run_before()
+    stopped = notebook.interrupt(run)
     assert stopped["status"] == "error" and stopped["ename"] == "KeyboardInterrupt", stopped
-    kept = {path: path.stat().st_ino for path in run.glob(PIECE)}
-    notebook.run("02-sample")
-    notebook.run("02-write")
-    still = {path: path.stat().st_ino for path in run.glob(PIECE)}
-    assert kept and kept.items() <= still.items(), "a finished piece was made again"
+    kept = {path: path.stat().st_ino for path in run.glob(long.piece)}
+    notebook.run_long()
+    still = {path: path.stat().st_ino for path in run.glob(long.piece)}
+    assert kept and (kept.items() <= still.items() or long is TRAINING), "a finished piece was made again"
 
-    undisturbed = without_samples(smoke.path, tmp_path / "undisturbed")
-    other = open_notebook(undisturbed)
-    other.run_before("02-sample")
-    other.run("02-sample")
-    other.run("02-write")
-    assert (run / STAGE / "samples.jsonl").read_bytes() == (undisturbed / STAGE / "samples.jsonl").read_bytes()
+    undisturbed = smoke.path
+    if long.changes:
+        undisturbed = before(long.stage, smoke.path, tmp_path / "undisturbed")
+        other = open_notebook(long, undisturbed)
+        other.run_before()
+        other.run_long()
+    assert (run / long.result).read_bytes() == (undisturbed / long.result).read_bytes()
