@@ -50,6 +50,9 @@ def open_lab(tmp_path: Path) -> Iterator[Any]:
         options = ["--no-browser", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
                    f"--IdentityProvider.token={TOKEN}"]
         own = {name: str(tmp_path / name) for name in OWN_FOLDERS}  # nothing of the user's, such as open tabs
+        settings = tmp_path / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "notebook-extension"
+        settings.mkdir(parents=True)
+        (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # cells out of sight too
         processes.append(subprocess.Popen(lab.command(options, folder), cwd=folder, stdout=subprocess.DEVNULL,
                                           env=lab.environment() | own | {"HF_HUB_OFFLINE": "1"},
                                           stderr=subprocess.DEVNULL))
@@ -126,10 +129,16 @@ def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smok
     bars = [output.text for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
             if output.output_type == "stream" and output.name == "stderr"]
     assert any("judging" in text and "100%" in text for text in bars), "no progress bar of the judging"
-    shot(page, "lab_03")
     views = [output.data for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
              if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" in output.data]
     assert views, "no widget with a static form"
+    widget = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator(".widget-toggle-buttons"))
+    widget.scroll_into_view_if_needed()
+    first = widget.locator("b").first.inner_text()
+    widget.locator("button", has_text="next").click()
+    page.wait_for_function("([view, text]) => view.querySelector('b').innerText !== text",
+                           arg=[widget.element_handle(), first], timeout=30_000)
+    shot(page, "lab_03")
 
 
 def test_a_lesson_without_inputs_says_what_to_run_first(browser, open_lab, tmp_path):
