@@ -248,6 +248,7 @@ class SampleBrowser(ipywidgets.VBox):
         one = self._gathered[self.instruction.value]
         counts = {ALL: len(one.samples)} | one.counts()
         self.verdict.options = [(f"{name} {n}", name) for name, n in counts.items()]
+        self.verdict.value = ALL  # the first options leave none chosen
         self._new_verdict()
 
     def _new_verdict(self, _: Any = None) -> None:

@@ -110,7 +110,8 @@ def test_the_static_form_shows_some_of_many():
 
 def test_the_controls_change_what_is_shown(two):
     browser = SampleBrowser(two, 2)
-    assert "sample 0" in browser.pane.value and browser.place.max == 3 and browser.previous.disabled
+    assert browser.verdict.value == "all" and browser.place.max == 3
+    assert "sample 0" in browser.pane.value and browser.previous.disabled
     browser.place.value = 2
     assert "sample 1" in browser.pane.value and "passed" in browser.pane.value
     browser.verdict.value = "failed"
