@@ -372,16 +372,16 @@ def fig_pass_at_k(table: pd.DataFrame) -> Figure:
     panels = list(table.groupby(["suite", "temperature"], sort=False))
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = -(-len(panels) // columns)
-    figure, axes = _axes(3.4 * max(2, columns), 0.4 + 3.0 * rows, columns, rows, squeeze=False)
+    figure, axes = _axes(3.4 * max(2, columns), 0.4 + 3.0 * rows, columns, rows, squeeze=False, sharey=True)
     for axis, ((suite, temperature), group) in zip(axes.flat, panels):
         for policy, colour in (("baseline", GREY), ("PLUM", BLUE)):
             line = group[group.policy == policy].groupby("k").mean(numeric_only=True)
             axis.plot(line.index, line["value"], "o-", color=colour, label=policy, markersize=4)
             if "low" in line:
                 axis.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
-        axis.set_ylim(0, max(1, axis.get_ylim()[1]))
         axis.set_xticks(sorted(group.k.unique()))
-        _finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)")
+        _finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)" if axis in axes[:, 0] else "")
+    axes.flat[0].set_ylim(0, max(1, axes.flat[0].get_ylim()[1]))
     for axis in axes.flat[len(panels):]:
         axis.remove()
     _legend(figure, axes.flat[0])
@@ -414,7 +414,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     Args:
         counts: samples by fate (``preferences.flow_counts``), in the order in which the rules apply.
     """
-    figure, axis = _axes(9.0, 2.6)
+    figure, axis = _axes(9.0, 2.8)
     colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,
                "no chosen solution": GREY}
     left = 0
@@ -425,7 +425,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     axis.spines["left"].set_visible(False)
     axis.set_xlim(0, max(left, 1))
     _whole_numbers(axis.xaxis)
-    _legend(figure, axis, columns=5)
+    _legend(figure, axis, columns=3)  # in one row large counts would not fit
     _finish(axis, f"What becomes of {left:,} judged samples", "samples")
     return figure
 
