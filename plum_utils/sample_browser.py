@@ -223,7 +223,7 @@ class SampleBrowser(ipywidgets.VBox):
         wide = ipywidgets.Layout(width="100%", max_width="720px")
         options = [(_title(one), place) for place, one in enumerate(self._gathered)]
         self.instruction = ipywidgets.Dropdown(options=options, description="instruction", layout=wide)
-        self.verdict = ipywidgets.ToggleButtons(description="verdict", style={"button_width": "auto"})
+        self.verdict = ipywidgets.ToggleButtons(options=[ALL], description="verdict", style={"button_width": "auto"})
         self.place = ipywidgets.IntSlider(min=1, max=1, description="sample", layout=wide)
         self.previous, self.next = (ipywidgets.Button(description=word) for word in ("previous", "next"))
         self.pane = ipywidgets.HTML()
@@ -248,7 +248,6 @@ class SampleBrowser(ipywidgets.VBox):
         one = self._gathered[self.instruction.value]
         counts = {ALL: len(one.samples)} | one.counts()
         self.verdict.options = [(f"{name} {n}", name) for name, n in counts.items()]
-        self.verdict.value = ALL  # the first options leave none chosen
         self._new_verdict()
 
     def _new_verdict(self, _: Any = None) -> None:

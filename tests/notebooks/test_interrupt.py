@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -13,9 +12,9 @@ from typing import Any, Iterator
 import nbformat
 import pytest
 from jupyter_client import BlockingKernelClient, KernelManager
-from smoke_command import SMOKE
+from smoke_command import FIRST_PIECE, SMOKE, up_to
 
-from plum_utils.notebook_runs import kernel_environment, own_kernel
+from plum_utils.notebook_runs import changed_environment, kernel_environment, own_kernel
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
 
@@ -24,23 +23,21 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Long:
-    """A cell that works long, what its first finished piece looks like, and the file that it (or ``write``) ends in."""
+    """A cell that works long, and the file that it (or ``write``) ends in."""
 
     stage: str
     cell: str
-    piece: str
     result: str
     write: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     first: str = "pass"
 
 
-SAMPLING = Long("02_sampling", "02-sample", "02_sampling/shards/*.jsonl", "02_sampling/samples.jsonl", "02-write",
+SAMPLING = Long("02_sampling", "02-sample", "02_sampling/samples.jsonl", "02-write",
                 {"sampling.shard_size": 2, "sampling.backend": "vllm"})
-JUDGING = Long("03_preferences", "03-judge-run", "03_preferences/shards/*.jsonl", "03_preferences/verdicts.jsonl",
+JUDGING = Long("03_preferences", "03-judge-run", "03_preferences/verdicts.jsonl",
                first="from plum_utils import study; study.JUDGED = 10")
-TRAINING = Long("04_train_kto", "04-train-loop", "04_train_kto/**/checkpoint-*/complete.json",
-                "04_train_kto/policies.json")  # it holds the digest of the adapter's weights
+TRAINING = Long("04_train_kto", "04-train-loop", "04_train_kto/policies.json")  # it holds the digest of the adapter's weights
 
 
 class Notebook:
@@ -70,8 +67,8 @@ class Notebook:
     def interrupt(self, folder: Path) -> dict:
         """Start the long cell, press stop as soon as its first piece of work is there, and return the cell's reply."""
         asked, deadline = self.client.execute(self.cells[self.long.cell]), time.monotonic() + 300
-        while not list(folder.glob(self.long.piece)):
-            assert time.monotonic() < deadline, f"no {self.long.piece}"
+        while not list(folder.glob(FIRST_PIECE[self.long.stage])):
+            assert time.monotonic() < deadline, f"no {FIRST_PIECE[self.long.stage]}"
             time.sleep(0.01)
         self.manager.interrupt_kernel()
         while (reply := self.client.get_shell_msg(timeout=300))["parent_header"]["msg_id"] != asked:
@@ -80,7 +77,7 @@ class Notebook:
 
 
 @pytest.fixture
-def open_notebook(monkeypatch) -> Iterator:
+def open_notebook() -> Iterator:
     managers = []
 
     def start(long: Long, run_dir: Path) -> Notebook:
@@ -88,16 +85,15 @@ def open_notebook(monkeypatch) -> Iterator:
         environment = os.environ | kernel_environment(values, run_dir)
         environment.pop("PLUM_RUN_DIR")
         manager = KernelManager(kernel_name="python3")
-        with own_kernel() as kernel:
-            for key, value in kernel.items():
-                monkeypatch.setenv(key, value)
+        with own_kernel() as kernel, changed_environment(kernel):
             manager.start_kernel(env=environment | kernel, cwd=str(ROOT))
         managers.append(manager)
         client = manager.blocking_client()
         client.start_channels()
         client.wait_for_ready(timeout=60)
         notebook = Notebook(long, client, manager)
-        notebook.cells[f"{long.stage[:2]}-parameters"] = f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}"
+        parameters = f"params = {values.model_dump(mode='json')!r}\nrun_dir = {str(run_dir)!r}"
+        notebook.cells[f"{long.stage[:2]}-parameters"] = parameters
         return notebook
 
     yield start
@@ -105,30 +101,23 @@ def open_notebook(monkeypatch) -> Iterator:
         manager.shutdown_kernel(now=True)
 
 
-def before(stage: str, finished: Path, target: Path) -> Path:
-    """A copy of a finished run that has not come to this stage yet."""
-    shutil.copytree(finished, target)
-    shutil.rmtree(target / stage)
-    return target
-
-
 @pytest.mark.parametrize("long", [SAMPLING, JUDGING, TRAINING], ids=lambda long: long.stage)
 def test_stop_and_run_again(long, smoke, tmp_path, open_notebook):
     if long is SAMPLING:
         pytest.importorskip("vllm")
-    run = before(long.stage, smoke.path, tmp_path / "run")
+    run = up_to(long.stage, smoke.path, tmp_path / "run").path
     notebook = open_notebook(long, run)
     notebook.run_before()
     stopped = notebook.interrupt(run)
     assert stopped["status"] == "error" and stopped["ename"] == "KeyboardInterrupt", stopped
-    kept = {path: path.stat().st_ino for path in run.glob(long.piece)}
+    kept = {path: path.stat().st_ino for path in run.glob(FIRST_PIECE[long.stage])}
     notebook.run_long()
-    still = {path: path.stat().st_ino for path in run.glob(long.piece)}
+    still = {path: path.stat().st_ino for path in run.glob(FIRST_PIECE[long.stage])}
     assert kept and (kept.items() <= still.items() or long is TRAINING), "a finished piece was made again"
 
     undisturbed = smoke.path
     if long.changes:
-        undisturbed = before(long.stage, smoke.path, tmp_path / "undisturbed")
+        undisturbed = up_to(long.stage, smoke.path, tmp_path / "undisturbed").path
         other = open_notebook(long, undisturbed)
         other.run_before()
         other.run_long()

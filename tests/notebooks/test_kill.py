@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -12,39 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from smoke_command import call, command
+from smoke_command import FIRST_PIECE, call, command, up_to
 
 from plum_utils.notebook_runs import MARK
-from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 
 pytestmark = pytest.mark.slow
-
-# What the first finished piece of each stage looks like: when it is there, the stage is under way and not done.
-FIRST_PIECE = {
-    "02_sampling": "02_sampling/shards/*.jsonl",
-    "03_preferences": "03_preferences/shards/*.jsonl",
-    "04_train_kto": "04_train_kto/**/checkpoint-*/complete.json",
-}
-
-
-def up_to(stage: str, finished: Path, target: Path) -> Run:
-    """A copy of the finished run as it stood before ``stage``."""
-    shutil.copytree(finished, target)
-    run = Run(target)
-    manifest = run.manifest()
-    for later in [one.name for one in STAGES if one.name >= stage]:
-        shutil.rmtree(target / later)
-        entry = manifest["stages"].pop(later)
-        for name in entry["outputs"]:
-            (target / name).unlink(missing_ok=True)
-    run.manifest_path.unlink()
-    run.record_params(manifest["params"])
-    for name, entry in manifest["stages"].items():
-        run.update_stage(name, entry)
-    return run
-
 
 def wait_for(process: subprocess.Popen, run: Run, pattern: str, seconds: float = 300) -> list[Path]:
     """Files that match as soon as there is one."""

@@ -50,7 +50,7 @@ def open_lab(tmp_path: Path) -> Iterator[Any]:
         options = ["--no-browser", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
                    f"--IdentityProvider.token={TOKEN}"]
         own = {name: str(tmp_path / name) for name in OWN_FOLDERS}  # nothing of the user's, such as open tabs
-        settings = tmp_path / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "notebook-extension"
+        settings = Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "notebook-extension"
         settings.mkdir(parents=True)
         (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # cells out of sight too
         processes.append(subprocess.Popen(lab.command(options, folder), cwd=folder, stdout=subprocess.DEVNULL,
