@@ -15,6 +15,7 @@ from plum_utils.export import ExportError, export_policy
 from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
 from plum_utils.models import ModelNotFound
+from plum_utils.number_type import number_type
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
 from plum_utils.provenance import ROOT
@@ -236,13 +237,18 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.params.is_dir():
         raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
     params = load_params(arguments.params, _overrides(arguments))
-    card = arguments.gpu_gb or memory.card_memory()
+    here = memory.card_memory()
+    card = arguments.gpu_gb or here
     try:
         config = model_config(params.policy.model, params.policy.revision)
     except ModelNotFound as error:
         raise ParamsError(str(error)) from None
+    kind = number_type(params.policy.dtype)
     print(f"{params.policy.model}, objective {params.training.objective}")
-    print(memory.tables(config, params.training, [card] if card else memory.CARDS, params.policy.dtype))
+    print(f"number type here: {kind.name} ({kind.reason})" + (f"\nwarning: {kind.warning}" if kind.warning else ""))
+    on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
+    print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
+    print(memory.tables(config, params.training, [card] if card else memory.CARDS, on_card))
     return 0
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Iterator, Protocol
 
 from plum_utils.models import merge_adapter
+from plum_utils.number_type import number_type
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(kind: str, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None,
+def open_backend(kind: str, model_path: str, dtype: str = "auto", lora_rank: int | None = None,
                  **vllm_settings: Any) -> Backend:
     """The backend ``kind`` (``vllm``, ``transformers``, or ``auto``: vLLM where it is installed).
 
@@ -193,7 +194,7 @@ class VllmBackend:
 
     name = "vllm"
 
-    def __init__(self, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None, adapters: str = "auto",
+    def __init__(self, model_path: str, dtype: str = "auto", lora_rank: int | None = None, adapters: str = "auto",
                  max_model_len: int = 8192, gpu_memory_utilization: float = 0.9):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
@@ -202,7 +203,7 @@ class VllmBackend:
         import torch
         from transformers import AutoConfig
 
-        self._model_path, self._dtype = model_path, dtype
+        self._model_path, self._dtype = model_path, number_type(dtype).name
         gpu = torch.cuda.is_available()
         settings = engine_settings(gpu, gpu_memory_utilization)
         self._merges = adapter_mode(adapters, gpu) == "merge"
@@ -211,7 +212,7 @@ class VllmBackend:
         context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
         self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
         self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
-        self._settings = settings | {"dtype": dtype, "max_model_len": min(max_model_len, context)}
+        self._settings = settings | {"dtype": self._dtype, "max_model_len": min(max_model_len, context)}
         self._start()
 
     def _start(self) -> None:

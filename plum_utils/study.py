@@ -20,6 +20,7 @@ from plum_utils.hub_data import training_instructions
 from plum_utils.instructions import Instruction
 from plum_utils.livecodebench import grade
 from plum_utils.models import resolve_model
+from plum_utils.number_type import settled
 from plum_utils.params import Params, load_params
 from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
@@ -34,7 +35,7 @@ ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to r
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
-    """The validated parameters and the run's folder, with all that the stage reads in it. From then on the process works
+    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From then on the process works
     in the repository's root, so that relative paths in the parameters mean the same by hand and in a run.
 
     Args:
@@ -46,7 +47,7 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
         MissingInputs: an earlier notebook has not run; the message says which, and the command that runs it.
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
-    loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
+    loaded = settled(Params.model_validate(params) if isinstance(params, dict) else load_params(root / params))
     os.chdir(root)
     run = Run(root / run_dir)
     find_inputs(loaded, run, stage, params if isinstance(params, str) else None)

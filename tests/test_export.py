@@ -69,7 +69,8 @@ def test_an_export_is_the_merged_model_with_its_template_and_card(base, trained)
     p, run, target = trained
     assert export_policy(p, run, target) == target
     assert AutoTokenizer.from_pretrained(target).chat_template == TEMPLATE
-    merge_adapter(base, str(run.path / "04_train_kto/kto-seed0/kto/adapter"), str(run.path / "merged"))
+    merge_adapter(base, str(run.path / "04_train_kto/kto-seed0/kto/adapter"), str(run.path / "merged"),
+                  p.policy.dtype)
     ours, theirs = (AutoModelForCausalLM.from_pretrained(folder).state_dict()
                     for folder in (target, run.path / "merged"))
     assert ours and all(torch.equal(ours[name], theirs[name]) for name in theirs)

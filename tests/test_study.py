@@ -13,6 +13,7 @@ import pytest
 from plum_utils.backends import Completion
 from plum_utils.evaluation import Problem
 from plum_utils.instructions import Instruction
+from plum_utils.number_type import settled
 from plum_utils.params import Params, ParamsError
 from plum_utils import ray_backend, study
 from plum_utils.sandbox import Verdict
@@ -88,7 +89,7 @@ def judge(rows, sandbox, folder, p=P, suites=None):
 
 def test_a_stage_takes_what_the_pipeline_passes(tmp_path):
     p, run = open_stage(P.model_dump(mode="json"), str(tmp_path), "01_testgen")
-    assert p == P and run.path == tmp_path
+    assert p == settled(P) and run.path == tmp_path
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks"])
