@@ -114,7 +114,8 @@ def test_an_unknown_way_with_adapters_lists_the_known_ones():
 def test_the_cpu_engine_keeps_what_its_completions_depend_on():
     """Other values give other completions than those of the reference run, or fail with seeds."""
     assert engine_settings(False, 0.5) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
-                                           "enable_chunked_prefill": False, "enable_prefix_caching": False}
+                                           "enable_chunked_prefill": False, "enable_prefix_caching": True,
+                                           "block_size": 32}
 
 
 def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
@@ -178,6 +179,25 @@ def test_the_same_call_gives_the_same_completions(backend):
     assert [len(outs) for outs in first] == [3, 3] and len({out.text for out in first[0] + first[1]}) > 1
     assert backend.generate(PROMPTS, **how) == first
     assert backend.generate(PROMPTS, **how | {"seed": 6}) != first
+
+
+@pytest.mark.slow
+def test_what_was_asked_before_does_not_decide_a_completion(backend):
+    """Samples share their prompt's blocks in vLLM's cache; those that an earlier call left there must be gone."""
+    opening = "Here is a list of numbers: " + ", ".join(map(str, range(60)))
+    how = dict(n=4, temperature=1.0, max_tokens=24, seed=5)
+    first = backend.generate([opening + ". Sum:", opening + ". Mean:"], **how)
+    backend.generate([opening, opening + ". Sum:"], n=2, max_tokens=4)
+    assert backend.generate([opening + ". Sum:", opening + ". Mean:"], **how) == first
+
+
+@pytest.mark.slow
+def test_a_call_can_be_watched_step_by_step(backend):
+    seen = []
+    outputs = backend.generate(PROMPTS, n=3, temperature=1.0, max_tokens=12, watch=lambda *now: seen.append(now))
+    flat = [out for outs in outputs for out in outs]
+    assert seen[-1] == (sum(out.n_tokens for out in flat), len(flat)) and len(seen) >= max(out.n_tokens for out in flat)
+    assert seen == sorted(seen) and seen[0][0] <= len(flat), "tokens and completions only grow, by one a step and row"
 
 
 @pytest.mark.slow
