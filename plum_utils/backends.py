@@ -234,13 +234,13 @@ class VllmBackend:
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
                  watch=None):
         from vllm import SamplingParams
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         if self._llm is None:
             self._start()
         tokenizer = self._llm.get_tokenizer()
-        rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
-                    for prompt in prompts]
+        rendered = [tokens_input(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
         if self._room is not None:
             check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
