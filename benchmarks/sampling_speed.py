@@ -1,9 +1,10 @@
-"""Tokens a second of sampling on this machine: vLLM as the study runs it and ``transformers.generate``, side by side.
+"""Tokens a second of sampling on this machine: vLLM and ``transformers`` as the study runs them, and vLLM as it once ran
+(bfloat16 whatever the processor, each sample's prompt computed anew), side by side.
 
     python benchmarks/sampling_speed.py --out benchmarks/results/sampling_speed.json
 
-Both backends live in processes of their own and take turns: each round gives each of them the same prompts, K completions
-a prompt, at the temperature and with the stop string of ``params/mini.yaml``. Ratios are medians over the rounds.
+All live in processes of their own and take turns: each round gives each of them the same prompts, K completions a prompt,
+at the temperature and with the stop string of ``params/mini.yaml``. Ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-BACKENDS = ("transformers", "vllm")
+BACKENDS = ("before", "transformers", "vllm")
+BEFORE = {"dtype": "bfloat16", "enable_prefix_caching": False, "block_size": 128}
 
 
 def main() -> None:
@@ -43,15 +45,19 @@ def main() -> None:
 
 
 def summary(rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Rates and the ratios to the first backend, each a median over the rounds."""
+    """Rates, and vLLM's as a multiple of the others', each a median over the rounds."""
+    from plum_utils.number_type import number_type
+    from plum_utils.provenance import cpu
+
     rates = [{name: one["tokens"] / one["seconds"] for name, one in row.items()} for row in rounds]
-    ratios = [row["vllm"] / row["transformers"] for row in rates if set(row) == set(BACKENDS)]
-    return {"prompts": arguments.prompts, "k": arguments.k, "threads": os.cpu_count(),
+    ratios = {name: sorted(row["vllm"] / row[name] for row in rates) for name in rates[0] if "vllm" in rates[0]}
+    return {"prompts": arguments.prompts, "k": arguments.k, "threads": os.cpu_count(), "cpu": cpu(),
+            "number_type": number_type("auto").name,
             "tokens_per_second": {name: round(statistics.median(row[name] for row in rates), 1) for name in rates[0]},
             "mean_tokens": {name: round(sum(row[name]["tokens"] for row in rounds) / len(rounds) / arguments.prompts
                                         / arguments.k, 1) for name in rates[0]},
-            "ratio": round(statistics.median(ratios), 2) if ratios else None,
-            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)] if ratios else None, "rounds": rounds}
+            "vllm_times": {name: [round(statistics.median(found), 2), round(found[0], 2), round(found[-1], 2)]
+                           for name, found in ratios.items() if name != "vllm"}, "rounds": rounds}
 
 
 def start(name: str) -> subprocess.Popen:
@@ -81,7 +87,7 @@ def work(arguments: argparse.Namespace) -> None:
 
     from transformers import AutoTokenizer
 
-    from plum_utils.backends import open_backend
+    from plum_utils import backends
     from plum_utils.hub_data import training_instructions
     from plum_utils.models import resolve_model
     from plum_utils.params import load_params
@@ -91,7 +97,12 @@ def work(arguments: argparse.Namespace) -> None:
     model_path = resolve_model(p.policy.model)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     prompts = [policy_prompt(p, tokenizer, item.instruction) for item in training_instructions(p)[:arguments.prompts]]
-    backend = open_backend(arguments.worker, model_path, p.policy.dtype)
+    kind, dtype = arguments.worker, p.policy.dtype
+    if kind == "before":
+        now = backends.engine_settings
+        backends.engine_settings = lambda *how: now(*how) | BEFORE
+        kind, dtype = "vllm", BEFORE["dtype"]
+    backend = backends.open_backend(kind, model_path, dtype)
     answers.write("{}\n")
     for number, _ in enumerate(sys.stdin):
         started = time.perf_counter()

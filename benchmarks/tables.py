@@ -103,10 +103,16 @@ def training() -> str:
 
 def sampling() -> str:
     found = result("sampling_speed")
-    rates, (low, high) = found["tokens_per_second"], found["ratio_range"]
-    return (f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores, taking turns "
-            f"(`benchmarks/sampling_speed.py`): vLLM {rates['vllm']:.0f} tokens/s, `transformers.generate` "
-            f"{rates['transformers']:.0f}: **{found['ratio']:.1f} times** ({low:.1f} to {high:.1f}).")
+    names = {"before": "vLLM as it was: bfloat16, every prompt computed K times", "transformers": "`transformers`, our loop",
+             "vllm": "vLLM: the settled type, a prompt's samples share its prefill"}
+    lines = [f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores of "
+             f"{found['cpu']['model']} ({', '.join(found['cpu']['flags'])}; settled: {found['number_type']}), "
+             f"{len(found['rounds'])} rounds taking turns (`benchmarks/sampling_speed.py`):", "",
+             "| | tokens/s | vLLM is so many times as fast (range) |", "|---|---:|---:|"]
+    for name, rate in found["tokens_per_second"].items():
+        times = found["vllm_times"].get(name)
+        lines.append(f"| {names[name]} | {rate:.0f} | {f'{times[0]:.1f} ({times[1]:.1f} to {times[2]:.1f})' if times else ''} |")
+    return "\n".join(lines)
 
 
 def plan() -> str:
