@@ -1,6 +1,15 @@
-"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama."""
+"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama; the built site.
+
+Two processes may share the tests (``pytest -n 2 --dist loadgroup``): a file's tests stay together, so that its fixtures
+are made once.
+"""
 
 from __future__ import annotations
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, set before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -10,7 +19,9 @@ from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from plum_utils.pipeline import STAGES
+from plum_utils.provenance import ROOT
 
+pytest_plugins = ["durations", "ray_cluster"]
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
 settings.load_profile("study")
 
@@ -48,6 +59,13 @@ def tiny_notebook(name: str) -> nbformat.NotebookNode:
                                                               "language": "python"}})
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def tiny_notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks")
@@ -62,3 +80,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tiny_llama import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def reference_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the reference run's site."""
+    pytest.importorskip("myst_nb", reason="the packages of `make docs` are not installed")
+    reference = ROOT / "outputs" / "reference"
+    if not (reference / "manifest.json").exists():
+        pytest.skip("outputs/reference is not there")
+    from plum_utils import site
+
+    target = tmp_path_factory.mktemp("reference") / "site"
+    site.build(reference, target)
+    return target

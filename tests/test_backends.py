@@ -162,7 +162,7 @@ def vllm_or_skip():
         pytest.skip("vLLM is not installed; open_backend falls back to transformers")
 
 
-@pytest.fixture(scope="module", params=["transformers", "vllm"])
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.long("upgrade"))])
 def backend(request, model_path):
     if request.param == "vllm":
         vllm_or_skip()
@@ -171,7 +171,6 @@ def backend(request, model_path):
     opened.close()
 
 
-@pytest.mark.slow
 def test_the_same_call_gives_the_same_completions(backend):
     how = dict(n=3, temperature=1.0, max_tokens=12, seed=5)
     first = backend.generate(PROMPTS, **how)
@@ -180,14 +179,12 @@ def test_the_same_call_gives_the_same_completions(backend):
     assert backend.generate(PROMPTS, **how | {"seed": 6}) != first
 
 
-@pytest.mark.slow
 def test_greedy_has_one_outcome_whatever_n_and_seed(backend):
     one = backend.generate(PROMPTS, n=1, max_tokens=8, seed=0)
     three = backend.generate(PROMPTS, n=3, max_tokens=8, seed=9)
     assert three == [outs * 3 for outs in one]
 
 
-@pytest.mark.slow
 def test_stop_strings_are_kept_and_end_the_text(backend):
     free, = backend.generate(PROMPTS[1:], max_tokens=16)[0]
     mark = free.text[4:6]
@@ -196,7 +193,6 @@ def test_stop_strings_are_kept_and_end_the_text(backend):
     assert stopped.finish_reason == "stop" and 0 < stopped.n_tokens < free.n_tokens
 
 
-@pytest.mark.slow
 def test_the_token_limit_is_told_apart_from_an_end(backend):
     cut, = backend.generate(PROMPTS[1:], max_tokens=2)[0]
     assert (cut.finish_reason, cut.n_tokens) == ("length", 2)
@@ -204,7 +200,6 @@ def test_the_token_limit_is_told_apart_from_an_end(backend):
     assert ended.finish_reason == "stop" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
 
 
-@pytest.mark.slow
 def test_an_adapter_is_used_only_when_asked_for(backend, adapter):
     how = dict(max_tokens=8)
     base = backend.generate(PROMPTS, **how)
@@ -266,7 +261,7 @@ def life(request, model_path, tmp_path_factory):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize("life", ["vllm"], indirect=True)
 def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
     """Greedy and sampled texts and the log-probabilities, to the last bit; then the policy's own again."""
@@ -276,7 +271,7 @@ def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
     assert again == policy
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize(("life", "kept"), [("vllm", 0.2), ("transformers", 0.3)], indirect=["life"])
 def test_a_closed_backend_gives_its_memory_back(life, kept):
     """``kept`` of what opening added may stay: imported code and PyTorch's own pools, not weights or KV cache."""
