@@ -8,7 +8,7 @@
 - or guards what only another version of a package can break (``upgrade``);
 - or needs a ``browser``, a ``cluster`` (Ray, or several processes that train together) or a ``card``.
 
-The exceptions are those in ``KEPT``. To measure, on a quiet machine with two cores:
+The one exception is the file in ``KEPT``. To measure, on a quiet machine with two cores:
 
     .venv/bin/python -m pytest --record-durations
 
@@ -30,9 +30,8 @@ FILE = Path(__file__).with_name("durations.txt")
 MOST = 20.0   # seconds
 LEAST = 0.5   # less is not worth a line
 WHY = {"seconds", "upgrade", "browser", "cluster", "card"}
-# In `make test` however long they take: the six notebooks, run by a fixture once for all tests of the file, and the one
-# pass over the hostile programs.
-KEPT = ("tests/notebooks/test_smoke.py::", "tests/sandbox/test_hostile.py::test_all_at_once_beside_honest_programs")
+# In `make test` however long it takes: the six notebooks, run by the fixture that all tests of this file share.
+KEPT = "tests/notebooks/test_smoke.py::"
 MARKS = pytest.StashKey[dict[str, list[tuple]]]()  # of every test collected: the arguments of its markers `long`
 
 

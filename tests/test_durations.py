@@ -24,7 +24,7 @@ def test_long_tests_that_were_measured_are_still_there():
 
 
 def test_a_test_that_is_too_slow_or_gone_is_found():
-    found = {"t.py::a": MOST + 0.1, "t.py::b": MOST, "t.py::c": 90.0, f"{KEPT[0]}d": 90.0}
+    found = {"t.py::a": MOST + 0.1, "t.py::b": MOST, "t.py::c": 90.0, f"{KEPT}d": 90.0}
     marks = dict.fromkeys(found, []) | {"t.py::c": [("cluster",)], "t.py::not_measured": []}
     assert durations.unmarked(marks, found) == ["t.py::a: 20.1 s"]
     assert durations.exists("tests/test_durations.py::test_a_test_that_is_too_slow_or_gone_is_found[x]")

@@ -17,13 +17,6 @@ from plum_utils.sandbox import Limits, Program, Sandbox
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only"),
               pytest.mark.xdist_group("sandbox")]
 
-
-def seeds(n: int) -> pytest.MarkDecorator:
-    """The first seed in each run of the tests, the others in the long ones."""
-    return pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.long("seconds"))
-                                                 for one in range(1, n))])
-
-
 TESTS = "assert f(2) == 3\nassert f(5) == 6"
 # source -> the statuses that it may end in
 KINDS = {
@@ -64,7 +57,7 @@ def some_limits(rng: random.Random) -> Limits:
                   factor=rng.choice([1.0, 50.0]), least_seconds=rng.choice([0.2, 0.3]))
 
 
-@seeds(4)
+@pytest.mark.parametrize("seed", range(4))
 def test_every_program_gets_its_one_verdict(seed):
     rng = random.Random(seed)
     programs = some_programs(rng, 60)
@@ -76,7 +69,7 @@ def test_every_program_gets_its_one_verdict(seed):
     assert wrong == []
 
 
-@seeds(3)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.long("seconds")) for one in (1, 2))])
 def test_workers_killed_at_random_lose_no_program(seed):
     """A program is run again once; only one that met two kills may be given up, and never with another's verdict."""
     rng = random.Random(100 + seed)

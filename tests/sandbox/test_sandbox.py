@@ -485,8 +485,16 @@ def test_without_control_groups_all_else_holds():
         assert "control groups" not in sandbox.layers and sandbox.run([PASSING])[0].status == "passed"
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, also where the tests are a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, workers):
+def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, ctrl_c, workers):
     programs = [Program(str(number), f"import time\ntime.sleep(0.3)  # {number}", "pass") for number in range(30)]
     judge, busy, begun = pool._Worker.judge, [], []
 
