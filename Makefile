@@ -15,7 +15,7 @@ docs: setup ; $(VENV_PYTHON) -m plum_utils.site
 # At most ten minutes on two cores: two processes, then the six notebooks alone, whose model takes both cores.
 test: test-units test-notebooks
 
-test-units: setup ; $(VENV_PYTHON) -m pytest -m "not long" -n 2 --dist loadgroup --ignore $(SMOKE)
+test-units: setup ; $(VENV_PYTHON) -m pytest -m "not long" -n 2 --ignore $(SMOKE)
 
 test-notebooks: setup ; $(VENV_PYTHON) -m pytest $(SMOKE)
 

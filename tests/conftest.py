@@ -1,7 +1,6 @@
 """Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama; the built site.
 
-Two processes may share the tests (``pytest -n 2 --dist loadgroup``): a file's tests stay together, so that its fixtures
-are made once.
+And how processes share the tests (``pytest -n 2``).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one threa
     os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -22,6 +22,8 @@ from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 
 pytest_plugins = ["durations", "ray_cluster"]
+TIMED = ("tests/sandbox/", "tests/test_livecodebench.py")
+
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
 settings.load_profile("study")
 
@@ -59,11 +61,21 @@ def tiny_notebook(name: str) -> nbformat.NotebookNode:
                                                               "language": "python"}})
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def together(test: str) -> str:
+    """Name of the tests that run in one process: those of a file, whose fixtures are then made once, and all that judge
+    programs by their time."""
+    file = test.partition("::")[0]
+    return "timed" if file.startswith(TIMED) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In the place of ``--dist loadgroup``, which xdist 3.8 does not carry out with pytest 9.2, without a word."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = together
+    return scheduler
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -76,7 +75,7 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "teardown" and not report.skipped:
-            self.seconds[re.sub(r"@\w+$", "", report.nodeid)] += report.duration  # xdist adds the group
+            self.seconds[report.nodeid] += report.duration
 
     def pytest_sessionfinish(self) -> None:
         write(read() | self.seconds)

@@ -18,8 +18,7 @@ from hostile_suite import FOLDER, HONEST, KINDS, TESTS, Bait, attack, programs
 import plum_utils
 from plum_utils.sandbox import Limits, Program, Sandbox
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only"),
-              pytest.mark.xdist_group("sandbox")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 
 
 def test_the_suite_is_large_and_every_program_has_a_purpose():

@@ -14,8 +14,7 @@ import pytest
 
 from plum_utils.sandbox import Limits, Program, Sandbox
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only"),
-              pytest.mark.xdist_group("sandbox")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 
 TESTS = "assert f(2) == 3\nassert f(5) == 6"
 # source -> the statuses that it may end in

@@ -20,8 +20,7 @@ import pytest
 from plum_utils.sandbox import cgroup, pool
 from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only"),
-              pytest.mark.xdist_group("sandbox")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 PASSING = Program("good", "def add(a, b):\n    return a + b", "assert add(1, 2) == 3")
 LIMITS = Limits(seconds=1.5, memory_mb=512)
 

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.sandbox.splitting import plan
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only"),
-              pytest.mark.xdist_group("sandbox")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 
 
 # --- which tests can be split -----------------------------------------------------------------------------------------
