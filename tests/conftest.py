@@ -1,17 +1,13 @@
-"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama; the built site.
-
-And how processes share the tests (``pytest -n 2``).
-"""
+"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama; the built site."""
 
 from __future__ import annotations
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, set before torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, before torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -21,9 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 
-pytest_plugins = ["durations", "ray_cluster"]
-TIMED = ("tests/sandbox/", "tests/test_livecodebench.py")
-
+pytest_plugins = ["durations", "processes", "ray_cluster"]
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
 settings.load_profile("study")
 
@@ -59,23 +53,6 @@ def tiny_notebook(name: str) -> nbformat.NotebookNode:
     cells += [new_markdown_cell("## 9 Results"), new_code_cell(WRITE.strip())]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "no-such-kernel", "display_name": "x",
                                                               "language": "python"}})
-
-
-def together(test: str) -> str:
-    """Name of the tests that run in one process: those of a file, whose fixtures are then made once, and all that judge
-    programs by their time."""
-    file = test.partition("::")[0]
-    return "timed" if file.startswith(TIMED) else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """In the place of ``--dist loadgroup``, which xdist 3.8 does not carry out with pytest 9.2, without a word."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = together
-    return scheduler
 
 
 @pytest.fixture(scope="session")
