@@ -128,13 +128,12 @@ def test_ctrl_c_does_not_wait_for_shards_at_work(tmp_path, make, made):
     def stuck(key):
         if key == "b":
             raise KeyboardInterrupt
-        release.wait(30)
+        release.wait(60)
         return make(key)
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         shards(tmp_path, ["a", "b", "c"], stuck, "mark", "work", workers=2)
-    assert time.monotonic() - began < 10 and made == []
+    assert made == [], "it waited for the shard that nothing had released"
     release.set()
 
 
