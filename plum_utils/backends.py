@@ -66,6 +66,8 @@ def open_backend(kind: str, model_path: str, dtype: str = "auto", lora_rank: int
     if kind == "vllm":
         return VllmBackend(model_path, dtype, lora_rank, **vllm_settings)
     if kind == "transformers":
+        from plum_utils.transformers_backend import TransformersBackend
+
         return TransformersBackend(model_path, dtype)
     raise ValueError(f"sampling.backend: unknown {kind!r}; one of auto, vllm, transformers")
 
@@ -315,80 +317,3 @@ def _pack_head(model: Any) -> None:
     """Make the output head anew from its weights: one that is tied to the embeddings is left out of a reload, and the
     CPU engine computes with a packed copy."""
     model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
-
-
-class TransformersBackend:
-    """``transformers.generate``: slower (about a sixteenth of vLLM's rate here), but runs wherever PyTorch does."""
-
-    name = "transformers"
-
-    def __init__(self, model_path: str, dtype: str = "bfloat16", batch_size: int = 64):
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device).eval()
-        self._adapters: dict[str, str] = {}
-        self._batch_size = batch_size
-
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
-        from transformers import set_seed
-
-        set_seed(seed)
-        self._use(adapter)
-        draws = n if temperature else 1  # greedy decoding has one outcome
-        flat = [prompt for prompt in prompts for _ in range(draws)]
-        completions: list[Completion] = []
-        for start in range(0, len(flat), self._batch_size):
-            completions += self._batch(flat[start:start + self._batch_size], temperature, top_p, max_tokens, stop)
-        return [completions[i * draws:(i + 1) * draws] * (n // draws) for i in range(len(prompts))]
-
-    def _batch(self, prompts, temperature, top_p, max_tokens, stop):
-        import torch
-
-        inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-        inputs = inputs.to(self._model.device)
-        how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else \
-            {"do_sample": False}
-        if stop:
-            how |= {"stop_strings": stop, "tokenizer": self._tokenizer}
-        with torch.inference_mode():
-            output = self._model.generate(**inputs, max_new_tokens=max_tokens,
-                                          pad_token_id=self._tokenizer.pad_token_id, **how)
-        return [self._completion(row, max_tokens, stop) for row in output[:, inputs["input_ids"].shape[1]:].tolist()]
-
-    def _completion(self, ids: list[int], max_tokens: int, stop: list[str] | None) -> Completion:
-        eos = self._tokenizer.eos_token_id
-        ended = eos in ids
-        ids = ids[:ids.index(eos)] if ended else ids
-        text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        cut = min((text.find(mark) + len(mark) for mark in stop or [] if mark in text), default=None)
-        if cut is not None:
-            text = text[:cut]
-            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        finished = ended or cut is not None
-        return Completion(text, "stop" if finished else "length", len(ids) + ended)
-
-    def _use(self, adapter: str | None) -> None:
-        from peft import PeftModel
-
-        if adapter is None:
-            if self._adapters:
-                self._model.disable_adapter_layers()
-            return
-        if adapter not in self._adapters:
-            name = f"adapter{len(self._adapters)}"
-            if self._adapters:
-                self._model.load_adapter(adapter, adapter_name=name)
-            else:
-                self._model = PeftModel.from_pretrained(self._model, adapter, adapter_name=name).eval()
-            self._adapters[adapter] = name
-        self._model.enable_adapter_layers()
-        self._model.set_adapter(self._adapters[adapter])
-
-    def close(self) -> None:
-        del self._model
-        release_memory()

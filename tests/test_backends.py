@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from plum_utils import backends
+from plum_utils import backends, transformers_backend
 from plum_utils.backends import (Completion, Metered, adapter_mode, check_lengths, engine_settings, open_backend,
                                  vllm_lora_rank)
 from plum_utils.provenance import ROOT
@@ -85,8 +85,8 @@ def test_an_unknown_backend_lists_the_known_ones():
 @pytest.mark.parametrize(("installed", "kind"), [(True, "VllmBackend"), (False, "TransformersBackend")])
 def test_auto_takes_vllm_where_it_is_installed(monkeypatch, installed, kind):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if installed else None)
-    for name in ("VllmBackend", "TransformersBackend"):
-        monkeypatch.setattr(backends, name, lambda *_, name=name, **how: name)
+    for module, name in ((backends, "VllmBackend"), (transformers_backend, "TransformersBackend")):
+        monkeypatch.setattr(module, name, lambda *_, name=name, **how: name)
     assert open_backend("auto", "nowhere", adapters="serve", max_model_len=100) == kind
 
 

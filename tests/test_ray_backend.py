@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from plum_utils import ray_backend
-from plum_utils.backends import Metered, TransformersBackend
+from plum_utils.backends import Metered
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params
 from plum_utils.ray_backend import EngineError, RayBackend
 from plum_utils.study import sample_policy
+from plum_utils.transformers_backend import TransformersBackend
 
 PROMPTS = ["ask 1?\n", "ask 22?\n", "ask 333?\n"]
 HOW = {"n": 3, "temperature": 1.0, "max_tokens": 12}
