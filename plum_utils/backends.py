@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 from plum_utils.models import merge_adapter
 
@@ -37,8 +37,9 @@ class Backend(Protocol):
     name: str
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0,
-                 adapter: str | None = None) -> list[list[Completion]]: ...
+                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
+                 watch: Callable[[int, int], None] | None = None) -> list[list[Completion]]:
+        """Calls ``watch`` after each decoding step with the tokens generated and the completions finished so far."""
 
     def close(self) -> None: ...
 
@@ -221,7 +222,8 @@ class VllmBackend:
         self._adapters: dict[str, int] = {}
         self._merged: str | None = None  # the adapter in the engine's weights
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
         from vllm import SamplingParams
 
         if self._llm is None:
@@ -303,7 +305,8 @@ class TransformersBackend:
         self._adapters: dict[str, str] = {}
         self._batch_size = batch_size
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
         from transformers import set_seed
 
         set_seed(seed)

@@ -43,7 +43,8 @@ class Memory:
     def __init__(self, fail_at_call: int | None = None):
         self.calls, self.fail_at_call = [], fail_at_call
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
         if len(self.calls) == self.fail_at_call:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
