@@ -28,13 +28,14 @@ from plum_utils.params import Params
 from plum_utils.progress import every_second, spoken
 from plum_utils.provenance import ROOT
 
-FIRST_SHARD = "first_shard.json"  # what lesson 02 measured: completions, tokens, seconds
-LONG = 90 * 60                    # seconds; a run that takes more says what to do
+LONG = 90 * 60  # seconds; a run that takes more says what to do
+REMEDIES = ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, to see that everything runs), a GPU, or "
+            "fewer samples (-p sampling.k=..., -p data.train_limit=..., fewer in evaluation.suites)")
 
-# Calibration; docs/speed.md has the measurements. SmolLM2-135M on two AVX2-only cores in float32, where the probe reaches
-# 158 GFLOP/s: vLLM samples 142 tokens/s without and 189 with a shared prefill, a KTO step of 16 rows takes 23 s. FIXED and
-# PROGRAM, and the answers' lengths: outputs/reference (manifest.json, tables), whose speed fits the same shares within a
-# fifth. What is said of GPUs is assumed. To calibrate again: change a share by measured over foretold time of its lesson.
+# Calibration. Measured with SmolLM2-135M on two AVX2-only cores in float32, where the probe reaches 158 GFLOP/s: vLLM
+# samples 142 tokens/s without and 189 with a shared prefill, a KTO step of 16 rows takes 23 s. FIXED, PROGRAM and the
+# answers' lengths are outputs/reference's (manifest.json, tables). What is said of GPUs is assumed. To calibrate again:
+# divide a share by measured over foretold seconds of its lesson.
 SHARES = {"cpu": (0.375, 0.8, 0.52), "cuda": (0.15, 0.5, 0.35)}  # of the probe's rate: decoding, prefill, training
 WITHOUT_VLLM = 0.5                                # of vLLM's rate of decoding, by transformers
 STEP = {"cpu": 0.03, "cuda": 0.01}                # seconds that a decoding step takes besides
@@ -68,7 +69,8 @@ class Speed:
         decode, prefill, _ = SHARES[self.device]
         weights, head = self.shape.linear_weights, self.shape.vocabulary * self.shape.hidden
         tokens, read = prompts * n * length, prompts * prompt * (1 if self.vllm else n)
-        work = 2 * (weights + head) * tokens / (decode if self.vllm else decode * WITHOUT_VLLM) + 2 * weights * read / prefill
+        decode *= 1 if self.vllm else WITHOUT_VLLM
+        work = 2 * (weights + head) * tokens / decode + 2 * weights * read / prefill
         return work / self.flops + STEP[self.device] * (tokens / AT_A_TIME + most) if tokens else 0.0
 
     def train(self, rows: float, prompt: float, completion: float, passes: float) -> float:
@@ -102,12 +104,10 @@ class Forecast:
                                       for number, (made, rest) in self.lessons.items()})
 
     def __str__(self) -> str:
-        each = ", ".join(f"{number} {spoken(sum(one)) if sum(one) else 'is done'}" for number, one in self.lessons.items())
-        text = f"about {spoken(self.seconds)} for the whole on this machine ({self.machine}). By lesson: {each}{self.besides}"
-        if self.seconds > LONG:
-            text += ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, to see that everything runs), a "
-                     "GPU, or fewer samples (-p sampling.k=..., -p data.train_limit=..., fewer in evaluation.suites)")
-        return text
+        each = [f"{number} {spoken(sum(one)) if sum(one) else 'is done'}" for number, one in self.lessons.items()]
+        text = (f"about {spoken(self.seconds)} for the whole on this machine ({self.machine}). By lesson: "
+                f"{', '.join(each)}{self.besides}")
+        return text + REMEDIES if self.seconds > LONG else text
 
 
 def announce(pipeline: Any, chosen: list[Any], force: bool = False) -> Forecast | None:
@@ -159,9 +159,9 @@ def foresee(p: Params, known: dict[str, float | None], shards: Path | None = Non
     length = _length(p, "sampling", p.sampling.max_tokens)
     size = min(n, p.sampling.shard_size)
     rate = size * p.sampling.k * length / speed.generate(size, p.sampling.k, length, p.sampling.max_tokens, prompt)
-    machine = f"{what}: {flops / 1e9:,.0f} GFLOP/s"
-    return Forecast({number: lessons[number] if seconds is None else (0.0, seconds) for number, seconds in known.items()},
-                    rate, length, machine, "" if p.generator.backend == "recorded" else "; the generator's answers come on top")
+    found = {number: lessons[number] if seconds is None else (0.0, seconds) for number, seconds in known.items()}
+    return Forecast(found, rate, length, f"{what}: {flops / 1e9:,.0f} GFLOP/s",
+                    "" if p.generator.backend == "recorded" else "; the generator's answers come on top")
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _length(p: Params, task: str, most: int) -> float:
 
 
 def _testgen(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, float]:
-    live = p.generator.live_instructions if p.generator.live_model == p.policy.model else 0  # a small part of a large run
+    live = p.generator.live_instructions if p.generator.live_model == p.policy.model else 0
     most = p.generator.live_max_tokens
     return (speed.generate(min(n, live), 1, 0.9 * most, most, prompt + 350),
             FIXED["01"] + PROGRAM * (4 * p.generator.responses * n + 1000))
@@ -246,8 +246,7 @@ def _testgen(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, flo
 def _sampling(p: Params, speed: Speed, n: int, prompt: float, left: float) -> tuple[float, float]:
     how, length = p.sampling, _length(p, "sampling", p.sampling.max_tokens)
     calls = -(-n // how.shard_size)
-    shards = calls * speed.generate(1, 1, n * how.k * length / calls, how.max_tokens, n * prompt / calls) if speed.vllm \
-        else speed.generate(n, how.k, length, how.max_tokens * calls, prompt)
+    shards = speed.generate(n, how.k, length, how.max_tokens * calls, prompt)
     tries = 6 * speed.generate(2, how.k, length, how.max_tokens, prompt)  # the lesson's own, in sections 2.4 to 2.9
     return left * shards / how.replicas + tries, FIXED["02"]
 

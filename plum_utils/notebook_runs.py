@@ -21,7 +21,7 @@ from plum_utils.progress import WIDTH, every_second, told_to_kernels
 from plum_utils.provenance import ROOT
 
 MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
-PASSED = re.compile(r"^([^:\n]+): .* left(?: not known yet)?\n(?=\1: )", re.MULTILINE)  # a line of progress before another
+PASSED = re.compile(r"^([^:\n]+): .* left(?: not known yet)?\n(?=\1: )", re.MULTILINE)  # a loop's line but its last
 QUIET = {  # of every lesson's kernel: only what the lesson says is printed
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -158,7 +158,7 @@ def _tidy(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         if output.output_type == "stream" and output.name == "stderr":
-            output.text = PASSED.sub("", output.text)
+            output.text = PASSED.sub("", re.sub(" +\n", "\n", output.text))
     record = notebook.metadata.get("papermill", {})
     notebook.metadata["papermill"] = {key: record[key] for key in ("duration", "start_time", "end_time", "version")
                                       if key in record}

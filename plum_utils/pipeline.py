@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from plum_utils.evaluation import OVERRIDES
-from plum_utils.forecast import FIRST_SHARD, Forecast, announce, told_again
+from plum_utils.forecast import Forecast, announce, told_again
 from plum_utils.models import sha256_file
 from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.params import Params
+from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sharing import lend_baseline, take
@@ -173,8 +174,8 @@ class Pipeline:
                  "seeds": {"run": self.params.seed, "training": self.params.training.seeds},
                  "outputs": {}} | provenance()
         self.run.update_stage(stage.name, entry)
-        first_shard = self.run.path / "02_sampling" / "shards" / FIRST_SHARD
-        with peak_memory() as peak, told_again(forecast if stage.number == "02" else None, first_shard):
+        measured = self.run.path / "02_sampling" / "shards" / FIRST_CALL
+        with peak_memory() as peak, told_again(forecast if stage.number == "02" else None, measured):
             cause = run_notebook(self._notebook(stage), self.run.path / "notebooks",
                                  {"params": dumped, "run_dir": portable(self.run.path)},
                                  kernel_environment(self.params, self.run.path))

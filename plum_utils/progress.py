@@ -1,4 +1,4 @@
-"""How far a loop is: one bar in a terminal or in JupyterLab; where output goes to a file, a plain line every half minute.
+"""How far a loop is: a bar in a terminal or in JupyterLab, a plain line every half minute where output goes to a file.
 
     with Bar("sampling", 15, items=4560) as bar:    # 15 shards of 4,560 completions together
         bar.generate(backend, prompts, n=10)        # moves with every decoding step
@@ -13,11 +13,15 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Callable, Iterator, TextIO
 
 from tqdm import tqdm
 
+from plum_utils.jsonl import write_json
+
 WIDTH = "PLUM_PROGRESS"  # told to a lesson's kernel: the columns of the terminal that shows its output, or "lines"
+FIRST_CALL = "first_call.json"  # what a loop's first call to a model measured: completions, tokens, seconds
 BAR_SECONDS, LINE_SECONDS = 0.5, 30.0  # between two states shown
 
 
@@ -43,14 +47,15 @@ class Bar:
         parts, items: how many there are; ``None`` where that is not known.
         part, item: what one is called.
         a_row: items in a row of a shard, for ``runs.make_shards``.
+        measured: file for what the first call to a model takes, unless it is there.
         hidden: show nothing.
     """
 
     def __init__(self, name: str, parts: int | None = None, part: str = "shard", items: int | None = None,
-                 item: str = "completion", a_row: int = 1, *, hidden: bool = False, stream: TextIO | None = None,
-                 clock: Callable[[], float] = time.monotonic):
+                 item: str = "completion", a_row: int = 1, *, measured: Path | None = None,
+                 hidden: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
         self.name, self.parts, self.part, self.items, self.item = name, parts, part, items, item
-        self.a_row = a_row
+        self.a_row, self._measured = a_row, measured
         self.done_parts = self.done_items = self._made_parts = self._made_items = 0
         self.tokens, self._calls = 0, {}  # of ended calls; of running ones (tokens, items, items in all)
         self._stream, self._clock, self._lock = stream or sys.stderr, clock, threading.Lock()
@@ -84,6 +89,8 @@ class Bar:
                 del self._calls[call]
         with self._lock:
             self.tokens += sum(out.n_tokens for outs in outputs for out in outs)
+        if self._measured and not self._measured.exists():
+            write_json(self._measured, {"completions": n * len(prompts), "tokens": self.tokens, "seconds": self.seconds})
         return outputs
 
     @property
@@ -129,7 +136,8 @@ class Bar:
 
     def _text(self, last: bool) -> str:
         tokens, items = self._now()
-        words = [] if self.parts == 1 else [f"{self.done_parts:,}{f'/{self.parts:,}' if self.parts else ''} {self.part}s"]
+        total = f"/{self.parts:,}" if self.parts else ""
+        words = [] if self.parts == 1 else [f"{self.done_parts:,}{total} {self.part}s"]
         if self.items:
             words.append(f"{items:,} of {self.items:,} {self.item}s")
         return ", ".join([*words, *self._rate(tokens), spoken(self.seconds) if last else self._left(tokens)])

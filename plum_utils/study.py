@@ -17,13 +17,11 @@ from plum_utils.backends import Backend, open_backend
 from plum_utils.evaluation import score, take_program
 from plum_utils.extract import extract_code
 from plum_utils.hub_data import training_instructions
-from plum_utils.forecast import FIRST_SHARD
 from plum_utils.instructions import Instruction
-from plum_utils.jsonl import write_json
 from plum_utils.livecodebench import grade
 from plum_utils.models import resolve_model
 from plum_utils.params import Params, load_params
-from plum_utils.progress import Bar
+from plum_utils.progress import FIRST_CALL, Bar
 from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
@@ -118,16 +116,15 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
         seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
         prompts = [policy_prompt(p, tokenizer, item.instruction) for item in parts[key]]
         outputs = bar.generate(backend, prompts, n=p.sampling.k, temperature=p.sampling.temperature,
-                               top_p=p.sampling.top_p, max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=seed)
-        if not rate.exists():
-            write_json(rate, {"completions": len(prompts) * p.sampling.k, "tokens": bar.tokens, "seconds": bar.seconds})
+                               top_p=p.sampling.top_p, max_tokens=p.sampling.max_tokens, stop=p.sampling.stop,
+                               seed=seed)
         return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
                  "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
                 for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
                         [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
-    bar, rate = Bar("sampling", len(parts), items=len(instructions) * p.sampling.k), folder / FIRST_SHARD
+    bar = Bar("sampling", len(parts), items=len(instructions) * p.sampling.k, measured=folder / FIRST_CALL)
     rows = shards(folder, list(parts), make, mark, bar, getattr(backend, "replicas", 1))
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 

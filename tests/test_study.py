@@ -167,6 +167,27 @@ def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_pa
     assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
 
 
+class Stepping(Memory):
+    """A backend that tells its steps."""
+
+    def generate(self, prompts, n=1, watch=None, **how):
+        for step in (1, 2, 3):
+            watch(step * n * len(prompts), 0)
+        return super().generate(prompts, n, **how)
+
+
+def test_every_loop_of_generation_follows_the_backends_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PLUM_PROGRESS", "0")
+    monkeypatch.setattr("plum_utils.progress.BAR_SECONDS", 0.0)
+    rows = sample_policy(P, Stepping(), Words(), INSTRUCTIONS, tmp_path)
+    solutions(Stepping(), tmp_path)
+    said = capsys.readouterr().err
+    assert f"sampling: 100%|██████████| 3/3 shards, {len(rows)} of {len(rows)} completions" in said
+    assert "baseline-T0.8: 100%|██████████| 4 of 4 completions" in said and said.count("0 of 4 completions") > 3
+    measured = json.loads((tmp_path / "first_call.json").read_text())
+    assert measured["completions"] == 6 and measured["tokens"] == 7 * 6 and measured["seconds"] > 0
+
+
 def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):
     seeds = [{row["seed"] for row in sample_policy(P.model_copy(update={"seed": seed}), Memory(), Words(),
                                                    INSTRUCTIONS, tmp_path / str(seed))} for seed in (0, 1)]
