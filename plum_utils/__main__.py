@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from plum_utils.export import ExportError, export_policy
+from plum_utils.forecast import announce
 from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
 from plum_utils.models import ModelNotFound
@@ -82,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
     export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
     export.set_defaults(action=_export)
-    plan = commands.add_parser("plan", help="what training needs of a card's memory, and what is chosen for it")
+    plan = commands.add_parser("plan", help="what training needs of a card's memory, what is chosen for it, "
+                                "and how long a run takes here")
     plan.add_argument("params", type=Path, help="a parameter file")
     plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
                       "24, 48 and 80")
@@ -249,6 +251,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
     print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
     print(memory.tables(config, params.training, [card] if card else memory.CARDS, on_card))
+    if arguments.gpu_gb is None:
+        announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
     return 0
 
 

@@ -20,13 +20,14 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, TrainerCallback, set_seed
 
 from plum_utils.distributed_training import is_sharded, launch_phase, shared_dataset
 from plum_utils.jsonl import write_json
 from plum_utils.memory import card_memory, settle_for
 from plum_utils.number_type import number_type
 from plum_utils.params import TrainingParams
+from plum_utils.progress import Bar
 from plum_utils.speed import prepare_model, prepare_process
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
@@ -195,7 +196,8 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
                 save_total_limit=2, report_to=[], use_cpu=not on_gpu, dataloader_pin_memory=on_gpu,
-                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False, disable_tqdm=False)
+                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False,
+                disable_tqdm=True)  # ShowSteps says more
 
 
 def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -274,6 +276,23 @@ class MarkComplete(TrainerCallback):
         partial.replace(folder / COMPLETE)
 
 
+class ShowSteps(TrainerCallback):
+    """Progress of a training: seconds a step, and the time left."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = Bar(self.name, state.max_steps, "step", hidden=not state.is_world_process_zero)
+        self.bar.add(state.global_step, made=False)  # where an interrupted training goes on
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.add()
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
 def last_checkpoint(output_dir: Path) -> str | None:
     """Newest complete checkpoint, or ``None``; incomplete ones are removed."""
     complete = []
@@ -350,6 +369,8 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
     rows, _ = trainable_rows(tokenizer, rows, params.max_length)
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ShowSteps(f"{phase}, seed {seed}"))
     with trainer.accelerator.main_process_first():  # it removes incomplete ones
         checkpoint = last_checkpoint(phase_dir / "checkpoints")
     trainer.train(resume_from_checkpoint=checkpoint)
