@@ -1,12 +1,14 @@
 # Each target is one line over the package; `make study` and `make test` build .venv themselves.
 PYTHON ?= python3
+# e.g. --allow-weak-sandbox, where the command asks for it
+RUN_FLAGS ?=
 VENV_PYTHON := .venv/bin/python
 SMOKE := tests/notebooks/test_smoke.py
 
 .PHONY: setup study test test-units test-notebooks test-long test-all lab docs bench clean
 .NOTPARALLEL:
 
-study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml
+study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml $(RUN_FLAGS)
 
 lab: setup ; $(VENV_PYTHON) -m plum_utils lab
 

@@ -23,8 +23,10 @@ from plum_utils.provenance import ROOT
 from plum_utils.report import NoResults, write_report, write_results
 from plum_utils.rounds import execute_rounds
 from plum_utils.runs import Run
+from plum_utils.sandbox import SandboxError
 from plum_utils.sweep_report import listing, write_rounds_report, write_sweep_report
 from plum_utils.sweeps import execute, is_sweep, load_sweep, sweep_of_table
+from plum_utils.weak_hosts import check_host
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return arguments.action(arguments)
-    except (ParamsError, NotReady, RunLocked, NoResults, ExportError) as error:
+    except (ParamsError, NotReady, RunLocked, NoResults, ExportError, SandboxError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StageFailed, DiskFull) as error:
@@ -92,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open the lessons in JupyterLab")
     lab.add_argument("options", nargs="*", metavar="-- option", help="handed on to JupyterLab, as: lab -- --port=9000")
     lab.set_defaults(action=_lab)
+    for command in (run, search):
+        command.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this "
+                             "host cannot deny them network and files; as -p sandbox.allow_weak=true")
     for command in (run, status, report, search, export):
         command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
                              "folder of its runs' folders, by default outputs/")
@@ -121,7 +126,8 @@ def _recorded_params(run: Run) -> Params:
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    return dict(_override(text) for text in arguments.overrides)
+    accepted = {"sandbox.allow_weak": True} if getattr(arguments, "allow_weak_sandbox", False) else {}
+    return dict(_override(text) for text in arguments.overrides) | accepted
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -155,13 +161,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry or is_sweep(path):
         return _run_sweep(arguments, path)
     arguments.params = path
-    pipeline = _pipeline(arguments)
+    pipeline, chosen = _pipeline(arguments), _chosen(arguments)
+    check_host([pipeline.params], chosen)
     if pipeline.params.rounds > 1:
         _refuse_some_stages(arguments, "rounds run all stages; give one round's folder and parameters instead")
         runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
         print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
         return 0
-    pipeline.execute(_chosen(arguments), arguments.force)
+    pipeline.execute(chosen, arguments.force)
     print(f"report: {write_report(pipeline.run)}, {write_html(pipeline.run)}")
     return 0
 
@@ -181,8 +188,11 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.dry:
         from plum_utils.dry import dry_run
 
+        check_host([one.params for one in load_sweep(path, overrides)[1]] if is_sweep(path) else
+                   [load_params(path, overrides)])
         return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
     sweep, experiments = load_sweep(path, overrides)
+    check_host([one.params for one in experiments])
     outputs = arguments.run_dir or ROOT / "outputs"
     failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
     print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
@@ -225,6 +235,7 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.params.is_dir():
         raise ParamsError(f"{arguments.params}: search takes a parameter file, not a folder")
     pipeline = _pipeline(arguments)
+    check_host([pipeline.params])
     pipeline.execute(list(STAGES[:3]))
     search(pipeline.params, pipeline.run)
     return 0

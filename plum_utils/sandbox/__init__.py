@@ -1,5 +1,5 @@
 """Run untrusted programs: each in processes of its own, without network or files, with limits, and with a verdict."""
 
-from plum_utils.sandbox.pool import Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox.pool import Limits, Program, Sandbox, SandboxError, Verdict, weakness
 
-__all__ = ["Limits", "Program", "Sandbox", "SandboxError", "Verdict"]
+__all__ = ["Limits", "Program", "Sandbox", "SandboxError", "Verdict", "weakness"]

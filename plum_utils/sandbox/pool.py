@@ -28,6 +28,8 @@ GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the
 DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"
 SPLIT, SHARED, AUTO = "split", "shared", "auto"
+LAYERS = ("namespaces", "mounts", "seccomp", "landlock", "cgroup")
+WITHOUT = "PLUM_SANDBOX_WITHOUT"  # environment variable: layers to leave out, as on a host that does not have them
 _announced: set[str] = set()
 
 
@@ -127,22 +129,25 @@ class _Outcome:
 
 
 class Sandbox:
-    """A pool of workers; use it as a context manager, or call ``close``. ``layers`` says in a line what is in force.
+    """A pool of workers; use it as a context manager, or call ``close``. ``layers`` says in a line what is in force,
+    ``weakness`` what the host cannot deny although it should (as "network and file writes"; empty as a rule).
 
     Args:
         workers: programs that run at the same time.
         limits: of each program.
-        without: layers not to use (namespaces, mounts, seccomp, landlock, cgroup), to test the others on their own.
+        without: those of ``LAYERS`` not to use, to test the others on their own; None: those named in the environment
+            variable ``PLUM_SANDBOX_WITHOUT`` (words), which is for tests of a whole run on a weak host.
         quiet: do not print ``layers`` (to standard error, once for the same line).
 
     Raises:
         SandboxError: the host cannot deny network and file writes, and ``limits.allow_weak`` is not set.
     """
 
-    def __init__(self, workers: int = 2, limits: Limits = Limits(), without: tuple[str, ...] = (),
+    def __init__(self, workers: int = 2, limits: Limits = Limits(), without: tuple[str, ...] | None = None,
                  quiet: bool = False):
         if workers < 1:
             raise ValueError(f"sandbox.workers must be at least 1, got {workers}")
+        without = _left_out() if without is None else without
         self.limits = limits
         _remove_stale_folders()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
@@ -151,7 +156,10 @@ class Sandbox:
         try:
             for number in range(workers):
                 self._workers.append(_Worker(self._folder / str(number), without))
-            self.layers = _describe(self._workers[0].offers, limits.allow_weak)
+            self.layers, self.weakness = _describe(self._workers[0].offers)
+            if self.weakness and not limits.allow_weak:
+                raise SandboxError(f"this host cannot deny {self.weakness} to untrusted programs. Run on Linux 5.13 or "
+                                   "newer, or set sandbox.allow_weak if you trust every program.")
         except BaseException:
             self.close()
             raise
@@ -291,7 +299,22 @@ def _verdict(name: str, outcome: _Outcome) -> Verdict:
                    outcome.cpu_seconds)
 
 
-def _describe(offers: dict, allow_weak: bool) -> str:
+def weakness() -> str:
+    """What this host cannot deny to untrusted programs, as ``Sandbox.weakness``; found out by starting a worker."""
+    with Sandbox(1, Limits(allow_weak=True), quiet=True) as sandbox:
+        return sandbox.weakness
+
+
+def _left_out() -> tuple[str, ...]:
+    names = tuple(os.environ.get(WITHOUT, "").split())
+    for name in names:
+        if name not in LAYERS:
+            raise ValueError(f"{WITHOUT}: unknown layer {name!r}; any of {', '.join(LAYERS)}")
+    return names
+
+
+def _describe(offers: dict) -> tuple[str, str]:
+    """The line of what is in force, and what of network and file writes is not denied."""
     names = [f"namespaces ({', '.join(offers['namespaces'])})"] if offers["namespaces"] else []
     names += ["a root of read-only libraries"] if offers["mounts"] else []
     names += ["seccomp (no sockets, no new processes, no signals)"] if offers["seccomp"] else []
@@ -301,11 +324,9 @@ def _describe(offers: dict, allow_weak: bool) -> str:
     files = offers["mounts"] or offers["landlock"]
     missing = [what for what, there in (("network", offers["namespaces"] or offers["seccomp"]), ("file writes", files),
                                         ("file reads", files)) if not there]
-    if set(missing) - {"file reads"} and not allow_weak:
-        raise SandboxError(f"this host cannot deny {' and '.join(missing)} to untrusted programs. Run on Linux "
-                           "5.13 or newer, or set sandbox.allow_weak if you trust every program.")
     weak = f"; WEAK, not denied: {' and '.join(missing)}" if missing else ""
-    return "sandbox: " + ", ".join([*names, "resource limits"]) + weak
+    line = "sandbox: " + ", ".join([*names, "resource limits"]) + weak
+    return line, " and ".join(what for what in missing if what != "file reads")
 
 
 @dataclass

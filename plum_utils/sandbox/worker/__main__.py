@@ -43,7 +43,8 @@ def take_descriptors(files):
     high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (*files, 0, 1)]
     for target, handle in enumerate(high, supervisor.CODE):
         os.dup2(handle, target)
-    os.closerange(supervisor.ANSWERS + 1, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], *files, *high) + 1)
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)  # on macOS it may be infinite
+    os.closerange(supervisor.ANSWERS + 1, max(most, *files, *high) + 1)
 
 
 def join(groups):
