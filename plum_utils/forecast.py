@@ -29,6 +29,7 @@ from plum_utils.progress import every_second, spoken
 from plum_utils.provenance import ROOT
 
 LONG = 90 * 60  # seconds; a run that takes more says what to do
+PATIENCE = 30   # seconds that a run waits for the probe, which takes about four
 REMEDIES = ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, to see that everything runs), a GPU, or "
             "fewer samples (-p sampling.k=..., -p data.train_limit=..., fewer in evaluation.suites)")
 
@@ -212,9 +213,18 @@ def _downloaded(name: str, revision: str | None) -> dict[str, Any] | None:
 
 @cache
 def probe(dtype: str, inner: int, outer: int) -> tuple[float, str, str]:
-    """``plum_utils.probe``'s answer for the machine as the lessons find it."""
+    """``plum_utils.probe``'s answer for the machine as the lessons find it.
+
+    Raises:
+        RuntimeError: it did not come, or came too late.
+    """
     command = [sys.executable, "-m", "plum_utils.probe", dtype, str(inner), str(outer)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"this machine is too busy to say in {PATIENCE} seconds how fast it is") from None
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"a matrix product failed here: {error.stderr.strip()[-150:]}") from None
     return tuple(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -20,6 +20,7 @@ from plum_utils.runs import Run
 NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)
 MINI = load_params(ROOT / "params" / "mini.yaml")
+PROBE = forecast.probe
 BASE = {"sampling.backend": "vllm", "data.train_limit": 200}
 
 
@@ -180,6 +181,14 @@ def test_a_probe_that_fails_stops_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(forecast, "probe", fails)
     assert announce(Stages(tmp_path, dict.fromkeys(NUMBERS, "missing")), list(STAGES)) is None
     assert "no such program" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "patience", "reason"), [
+    (("float32", 8, 8), 0.01, "too busy to say in 0.01 seconds"), (("float99", 8, 8), 60, "a matrix product failed here")])
+def test_a_probe_that_does_not_answer_says_why(arguments, patience, reason, monkeypatch):
+    monkeypatch.setattr(forecast, "PATIENCE", patience)
+    with pytest.raises(RuntimeError, match=reason):
+        PROBE(*arguments)
 
 
 # --- after the first shard --------------------------------------------------------------------------------------------
