@@ -115,6 +115,21 @@ def sampling() -> str:
     return "\n".join(lines)
 
 
+def types() -> str:
+    found = result("number_types")
+
+    def shown(value: list[float], form: str = ".1f") -> str:
+        return "{:{form}} [{:{form}}, {:{form}}]".format(*value, form=form)
+
+    lines = [f"The untrained policy on the {found['rows'][0]['problems']} problems of `heldout_basics` in both types, the same prompts "
+             f"and seeds, on {found['cpu']['model']} ({', '.join(found['cpu']['flags'])}; `benchmarks/number_types.py`); pass@1 in "
+             "percent [95% bootstrap interval over problems]:", "",
+             "| decoding | float32 | bfloat16 | bfloat16 less float32 | the same completions |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {row['decoding']} | {shown(row['float32'])} | {shown(row['bfloat16'])} | {shown(row['difference'], '+.1f')} | "
+              f"{row['same_completions']:,} of {row['completions']:,} |" for row in found["rows"]]
+    return "\n".join(lines)
+
+
 def plan() -> str:
     """Hours and dollars for ``SAMPLES`` samples: measured rates of this CPU, computed ones of three cards."""
     here, cases = _measured(), []
@@ -146,7 +161,7 @@ def _hours(table, stage: str) -> str:
     return f"{hours:.1f} h" + (f", ${dollars:,.0f}" if dollars else "")
 
 
-BLOCKS = {"training": training, "sampling": sampling, "plan": plan, "speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
+BLOCKS = {"types": types, "training": training, "sampling": sampling, "plan": plan, "speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
 
 
 def filled(page: str) -> str:
