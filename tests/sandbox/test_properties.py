@@ -8,11 +8,12 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 
@@ -56,16 +57,26 @@ def some_limits(rng: random.Random) -> Limits:
                   factor=rng.choice([1.0, 50.0]), least_seconds=rng.choice([0.2, 0.3]))
 
 
+def wrong(sandbox: Sandbox, asked: list[tuple[Program, set[str]]], verdicts: list[Verdict]) -> list[tuple]:
+    """Programs with a verdict that they may not get. One that a busy machine kept from its time, and that was not stopped
+    before its limit, is asked about again with more."""
+    found = []
+    for (program, allowed), verdict in zip(asked, verdicts, strict=True):
+        if verdict.status == "timeout" and "timeout" not in allowed and verdict.seconds >= sandbox.limits.seconds:
+            verdict, = sandbox.run([program], limits=replace(sandbox.limits, seconds=30))
+        if verdict.status not in allowed:
+            found.append((program, verdict))
+    return found
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_program_gets_its_one_verdict(seed):
     rng = random.Random(seed)
     programs = some_programs(rng, 60)
     with Sandbox(workers=rng.randint(1, 3), limits=some_limits(rng)) as sandbox:
         verdicts = sandbox.run([program for program, _ in programs])
-    assert [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
-    wrong = [(program, verdict) for (program, allowed), verdict in zip(programs, verdicts)
-             if verdict.status not in allowed]
-    assert wrong == []
+        assert [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
+        assert wrong(sandbox, programs, verdicts) == []
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.long("seconds")) for one in (1, 2))])
@@ -95,9 +106,8 @@ def test_workers_killed_at_random_lose_no_program(seed):
             thread.join()
         assert kills and [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
         assert {verdict.status for verdict in verdicts} <= ANY
-        calm = sandbox.run([program for program, _ in programs])
+        assert wrong(sandbox, programs, sandbox.run([program for program, _ in programs])) == []
         folder = sandbox._folder
-    assert [verdict for (program, allowed), verdict in zip(programs, calm) if verdict.status not in allowed] == []
     # A killed candidate is a candidate that died; a killed judge or supervisor is ours, and its program is run again.
     for (_, allowed), verdict in zip(programs, verdicts):
         assert verdict.status in allowed | {"failed", "error", "infrastructure"}, verdict
