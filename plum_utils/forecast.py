@@ -48,7 +48,7 @@ TEMPLATE = 25                                     # tokens around an instruction
 LENGTHS = {"sampling": 52, "heldout_basics": 45, "heldout_intermediate": 45, "heldout_public": 65, "humaneval": 92,
            "mbpp": 60, "livecodebench": 250}      # tokens of an answer that ends at a stop string
 WITHOUT_STOP = 3                                  # times as long where none is given
-LABELLED, A_SIDE = 0.36, 0.83                     # rows to train on, of each sample; at most, for each of max_per_side
+LABELLED, A_SIDE = 0.24, 0.83                     # rows to train on, of each sample; at most, for each of max_per_side
 PASSES = {"kto": 5, "dpo": 8, "sft": 3}           # forward passes' worth of a training row (flops.kto_flops)
 HUB_SUITES = {"humaneval": (164, 180), "mbpp": (378, 120)}  # problems, and tokens of a prompt
 RELEASES = {f"release_v{number}": n for number, n in enumerate((400, 511, 612, 713, 880, 1055), 1)}
