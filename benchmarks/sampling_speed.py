@@ -32,13 +32,13 @@ def main() -> None:
         return work(arguments)
     workers = {name: start(name) for name in arguments.backends}
     rounds = []
-    for number in range(arguments.rounds + 1):
+    for number in range(arguments.warm_ups + arguments.rounds):
         rounds.append({name: turn(worker) for name, worker in workers.items()})
         print(f"round {number}: " + ", ".join(f"{name} {one['tokens'] / one['seconds']:.0f} tokens/s"
                                               for name, one in rounds[-1].items()), flush=True)
     for worker in workers.values():
         worker.stdin.close()
-    result = summary(rounds[1:], arguments)  # the first round warms up
+    result = summary(rounds[arguments.warm_ups:], arguments)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: value for key, value in result.items() if key != "rounds"}, indent=1))
@@ -118,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=32, help="a shard of params/mini.yaml")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-ups", type=int, default=1, help="rounds before, which do not count")
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/sampling_speed.json")
     parser.add_argument("--worker", choices=BACKENDS, help=argparse.SUPPRESS)

@@ -137,7 +137,7 @@ class Bar:
     def _text(self, last: bool) -> str:
         tokens, items = self._now()
         total = f"/{self.parts:,}" if self.parts else ""
-        words = [] if self.parts == 1 else [f"{self.done_parts:,}{total} {self.part}s"]
+        words = [] if self.parts == 1 else [f"{self.done_parts:,}{total} {self.part}{'s' * (total != '' or self.done_parts != 1)}"]
         if self.items:
             words.append(f"{items:,} of {self.items:,} {self.item}s")
         return ", ".join([*words, *self._rate(tokens), spoken(self.seconds) if last else self._left(tokens)])
