@@ -43,7 +43,7 @@ def lesson(number: str, **changes) -> float:
     ("02", "sampling__k", (2, 10, 20, 50)),
     ("03", "sampling__k", (2, 10, 20, 50)),
     ("04", "training__max_steps", (2, 10, 20)),
-    ("04", "training__max_per_side", (1, 2, 3)),
+    ("04", "training__max_per_side", (1, 2)),
     ("04", "training__epochs", (1.0, 1.5, 3.0)),
     ("04", "training__seeds", ([0], [0, 1], [0, 1, 2])),
     ("05", "training__seeds", ([0], [0, 1])),
@@ -64,10 +64,10 @@ def test_more_samples_never_train_shorter():
 def test_what_was_measured_is_foretold():
     shape = known_shape(MINI)
     assert 0.95 < 2 * (shape.linear_weights + shape.vocabulary * shape.hidden) / 269e6 < 1.05
-    speed = Speed(158e9, "cpu", shape)
-    shard = speed.generate(32, 10, 50.6, 256, 60)
-    assert 320 * 50.6 / shard == pytest.approx(189, rel=0.1)
-    assert speed.train(16, 60, 40, 5) == pytest.approx(23, rel=0.1)
+    speed = Speed(152e9, "cpu", shape)
+    shard = speed.generate(114, 4, 56, 160, 60)
+    assert 456 * 56 / shard == pytest.approx(242, rel=0.1)
+    assert speed.train(16, 60, 40, 5) == pytest.approx(19.4, rel=0.1)
 
 
 def test_without_vllm_no_prefill_is_shared_and_it_takes_longer():

@@ -162,8 +162,8 @@ def test_one_call_is_one_part_and_an_unknown_total_has_no_end(clock):
     with Bar("judging", stream=stream, clock=clock) as bar:
         clock.now += 31
         bar.add(items=1000)
-    assert stream.getvalue() == ("judging: 1 shards, 31.0 s a shard, time left not known yet\n"
-                                 "judging: 1 shards, 31.0 s a shard, 30 s\n")
+    assert stream.getvalue() == ("judging: 1 shard, 31.0 s a shard, time left not known yet\n"
+                                 "judging: 1 shard, 31.0 s a shard, 30 s\n")
 
 
 def test_a_hidden_bar_and_a_closed_one_say_nothing(clock):
