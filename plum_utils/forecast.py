@@ -34,8 +34,9 @@ REMEDIES = ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, t
             "fewer samples (-p sampling.k=..., -p data.train_limit=..., fewer in evaluation.suites)")
 
 # Calibration: params/mini.yaml with SmolLM2-135M on two AVX2-only cores in float32, where the probe reaches 152 GFLOP/s
-# (lesson 02: 242 tokens/s, a KTO step of 16 rows 19.4 s). PROGRAM and the answers' lengths are outputs/reference's (manifest.json, tables). What is said
-# of GPUs is assumed. To calibrate again: divide a share by measured over foretold seconds of its lesson.
+# (lesson 02: 242 tokens/s; lesson 04: 19.4 s a step of 16 rows). PROGRAM and the answers' lengths are outputs/reference's
+# (manifest.json, tables). What is said of GPUs is assumed. To calibrate again: divide a share by measured over foretold
+# seconds of its lesson.
 SHARES = {"cpu": (0.5, 0.8, 0.63), "cuda": (0.15, 0.5, 0.35)}  # of the probe's rate: decoding, prefill, training
 WITHOUT_VLLM = 0.5                                # of vLLM's rate of decoding, by transformers
 STEP = {"cpu": 0.03, "cuda": 0.01}                # seconds that a decoding step takes besides

@@ -23,7 +23,7 @@ CPU_FLAGS = {"avx2": "avx2", "avx512": "avx512_f", "avx512_bf16": "avx512_bf16",
 DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
            "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py", "export.py", "costs.py", "flops.py",
            "speed_figures.py", "stage_inputs.py", "lab.py", "site.py", "site_notebooks.py",
-           "exercises.py", "weak_hosts.py")
+           "exercises.py", "weak_hosts.py", "forecast.py", "probe.py", "progress.py")
 
 
 def code_digest() -> str:
