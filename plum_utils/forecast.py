@@ -38,7 +38,7 @@ REMEDIES = ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, t
 # (manifest.json, tables). What is said of GPUs is assumed. To calibrate again: divide a share by measured over foretold
 # seconds of its lesson.
 SHARES = {"cpu": (0.5, 0.8, 0.63), "cuda": (0.15, 0.5, 0.35)}  # of the probe's rate: decoding, prefill, training
-WITHOUT_VLLM = 0.5                                # of vLLM's rate of decoding, by transformers
+WITHOUT_VLLM = 0.8                                # of vLLM's rate of decoding, by transformers (docs/speed.md)
 STEP = {"cpu": 0.03, "cuda": 0.01}                # seconds that a decoding step takes besides
 AT_A_TIME = 256                                   # sequences that an engine decodes together
 FIXED = {"01": 60, "02": 60, "03": 45, "04": 60, "05": 50, "06": 45}  # seconds: imports, engines, figures, exercises
@@ -69,7 +69,7 @@ class Speed:
         """One call for ``n`` completions of ``length`` tokens, the longest of them ``most``, for prompts of so many."""
         decode, prefill, _ = SHARES[self.device]
         weights, head = self.shape.linear_weights, self.shape.vocabulary * self.shape.hidden
-        tokens, read = prompts * n * length, prompts * prompt * (1 if self.vllm else n)
+        tokens, read = prompts * n * length, prompts * prompt
         decode *= 1 if self.vllm else WITHOUT_VLLM
         work = 2 * (weights + head) * tokens / decode + 2 * weights * read / prefill
         return work / self.flops + STEP[self.device] * (tokens / AT_A_TIME + most) if tokens else 0.0

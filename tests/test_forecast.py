@@ -70,8 +70,8 @@ def test_what_was_measured_is_foretold():
     assert speed.train(16, 60, 40, 5) == pytest.approx(19.4, rel=0.1)
 
 
-def test_without_vllm_no_prefill_is_shared_and_it_takes_longer():
-    assert lesson("02", sampling__backend="transformers") > 1.5 * lesson("02")
+def test_without_vllm_it_takes_longer():
+    assert lesson("02", sampling__backend="transformers") > 1.1 * lesson("02")
 
 
 def test_a_slower_machine_takes_longer(monkeypatch):
