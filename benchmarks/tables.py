@@ -107,7 +107,7 @@ def sampling() -> str:
              "vllm": "vLLM: the settled type, a prompt's samples share its prefill"}
     lines = [f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores of "
              f"{found['cpu']['model']} ({', '.join(found['cpu']['flags'])}; settled: {found['number_type']}), "
-             f"{len(found['rounds'])} rounds taking turns (`benchmarks/sampling_speed.py`):", "",
+             f"taking turns, rounds: {len(found['rounds'])} (`benchmarks/sampling_speed.py`):", "",
              "| | tokens/s | vLLM is so many times as fast (range) |", "|---|---:|---:|"]
     for name, rate in found["tokens_per_second"].items():
         times = found["vllm_times"].get(name)
