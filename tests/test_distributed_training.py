@@ -174,10 +174,10 @@ def test_the_cause_is_quoted_and_not_the_workers_that_lost_it():
 def test_ctrl_c_ends_the_launcher_and_what_it_started(monkeypatch):
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); " \
            "print('started', flush=True); time.sleep(99)"
-    began = []
+    others, began = psutil.Process().children(recursive=True), []  # other tests' sandboxes share this process
 
     def interrupt(text):
-        began.extend(psutil.Process().children(recursive=True))
+        began.extend(one for one in psutil.Process().children(recursive=True) if one not in others)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(distributed_training, "END_SECONDS", 1.0)
