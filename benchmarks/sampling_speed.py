@@ -1,9 +1,10 @@
-"""Tokens a second of sampling on this machine: vLLM as the study runs it and ``transformers.generate``, side by side.
+"""Tokens a second of sampling on this machine: vLLM as the study runs it and our loop over ``transformers``, side by side.
 
-    python benchmarks/sampling_speed.py --out benchmarks/results/sampling_speed.json
+    python benchmarks/sampling_speed.py --dtype float32 --out benchmarks/results/sampling_speed.json
 
 Both backends live in processes of their own and take turns: each round gives each of them the same prompts, K completions
-a prompt, at the temperature and with the stop string of ``params/mini.yaml``. Ratios are medians over the rounds.
+a prompt, at the temperature and with the stop string of ``params/mini.yaml``. Ratios are medians over the rounds. CPU
+seconds count the backend's whole process tree: on a busy machine they say more than the clock.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ def summary(rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> dict
     """Rates and the ratios to the first backend, each a median over the rounds."""
     rates = [{name: one["tokens"] / one["seconds"] for name, one in row.items()} for row in rounds]
     ratios = [row["vllm"] / row["transformers"] for row in rates if set(row) == set(BACKENDS)]
-    return {"prompts": arguments.prompts, "k": arguments.k, "threads": os.cpu_count(),
+    import torch
+
+    return {"prompts": arguments.prompts, "k": arguments.k, "dtype": arguments.dtype, "threads": torch.get_num_threads(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "tokens_per_cpu_second": {name: round(statistics.median(row[name]["tokens"] / row[name]["cpu_seconds"]
+                                                                    for row in rounds), 1) for name in rates[0]},
             "tokens_per_second": {name: round(statistics.median(row[name] for row in rates), 1) for name in rates[0]},
             "mean_tokens": {name: round(sum(row[name]["tokens"] for row in rounds) / len(rounds) / arguments.prompts
                                         / arguments.k, 1) for name in rates[0]},
@@ -91,21 +97,31 @@ def work(arguments: argparse.Namespace) -> None:
     model_path = resolve_model(p.policy.model)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     prompts = [policy_prompt(p, tokenizer, item.instruction) for item in training_instructions(p)[:arguments.prompts]]
-    backend = open_backend(arguments.worker, model_path, p.policy.dtype)
+    backend = open_backend(arguments.worker, model_path, arguments.dtype)
     answers.write("{}\n")
     for number, _ in enumerate(sys.stdin):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), cpu_seconds()
         outputs = backend.generate(prompts, n=arguments.k, temperature=p.sampling.temperature,
                                    max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=number)
         seconds = time.perf_counter() - started
         tokens = sum(out.n_tokens for outs in outputs for out in outs)
-        answers.write(json.dumps({"seconds": round(seconds, 2), "tokens": tokens}) + "\n")
+        answers.write(json.dumps({"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds() - used, 2),
+                                  "tokens": tokens}) + "\n")
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and its children so far."""
+    import psutil
+
+    here = psutil.Process()
+    return sum(sum(one.cpu_times()[:2]) for one in [here, *here.children(recursive=True)])
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=32, help="a shard of params/mini.yaml")
     parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--dtype", default="float32", help="float32 where the CPU has no bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/sampling_speed.json")
