@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from plum_utils import pipeline as pipeline_module
@@ -96,13 +98,15 @@ def test_verdicts_with_limits_alone(weak, tmp_path):
     """Lesson 03's way, split and shared, and what limits stop."""
     p = Params(name="x", sandbox={"allow_weak": True, "seconds": 2})
     good, bad, endless = "def f(x):\n    return x + 1\n", "def f(x):\n    return x\n", "def f(x):\n    while True: pass\n"
-    rows = [{"instruction_id": "i", "sample_index": place, "code": code} for place, code in
-            enumerate((good, bad, endless, "x = [0] * 10**9", "import sys; sys.exit(0)", "def f(:"))]
+    expected = {good: "passed", bad: "failed", endless: "timeout", "import sys; sys.exit(0)": "error", "def f(:": "syntax"}
+    if sys.platform == "linux":  # macOS does not limit address space
+        expected["x = [0] * 10**9"] = "memory"
+    rows = [{"instruction_id": "i", "sample_index": place, "code": code} for place, code in enumerate(expected)]
     with open_sandbox(p) as sandbox:
         assert sandbox.weakness == WEAK and "WEAK" in sandbox.layers
         found = list(judge_samples(p, rows, {"i": "assert f(1) == 2"}, sandbox, tmp_path, {"i": good}))
         shared, = sandbox.run([Program("a", good, "assert f(1) == 2", mode="shared")])
-    assert [row["status"] for row in found] == ["passed", "failed", "timeout", "memory", "error", "syntax"]
+    assert [row["status"] for row in found] == list(expected.values())
     assert found[0]["assurance"] == "split" and shared.status == "passed"
     with Sandbox(1, Limits(allow_weak=True), without=(), quiet=True) as sandbox:
         assert not sandbox.weakness or weakness(), "layers named by hand win over the environment"
