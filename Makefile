@@ -3,8 +3,10 @@ PYTHON ?= python3
 # e.g. --allow-weak-sandbox, where the command asks for it
 RUN_FLAGS ?=
 VENV_PYTHON := .venv/bin/python
+SMOKE := tests/notebooks/test_smoke.py
 
-.PHONY: setup study test lab docs bench clean
+.PHONY: setup study test test-units test-notebooks test-long test-all lab docs bench clean
+.NOTPARALLEL:
 
 study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml $(RUN_FLAGS)
 
@@ -12,7 +14,17 @@ lab: setup ; $(VENV_PYTHON) -m plum_utils lab
 
 docs: setup ; $(VENV_PYTHON) -m plum_utils.site
 
-test: setup ; $(VENV_PYTHON) -m pytest
+# At most ten minutes on two cores: two processes, then the six notebooks alone, whose model takes both cores.
+test: test-units test-notebooks
+
+test-units: setup ; $(VENV_PYTHON) -m pytest -m "not long" -n 2 --ignore $(SMOKE)
+
+test-notebooks: setup ; $(VENV_PYTHON) -m pytest $(SMOKE)
+
+# What is marked long, by the rule in tests/durations.py.
+test-long: setup ; $(VENV_PYTHON) -m pytest -m long
+
+test-all: test test-long
 
 setup: ; @$(PYTHON) setup_env.py
 

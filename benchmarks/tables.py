@@ -103,10 +103,31 @@ def training() -> str:
 
 def sampling() -> str:
     found = result("sampling_speed")
-    rates, (low, high) = found["tokens_per_second"], found["ratio_range"]
-    return (f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores, taking turns "
-            f"(`benchmarks/sampling_speed.py`): vLLM {rates['vllm']:.0f} tokens/s, `transformers.generate` "
-            f"{rates['transformers']:.0f}: **{found['ratio']:.1f} times** ({low:.1f} to {high:.1f}).")
+    names = {"before": "vLLM as it was: bfloat16, every prompt computed K times", "transformers": "`transformers`, our loop",
+             "vllm": "vLLM: the settled type, a prompt's samples share its prefill"}
+    lines = [f"SmolLM2-135M, {found['prompts']} prompts, K = {found['k']}, T = 0.8, {found['threads']} cores of "
+             f"{found['cpu']['model']} ({', '.join(found['cpu']['flags'])}; settled: {found['number_type']}), "
+             f"taking turns, rounds: {len(found['rounds'])} (`benchmarks/sampling_speed.py`):", "",
+             "| | tokens/s | vLLM is so many times as fast (range) |", "|---|---:|---:|"]
+    for name, rate in found["tokens_per_second"].items():
+        times = found["vllm_times"].get(name)
+        lines.append(f"| {names[name]} | {rate:.0f} | {f'{times[0]:.1f} ({times[1]:.1f} to {times[2]:.1f})' if times else ''} |")
+    return "\n".join(lines)
+
+
+def types() -> str:
+    found = result("number_types")
+
+    def shown(value: list[float], form: str = ".1f") -> str:
+        return "{:{form}} [{:{form}}, {:{form}}]".format(*value, form=form)
+
+    lines = [f"The untrained policy on the {found['rows'][0]['problems']} problems of `heldout_basics` in both types, the same prompts "
+             f"and seeds, on {found['cpu']['model']} ({', '.join(found['cpu']['flags'])}; `benchmarks/number_types.py`); pass@1 in "
+             "percent [95% bootstrap interval over problems]:", "",
+             "| decoding | float32 | bfloat16 | bfloat16 less float32 | the same completions |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {row['decoding']} | {shown(row['float32'])} | {shown(row['bfloat16'])} | {shown(row['difference'], '+.1f')} | "
+              f"{row['same_completions']:,} of {row['completions']:,} |" for row in found["rows"]]
+    return "\n".join(lines)
 
 
 def plan() -> str:
@@ -140,7 +161,7 @@ def _hours(table, stage: str) -> str:
     return f"{hours:.1f} h" + (f", ${dollars:,.0f}" if dollars else "")
 
 
-BLOCKS = {"training": training, "sampling": sampling, "plan": plan, "speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
+BLOCKS = {"types": types, "training": training, "sampling": sampling, "plan": plan, "speed": speed, "static": static, "labelling": labelling, "hostile": hostile, "parity": parity}
 
 
 def filled(page: str) -> str:

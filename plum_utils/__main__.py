@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from plum_utils.export import ExportError, export_policy
+from plum_utils.forecast import announce
 from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
 from plum_utils.models import ModelNotFound
+from plum_utils.number_type import number_type
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
 from plum_utils.provenance import ROOT
@@ -83,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
     export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
     export.set_defaults(action=_export)
-    plan = commands.add_parser("plan", help="what training needs of a card's memory, and what is chosen for it")
+    plan = commands.add_parser("plan", help="what training needs of a card's memory, what is chosen for it, "
+                                "and how long a run takes here")
     plan.add_argument("params", type=Path, help="a parameter file")
     plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
                       "24, 48 and 80")
@@ -247,13 +250,20 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.params.is_dir():
         raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
     params = load_params(arguments.params, _overrides(arguments))
-    card = arguments.gpu_gb or memory.card_memory()
+    here = memory.card_memory()
+    card = arguments.gpu_gb or here
     try:
         config = model_config(params.policy.model, params.policy.revision)
     except ModelNotFound as error:
         raise ParamsError(str(error)) from None
+    kind = number_type(params.policy.dtype)
     print(f"{params.policy.model}, objective {params.training.objective}")
-    print(memory.tables(config, params.training, [card] if card else memory.CARDS, params.policy.dtype))
+    print(f"number type here: {kind.name} ({kind.reason})" + (f"\nwarning: {kind.warning}" if kind.warning else ""))
+    on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
+    print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
+    print(memory.tables(config, params.training, [card] if card else memory.CARDS, on_card))
+    if arguments.gpu_gb is None:
+        announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
     return 0
 
 

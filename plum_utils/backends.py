@@ -1,7 +1,7 @@
 """Text generation behind one small protocol: vLLM (CPU or GPU) and ``transformers``.
 
-Determinism: bf16 results depend on what else is in a batch, so the unit of determinism and of resume is one call to
-``generate``: the same prompts, seed and settings give the same completions.
+Determinism: a completion depends in its last bits on what else is in its batch, so the unit of determinism and of resume
+is one call to ``generate``: the same prompts, seed and settings give the same completions, whatever was asked before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 from plum_utils.models import merge_adapter
+from plum_utils.number_type import number_type
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,26 @@ class Completion:
     n_tokens: int
 
 
+Watch = Callable[[int, int], None]
+
+
 class Backend(Protocol):
-    """What a stage needs of a model: prompts in, ``n`` completions for each out, in order."""
+    """What a stage needs of a model: prompts in, ``n`` completions for each out, in order.
+
+    ``watch`` is called after each decoding step with the tokens generated and the completions finished so far in this
+    call.
+    """
 
     name: str
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0,
-                 adapter: str | None = None) -> list[list[Completion]]: ...
+                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]: ...
 
     def close(self) -> None: ...
 
 
-def open_backend(kind: str, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None,
+def open_backend(kind: str, model_path: str, dtype: str = "auto", lora_rank: int | None = None,
                  **vllm_settings: Any) -> Backend:
     """The backend ``kind`` (``vllm``, ``transformers``, or ``auto``: vLLM where it is installed).
 
@@ -154,16 +163,17 @@ def adapter_mode(adapters: str, gpu: bool) -> str:
 def engine_settings(gpu: bool, gpu_memory_utilization: float) -> dict[str, Any]:
     """vLLM's settings for the device.
 
-    GPU: its own sizes of batches, chunked prefill, prefix caching (samples, greedy and T > 0 of one suite share their
-    prompts) and compiled graphs. CPU: eager mode is 15% slower than compiled code, but needs no C++ compiler and starts
-    in seconds. A per-request seed makes the CPU sampler fail once a prompt is prefilled in chunks, hence no chunked
-    prefill and a token budget above any shard's prompts; and what a prefix cache holds must not decide a completion.
+    The prefix cache lets the samples of one prompt share its prefill, in whole blocks. GPU: vLLM's own sizes of batches
+    and blocks, chunked prefill and compiled graphs. CPU: blocks of 32 tokens, the smallest its attention takes. Eager
+    mode is 15% slower than compiled code, but needs no C++ compiler and starts in seconds. A per-request seed makes the
+    CPU sampler fail once a prompt is prefilled in chunks, hence no chunked prefill and a token budget above any shard's
+    prompts.
     """
     if gpu:
         return {"gpu_memory_utilization": gpu_memory_utilization, "enable_chunked_prefill": True,
                 "enable_prefix_caching": True}
     return {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
-            "enable_chunked_prefill": False, "enable_prefix_caching": False}
+            "enable_chunked_prefill": False, "enable_prefix_caching": True, "block_size": 32}
 
 
 def check_lengths(prompts: list[int], max_tokens: int, max_model_len: int) -> None:
@@ -195,7 +205,7 @@ class VllmBackend:
 
     name = "vllm"
 
-    def __init__(self, model_path: str, dtype: str = "bfloat16", lora_rank: int | None = None, adapters: str = "auto",
+    def __init__(self, model_path: str, dtype: str = "auto", lora_rank: int | None = None, adapters: str = "auto",
                  max_model_len: int = 8192, gpu_memory_utilization: float = 0.9):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
@@ -204,7 +214,7 @@ class VllmBackend:
         import torch
         from transformers import AutoConfig
 
-        self._model_path, self._dtype = model_path, dtype
+        self._model_path, self._dtype = model_path, number_type(dtype).name
         gpu = torch.cuda.is_available()
         settings = engine_settings(gpu, gpu_memory_utilization)
         self._merges = adapter_mode(adapters, gpu) == "merge"
@@ -213,7 +223,7 @@ class VllmBackend:
         context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
         self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
         self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
-        self._settings = settings | {"dtype": dtype, "max_model_len": min(max_model_len, context)}
+        self._settings = settings | {"dtype": self._dtype, "max_model_len": min(max_model_len, context)}
         self._start()
 
     def _start(self) -> None:
@@ -223,28 +233,50 @@ class VllmBackend:
         self._adapters: dict[str, int] = {}
         self._merged: str | None = None  # the adapter in the engine's weights
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
         from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
 
         if self._llm is None:
             self._start()
         tokenizer = self._llm.get_tokenizer()
-        rendered = [{"prompt_token_ids": tokenizer(prompt, add_special_tokens=False)["input_ids"]}
-                    for prompt in prompts]
+        rendered = [tokens_input(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
         if self._room is not None:
             check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
         params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
-                                 stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index)
+                                 stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index,
+                                 output_kind=RequestOutputKind.DELTA)
                   for index in range(len(prompts))]
+        self._llm.reset_prefix_cache()  # what an earlier call left there must not decide a completion
         try:
-            outputs = self._llm.generate(rendered, params, use_tqdm=False, lora_request=lora_request)
+            completions = self._completed(rendered, params, lora_request, watch)
         except BaseException:  # Ctrl-C inside a step leaves a scheduler that never ends: the next call starts an engine
             self._stop()
             raise
-        return [[Completion(out.text, out.finish_reason or "stop", len(out.token_ids))
-                 for out in sorted(output.outputs, key=lambda item: item.index)] * (n // draws) for output in outputs]
+        return [[completions[prompt, draw] for draw in range(draws)] * (n // draws) for prompt in range(len(prompts))]
+
+    def _completed(self, prompts: list[Any], params: list[Any], lora_request: Any, watch: Watch | None
+                   ) -> dict[tuple[int, int], Completion]:
+        """(prompt, draw) -> completion. The engine is driven step by step, for ``watch``."""
+        engine = self._llm.llm_engine
+        for number, (prompt, how) in enumerate(zip(prompts, params)):
+            engine.add_request(str(number), prompt, how, lora_request=lora_request)
+        texts, tokens, completions = defaultdict(str), Counter(), {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                for out in output.outputs:  # what this step added
+                    key = int(output.request_id), out.index
+                    texts[key] += out.text
+                    tokens[key] += len(out.token_ids)
+                    if out.finish_reason:
+                        completions[key] = Completion(texts[key], out.finish_reason, tokens[key])
+            if watch:
+                watch(tokens.total(), len(completions))
+        return completions
 
     def _use(self, adapter: str | None):
         """The request's LoRA, or, where adapters are merged, none and this adapter in the engine's weights."""
@@ -266,7 +298,6 @@ class VllmBackend:
                 merge_adapter(self._model_path, adapter, folder, self._dtype)
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
         self._llm.apply_model(_pack_head)
-        self._llm.reset_prefix_cache()
         self._merged = adapter
 
     def _stop(self) -> None:

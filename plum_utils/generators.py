@@ -17,6 +17,7 @@ from plum_utils.http_backend import REFUSED, GeneratorError, HttpBackend, Reques
 from plum_utils.instructions import Instruction
 from plum_utils.models import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
+from plum_utils.progress import Bar
 from plum_utils.prompts import generator_message, render
 from plum_utils.provenance import ROOT
 from plum_utils.runs import fingerprint, make_shards, shard_rows
@@ -174,8 +175,8 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
     def make(part: tuple[int, list[Instruction]]) -> list[dict[str, Any]]:
         number, items = part
         prompts = [render(tokenizer, generator_message(item.instruction)) for item in items]
-        outputs = backend.generate(prompts, n=draw.n, temperature=draw.temperature, max_tokens=draw.max_tokens,
-                                   seed=p.seed * 10_000 + number)
+        outputs = bar.generate(backend, prompts, n=draw.n, temperature=draw.temperature, max_tokens=draw.max_tokens,
+                               seed=p.seed * 10_000 + number)
         return [{"instruction_id": item.instruction_id, "responses": [out.text for out in outs],
                  "n_tokens": [out.n_tokens for out in outs]} for item, outs in zip(items, outputs)]
 
@@ -183,7 +184,8 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
         return fingerprint([model, asdict(draw), p.policy.dtype, p.seed, part[0], backend.name,
                             [(item.instruction_id, item.instruction) for item in part[1]]])
 
-    rows = shard_rows(make_shards(folder, parts, make, mark, "generator", len(parts)))
+    bar = Bar("generator", len(parts), items=draw.n * len(instructions), item="response", a_row=draw.n)
+    rows = shard_rows(make_shards(folder, parts, make, mark, bar))
     return [replace(item, responses=tuple(row["responses"])) for item, row in zip(instructions, rows)]
 
 

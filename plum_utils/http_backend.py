@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterator
 
 import openai
-from tqdm import tqdm
 
 from plum_utils.jsonl import JsonlError, to_jsonl
 from plum_utils.params import GeneratorParams
+from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
@@ -201,7 +201,7 @@ class HttpBackend:
     def _ask_all(self, pending: list[Request], rows: dict[str, dict[str, Any]]) -> list[Failure]:
         """Answers go into ``rows``."""
         pace, failures, streak = Pace(self._how.requests_per_minute), [], 0
-        with ThreadPoolExecutor(self._how.concurrency) as pool, tqdm(total=len(pending), desc="generator") as bar:
+        with ThreadPoolExecutor(self._how.concurrency) as pool, Bar("generator", len(pending), "request") as bar:
             futures = [pool.submit(self._answer, request, pace) for request in pending]
             try:
                 for future in as_completed(futures):
@@ -212,7 +212,7 @@ class HttpBackend:
                         self._give_up(outcome, streak, bool(rows))
                     else:
                         rows[outcome["key"]], streak = outcome, 0
-                    bar.update()
+                    bar.add()
             except BaseException:  # Ctrl-C too: what is under way may still arrive and be stored, no more is asked
                 pace.stop()
                 raise

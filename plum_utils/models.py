@@ -14,6 +14,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from plum_utils.number_type import number_type
+
 EMBEDDED = "embedded:smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CHECKSUMS = "plum_checksums.json"
@@ -133,10 +135,10 @@ def _save_converted(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "bfloat16") -> str:
+def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "auto") -> str:
     """Save a model with a LoRA adapter merged into its weights to the folder ``target``; returns it.
 
-    Merged in float32, then rounded once to ``dtype``.
+    Merged in float32, then rounded once to ``dtype`` (``auto``: as ``number_type`` settles it).
     """
     import torch
     from peft import PeftModel
@@ -144,6 +146,6 @@ def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "bflo
 
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    merged.to(getattr(torch, dtype) if dtype != "auto" else torch.bfloat16).save_pretrained(target)
+    merged.to(getattr(torch, number_type(dtype).name)).save_pretrained(target)
     AutoTokenizer.from_pretrained(model_path).save_pretrained(target)
     return target

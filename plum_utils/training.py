@@ -20,19 +20,20 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, TrainerCallback, set_seed
 
 from plum_utils.distributed_training import is_sharded, launch_phase, shared_dataset
 from plum_utils.jsonl import write_json
 from plum_utils.memory import card_memory, settle_for
+from plum_utils.number_type import number_type
 from plum_utils.params import TrainingParams
+from plum_utils.progress import Bar
 from plum_utils.speed import prepare_model, prepare_process
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
 # nothing to either. (TRL appends an end token by itself only to rows that are plain text, not conversations.)
 VERBATIM_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 COMPLETE = "complete.json"
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16, "auto": "auto"}
 
 
 def kto_weights(n_desirable: int, n_undesirable: int, ratio: float = 1.0) -> tuple[float, float]:
@@ -98,13 +99,13 @@ def repeat_epochs(rows: list[dict[str, Any]], epochs: float, batch_size: int, se
     return ordered
 
 
-def settle(params: TrainingParams, model_path: str, dtype: str = "bfloat16") -> TrainingParams:
+def settle(params: TrainingParams, model_path: str, dtype: str = "auto") -> TrainingParams:
     """The parameters with every ``auto`` decided: by the memory plan of the card at hand, or for a CPU.
 
     Raises:
         memory.DoesNotFit: nothing that may be chosen fits the card.
     """
-    return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), dtype)
+    return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), number_type(dtype).name)
 
 
 def without_dropout(config: Any) -> Any:
@@ -116,7 +117,7 @@ def without_dropout(config: Any) -> Any:
     return config
 
 
-def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16") -> Any:
+def load_policy(model_path: str, params: TrainingParams, dtype: str = "auto") -> Any:
     """The policy to be trained; with ``quantization: nf4`` its linear layers are 4-bit NormalFloat with doubly
     quantised scales (QLoRA, Dettmers et al. 2023, section 3), all else keeps ``dtype``.
 
@@ -124,12 +125,12 @@ def load_policy(model_path: str, params: TrainingParams, dtype: str = "bfloat16"
     for a vocabulary of 92,416 costs 1.5 GB and makes the largest product of the step a float32 one.
     """
     config, quantization = AutoConfig.from_pretrained(model_path), None
+    compute = getattr(torch, number_type(dtype).name)
     if params.quantization == "nf4":
-        compute = torch.float32 if dtype == "float32" else torch.bfloat16
         storage = compute if is_sharded() else torch.uint8  # the same bytes; FSDP takes floating-point tensors only
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=storage,
                                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
-    model = AutoModelForCausalLM.from_pretrained(model_path, config=without_dropout(config), dtype=DTYPES[dtype],
+    model = AutoModelForCausalLM.from_pretrained(model_path, config=without_dropout(config), dtype=compute,
                                                  quantization_config=quantization,
                                                  attn_implementation=params.attention)
     model.config.use_cache = False
@@ -180,20 +181,23 @@ def peak_memory() -> str:
     return text + (f", GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB" if torch.cuda.is_available() else "")
 
 
-def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learning_rate: float, n_rows: int
-                     ) -> dict[str, Any]:
-    """Trainer arguments shared by the three objectives."""
+def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learning_rate: float, n_rows: int,
+                     dtype: torch.dtype) -> dict[str, Any]:
+    """Trainer arguments shared by the three objectives. A float16 policy trains under loss scaling: its gradients would
+    vanish without."""
     steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
     steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
     on_gpu = torch.cuda.is_available()
     return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
                 gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
                 max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
+                fp16=on_gpu and dtype == torch.float16,
                 warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
                 save_total_limit=2, report_to=[], use_cpu=not on_gpu, dataloader_pin_memory=on_gpu,
-                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False, disable_tqdm=False)
+                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False,
+                disable_tqdm=True)  # ShowSteps says more
 
 
 def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -215,7 +219,7 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
                          "term needs a batch of different instructions. Lower the batch size or label more.")
     counts = Counter(row["label"] for row in ordered)
     desirable, undesirable = kto_weights(counts[True], counts[False], params.desirable_ratio)
-    config = KTOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, len(ordered)),
+    config = KTOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, len(ordered), model.dtype),
                        beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
                        precompute_ref_log_probs=params.precompute_reference)
     dataset = Dataset.from_list(ordered) if params.processes == 1 else shared_dataset(ordered, output_dir / "rows")
@@ -234,7 +238,8 @@ def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     from trl import DPOConfig, DPOTrainer
 
     n_rows = round(len(rows) * params.epochs)
-    config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows), beta=params.beta)
+    config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows, model.dtype),
+                       beta=params.beta)
     return _ready(DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
                              processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
 
@@ -245,7 +250,7 @@ def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     from trl import SFTConfig, SFTTrainer
 
     n_rows = round(len(rows) * params.sft_epochs)
-    config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows),
+    config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows, model.dtype),
                        completion_only_loss=True)
     return _ready(SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
                              processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
@@ -271,6 +276,23 @@ class MarkComplete(TrainerCallback):
         partial.replace(folder / COMPLETE)
 
 
+class ShowSteps(TrainerCallback):
+    """Progress of a training: seconds a step, and the time left."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = Bar(self.name, state.max_steps, "step", hidden=not state.is_world_process_zero)
+        self.bar.add(state.global_step, made=False)  # where an interrupted training goes on
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.add()
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
 def last_checkpoint(output_dir: Path) -> str | None:
     """Newest complete checkpoint, or ``None``; incomplete ones are removed."""
     complete = []
@@ -287,7 +309,7 @@ TRAINERS = {"kto": make_kto_trainer, "dpo": make_dpo_trainer, "sft": make_sft_tr
 
 
 def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]], params: TrainingParams,
-          stage_dir: Path, seed: int, dtype: str = "bfloat16", policy_name: str = "") -> tuple[Path, pd.DataFrame]:
+          stage_dir: Path, seed: int, dtype: str = "auto", policy_name: str = "") -> tuple[Path, pd.DataFrame]:
     """Train one policy; a finished phase is kept, an interrupted one goes on from its last complete checkpoint.
 
     Args:
@@ -347,6 +369,8 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
     rows, _ = trainable_rows(tokenizer, rows, params.max_length)
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ShowSteps(f"{phase}, seed {seed}"))
     with trainer.accelerator.main_process_first():  # it removes incomplete ones
         checkpoint = last_checkpoint(phase_dir / "checkpoints")
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -18,7 +18,8 @@ from transformers import (AttentionInterface, AttentionMaskInterface, AutoModelF
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from plum_utils.backends import Completion, release_memory
+from plum_utils.backends import Completion, Watch, release_memory
+from plum_utils.number_type import number_type
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -38,13 +39,14 @@ class TransformersBackend:
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "bfloat16", batch_size: int | None = None):
+    def __init__(self, model_path: str, dtype: str = "auto", batch_size: int | None = None):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation=attention)
+        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
+                                                           attn_implementation=attention)
         self._model = self._model.to(device).eval()
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
@@ -52,7 +54,7 @@ class TransformersBackend:
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
-                 watch: Callable[[int, int], None] | None = None) -> list[list[Completion]]:
+                 watch: Watch | None = None) -> list[list[Completion]]:
         """``n`` completions for each prompt, in order.
 
         Args:

@@ -1,6 +1,11 @@
-"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama."""
+"""Shared fixtures: six tiny notebooks with the study's names, for tests of the pipeline; a tiny Llama; the built site."""
 
 from __future__ import annotations
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -10,7 +15,9 @@ from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from plum_utils.pipeline import STAGES
+from plum_utils.provenance import ROOT
 
+pytest_plugins = ["durations", "processes", "ray_cluster"]
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
 settings.load_profile("study")
 
@@ -62,3 +69,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tiny_llama import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def reference_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the reference run's site."""
+    pytest.importorskip("myst_nb", reason="the packages of `make docs` are not installed")
+    reference = ROOT / "outputs" / "reference"
+    if not (reference / "manifest.json").exists():
+        pytest.skip("outputs/reference is not there")
+    from plum_utils import site
+
+    target = tmp_path_factory.mktemp("reference") / "site"
+    site.build(reference, target)
+    return target

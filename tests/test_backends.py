@@ -114,7 +114,8 @@ def test_an_unknown_way_with_adapters_lists_the_known_ones():
 def test_the_cpu_engine_keeps_what_its_completions_depend_on():
     """Other values give other completions than those of the reference run, or fail with seeds."""
     assert engine_settings(False, 0.5) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
-                                           "enable_chunked_prefill": False, "enable_prefix_caching": False}
+                                           "enable_chunked_prefill": False, "enable_prefix_caching": True,
+                                           "block_size": 32}
 
 
 def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
@@ -162,7 +163,7 @@ def vllm_or_skip():
         pytest.skip("vLLM is not installed; open_backend falls back to transformers")
 
 
-@pytest.fixture(scope="module", params=["transformers", "vllm"])
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.long("upgrade"))])
 def backend(request, model_path):
     if request.param == "vllm":
         vllm_or_skip()
@@ -171,7 +172,6 @@ def backend(request, model_path):
     opened.close()
 
 
-@pytest.mark.slow
 def test_the_same_call_gives_the_same_completions(backend):
     how = dict(n=3, temperature=1.0, max_tokens=12, seed=5)
     first = backend.generate(PROMPTS, **how)
@@ -180,14 +180,29 @@ def test_the_same_call_gives_the_same_completions(backend):
     assert backend.generate(PROMPTS, **how | {"seed": 6}) != first
 
 
-@pytest.mark.slow
+def test_what_was_asked_before_does_not_decide_a_completion(backend):
+    """Samples share their prompt's blocks in vLLM's cache; those that an earlier call left there must be gone."""
+    opening = "Here is a list of numbers: " + ", ".join(map(str, range(60)))
+    how = dict(n=4, temperature=1.0, max_tokens=24, seed=5)
+    first = backend.generate([opening + ". Sum:", opening + ". Mean:"], **how)
+    backend.generate([opening, opening + ". Sum:"], n=2, max_tokens=4)
+    assert backend.generate([opening + ". Sum:", opening + ". Mean:"], **how) == first
+
+
+def test_a_call_can_be_watched_step_by_step(backend):
+    seen = []
+    outputs = backend.generate(PROMPTS, n=3, temperature=1.0, max_tokens=12, watch=lambda *now: seen.append(now))
+    flat = [out for outs in outputs for out in outs]
+    assert seen[-1] == (sum(out.n_tokens for out in flat), len(flat)) and len(seen) >= max(out.n_tokens for out in flat)
+    assert seen == sorted(seen) and seen[0][0] <= len(flat), "tokens and completions only grow, by one a step and row"
+
+
 def test_greedy_has_one_outcome_whatever_n_and_seed(backend):
     one = backend.generate(PROMPTS, n=1, max_tokens=8, seed=0)
     three = backend.generate(PROMPTS, n=3, max_tokens=8, seed=9)
     assert three == [outs * 3 for outs in one]
 
 
-@pytest.mark.slow
 def test_stop_strings_are_kept_and_end_the_text(backend):
     free, = backend.generate(PROMPTS[1:], max_tokens=16)[0]
     mark = free.text[4:6]
@@ -196,7 +211,6 @@ def test_stop_strings_are_kept_and_end_the_text(backend):
     assert stopped.finish_reason == "stop" and 0 < stopped.n_tokens < free.n_tokens
 
 
-@pytest.mark.slow
 def test_the_token_limit_is_told_apart_from_an_end(backend):
     cut, = backend.generate(PROMPTS[1:], max_tokens=2)[0]
     assert (cut.finish_reason, cut.n_tokens) == ("length", 2)
@@ -204,7 +218,6 @@ def test_the_token_limit_is_told_apart_from_an_end(backend):
     assert ended.finish_reason == "stop" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
 
 
-@pytest.mark.slow
 def test_an_adapter_is_used_only_when_asked_for(backend, adapter):
     how = dict(max_tokens=8)
     base = backend.generate(PROMPTS, **how)
@@ -266,7 +279,7 @@ def life(request, model_path, tmp_path_factory):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize("life", ["vllm"], indirect=True)
 def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
     """Greedy and sampled texts and the log-probabilities, to the last bit; then the policy's own again."""
@@ -276,7 +289,7 @@ def test_weights_put_into_a_running_engine_are_those_of_a_fresh_one(life):
     assert again == policy
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize(("life", "kept"), [("vllm", 0.2), ("transformers", 0.3)], indirect=["life"])
 def test_a_closed_backend_gives_its_memory_back(life, kept):
     """``kept`` of what opening added may stay: imported code and PyTorch's own pools, not weights or KV cache."""

@@ -59,6 +59,7 @@ def together(tiny, tmp_path_factory):
 
 # --- what is the same -------------------------------------------------------------------------------------------------
 
+@pytest.mark.long("cluster")
 def test_each_process_gets_whole_batches_that_keep_the_kl_rule(together):
     """accelerate gives batches to the processes in turn: not one is cut, so neighbours stay neighbours."""
     ordered = training.repeat_epochs(kto_rows(), 10.0, 4, SEED)
@@ -72,6 +73,7 @@ def test_each_process_gets_whole_batches_that_keep_the_kl_rule(together):
             assert [row["kl_completion"] for row in batch] == [batch[place - 1]["completion"] for place in range(4)]
 
 
+@pytest.mark.long("cluster")
 def test_processes_end_with_the_same_weights_and_leave_what_one_process_leaves(alone, together):
     assert together[2][0]["adapter"] == together[2][1]["adapter"]
     left = [{str(path.relative_to(phase)) for path in phase.rglob("*") if path.is_file()} for phase in
@@ -83,6 +85,7 @@ def test_processes_end_with_the_same_weights_and_leave_what_one_process_leaves(a
     assert all(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name)
 
 
+@pytest.mark.long("cluster")
 def test_history_follows_that_of_one_process(alone, together):
     """Steps take the same rows, so while the policy is the reference (KL 0) both are equal; from then on the KL term of
     a row is that of both processes' batches, not of its own."""
@@ -117,6 +120,7 @@ def kill_a_worker_after(mark: Path) -> threading.Thread:
     return thread
 
 
+@pytest.mark.long("cluster")
 def test_after_a_worker_was_killed_the_training_goes_on_to_the_same_end(tiny, together, tmp_path):
     checkpoints = tmp_path / "kto-seed3" / "kto" / "checkpoints"
     killer = kill_a_worker_after(checkpoints / "checkpoint-10" / training.COMPLETE)
@@ -137,6 +141,7 @@ def test_after_a_worker_was_killed_the_training_goes_on_to_the_same_end(tiny, to
     assert (phase / name).read_bytes() == (together[0] / name).read_bytes()
 
 
+@pytest.mark.long("cluster")
 def test_what_a_worker_raises_is_in_the_error(tiny, tmp_path, capfd):
     with pytest.raises(DistributedTrainingError, match=r"KTO needs both labels; got \d+ desirable and 0 undesirable"):
         training.train("kto", tiny, {"kto": [row | {"label": True} for row in kto_rows()]}, params(**HOW, processes=2),
@@ -185,6 +190,7 @@ def test_ctrl_c_ends_the_launcher_and_what_it_started(monkeypatch):
 
 # --- other kinds ------------------------------------------------------------------------------------------------------
 
+@pytest.mark.long("cluster")
 def test_a_policy_that_is_shared_out_trains_as_whole_copies_do(tiny, together, tmp_path):
     """FSDP2 over 4-bit weights, by the file for GPUs: each process holds half of the bytes."""
     config = str(ROOT / "params" / "accelerate" / "fsdp_qlora.yaml")
@@ -196,6 +202,7 @@ def test_a_policy_that_is_shared_out_trains_as_whole_copies_do(tiny, together, t
     assert sum(sizes) == together[2][0]["bytes"] and max(sizes) < 0.52 * sum(sizes)
 
 
+@pytest.mark.long("cluster")
 def test_the_reference_computed_before_training_reaches_every_process(tiny, together, tmp_path):
     _, history = run(tiny, tmp_path, 2, precompute_reference=True, max_steps=4)
     assert history.loss.tolist() == pytest.approx(together[1].loss[:4].tolist(), rel=1e-3)

@@ -136,9 +136,9 @@ def test_commands_that_only_look_run_as_printed(line, capsys):
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_make_targets_in_the_docs_exist(path):
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = path.read_text()
-    named = set(re.findall(r"`make (\w+)`", text)) | set(re.findall(r"^make (\w+)", text, re.MULTILINE))
+    named = set(re.findall(r"`make ([\w-]+)`", text)) | set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE))
     assert named <= targets and (path != README or named >= {"study", "test", "lab", "docs"})
 
 

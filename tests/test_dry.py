@@ -72,7 +72,7 @@ def test_what_cannot_be_run_dry_is_said(changes, message, parts):
         dry.dry_params(load_params(FILES[0], changes), parts)
 
 
-@pytest.mark.slow
+@pytest.mark.long("seconds")
 def test_an_experiment_runs_through_all_six_notebooks(tmp_path):
     command = [sys.executable, "-m", "plum_utils", "run", str(PAPER / "oss_starcoder2_base_sft.yaml"), "--dry",
                "--run-dir", str(tmp_path)]

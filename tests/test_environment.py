@@ -85,6 +85,7 @@ def test_the_embedded_policys_line_is_the_set_ups():
     assert f"pip install --no-deps {setup_env.POLICY}" in (ROOT / "environment.yml").read_text()
 
 
+@pytest.mark.long("upgrade")
 @pytest.mark.network
 def test_a_resolver_takes_exactly_the_constraints(tmp_path):
     """A dry run of what conda hands to pip: nothing contradicts, and nothing is left unpinned."""

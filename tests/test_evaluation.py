@@ -258,6 +258,7 @@ def evaluation_not_none() -> list[str]:
     return MBPP_OUTPUT_NOT_NONE_TASKS
 
 
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize("suite", OVERRIDES)
 def test_pass_at_1_is_that_of_evalplus_own_command(suite, tmp_path):
     """``evalplus.evaluate`` and ours on the same 20 programs, right ones and mutants."""

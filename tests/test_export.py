@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_llama import save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plum_utils import export
@@ -37,10 +36,10 @@ def random_adapter(base: str, folder: Path, std: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> str:
-    """A tiny model with a chat template and with logits that are units apart, as a trained model's are."""
-    folder = save_tiny(tmp_path_factory.mktemp("base") / "tiny-base")
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+def base(tiny, tmp_path_factory) -> str:
+    """The tiny model with a chat template and with logits that are units apart, as a trained model's are."""
+    folder = str(tmp_path_factory.mktemp("base") / "tiny-base")
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny), AutoModelForCausalLM.from_pretrained(tiny)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     with torch.no_grad():
@@ -69,7 +68,8 @@ def test_an_export_is_the_merged_model_with_its_template_and_card(base, trained)
     p, run, target = trained
     assert export_policy(p, run, target) == target
     assert AutoTokenizer.from_pretrained(target).chat_template == TEMPLATE
-    merge_adapter(base, str(run.path / "04_train_kto/kto-seed0/kto/adapter"), str(run.path / "merged"))
+    merge_adapter(base, str(run.path / "04_train_kto/kto-seed0/kto/adapter"), str(run.path / "merged"),
+                  p.policy.dtype)
     ours, theirs = (AutoModelForCausalLM.from_pretrained(folder).state_dict()
                     for folder in (target, run.path / "merged"))
     assert ours and all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -167,7 +167,7 @@ def test_a_converter_on_path_is_found_and_run_as_what_it_is(tmp_path, monkeypatc
         assert converter_command() == [*prefix, str(tool)]
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_a_real_gguf_file_computes_what_the_export_does(tmp_path):
     """SmolLM2 with a random adapter through llama.cpp's converter, read again by ``transformers``."""
     try:

@@ -244,7 +244,7 @@ def test_a_model_that_is_nowhere_is_told_by_its_parameter(tmp_path, monkeypatch)
         responses(params(tmp_path, backend="vllm", model="no-such-folder"), ITEMS, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_vllm_in_this_process(tmp_path):
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")

@@ -471,7 +471,7 @@ def ask_vllm(server: VllmServer, folder, asked: list[Request], **more) -> dict[s
     return HttpBackend(settings, ResponseStore(folder, asked[0].model)).ask(asked)
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_vllm_answers_and_is_asked_once(vllm, tmp_path):
     asked = [Request(f"i/{attempt}", "smollm2", "Say hello to a friend.", 1.0, 12, attempt) for attempt in range(4)]
     before = vllm.answered()
@@ -486,7 +486,7 @@ def test_vllm_answers_and_is_asked_once(vllm, tmp_path):
     assert vllm.answered() - before == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_vllm_after_a_kill(vllm, tmp_path):
     asked = requests(8, "smollm2", 12)
     process, = children(1, how(vllm.port, model="smollm2", concurrency=1, timeout_seconds=200), tmp_path, asked)
@@ -501,7 +501,7 @@ def test_vllm_after_a_kill(vllm, tmp_path):
     assert len(store.path.read_text().splitlines()) == 8, "a stored response was asked for again"
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_vllm_says_what_is_wrong(vllm, tmp_path):
     with pytest.raises(GeneratorError, match="generator.model: .* has no 'gpt-4'.*smollm2"):
         ask_vllm(vllm, tmp_path, requests(3, "gpt-4"))
@@ -513,7 +513,7 @@ def test_vllm_says_what_is_wrong(vllm, tmp_path):
     assert sum(row["finish_reason"] != "refused" for row in rows.values()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long("upgrade")
 def test_vllm_gone_is_told_and_what_it_answered_is_kept(vllm, tmp_path):
     asked = requests(2, "smollm2", 4)
     rows = ask_vllm(vllm, tmp_path, asked)

@@ -12,7 +12,7 @@ from plum_utils.provenance import ROOT
 
 
 @pytest.mark.parametrize(("name", "instructions", "responses"), [
-    ("basics_train", 231, 3), ("intermediate_train", 235, 3), ("oss", 150, 3), ("sharegpt", 40, 3), ("evol", 24, 6)])
+    ("basics_train", 456, 3), ("intermediate_train", 234, 3), ("oss", 150, 3), ("sharegpt", 40, 3), ("evol", 24, 6)])
 def test_bundled_sets_are_whole(name, instructions, responses):
     items = load_instructions(name)
     assert len(items) == instructions and {len(item.responses) for item in items} == {responses}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -54,16 +55,23 @@ def against_the_trace(config, setting):
 
 # --- against traces of the real code, at the 7B models' widths --------------------------------------------------------
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("nf4", [False, True], ids=["bf16", "nf4"])
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize(("sequences", "length"), [(4, 512), (8, 1024)])
+def every_setting():
+    """All ways to put the switches for each family; one of them in each run of the tests, the others in the long ones."""
+    for sequences, length in ((4, 512), (8, 1024)):
+        for kind, nf4, checkpointing in product(MODELS, (False, True), (False, True)):
+            name = f"{sequences}-{length}-{kind}-{'nf4' if nf4 else 'bf16'}-{'checkpointed' if checkpointing else 'kept'}"
+            marks = () if nf4 and checkpointing and length == 512 else pytest.mark.long("upgrade")
+            yield pytest.param(kind, nf4, checkpointing, sequences, length, id=name, marks=marks)
+
+
+@pytest.mark.parametrize(("kind", "nf4", "checkpointing", "sequences", "length"), every_setting())
 def test_the_peak_is_that_of_the_trace(kind, nf4, checkpointing, sequences, length):
     setting = Setting(sequences=sequences, length=length, nf4=nf4, checkpointing=checkpointing)
     whole, beside = against_the_trace(config_of(kind, layers=2), setting)
     assert whole == pytest.approx(1, abs=TOLERANCE) and beside == pytest.approx(1, abs=2 * TOLERANCE)
 
 
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize(("kind", "changes"), [
     ("llama", {"in_model_dtype": False}), ("llama", {"in_model_dtype": False, "checkpointing": True}),
     ("llama", {"autocast": True, "in_model_dtype": False}), ("qwen2", {"autocast": True}),
@@ -78,6 +86,7 @@ def test_the_peak_of_other_ways_to_train_is_that_of_the_trace(kind, changes):
     assert against_the_trace(config_of(kind, layers=2), setting)[0] == pytest.approx(1, abs=TOLERANCE)
 
 
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize(("kind", "setting"), [
     ("llama", Setting(sequences=4, length=2048, checkpointing=True)),
     ("qwen2", Setting(sequences=8, length=1024, nf4=True)),
@@ -126,7 +135,8 @@ def kto_rows():
              "label": index % 2 == 0, "instruction_id": str(index)} for index in range(8)]
 
 
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"quantization": "nf4"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, *(pytest.param(one, marks=pytest.mark.long("upgrade")) for one in (
+    {"gradient_checkpointing": True}, {"quantization": "nf4"}))], ids=str)
 def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
     params = TrainingParams(**{"quantization": "none", "batch_size": 4, "accumulation": 1, "max_steps": 2, **changes})
     path = resolve_model("embedded:smollm2")

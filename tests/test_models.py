@@ -109,7 +109,6 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch):
         resolve_model("some/model")
 
 
-@pytest.mark.slow
 def test_the_real_conversion_is_intact_and_in_bfloat16():
     from safetensors import safe_open
 

@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
+from plum_utils.evaluation import load_suite
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.sweeps import is_sweep
@@ -38,7 +39,17 @@ def test_mini_stays_offline_and_keeps_its_rules():
     assert params.policy.model == "embedded:smollm2" and params.livecodebench.source == "bundled"
     assert params.sampling.temperature == 0.8 and params.sampling.stop == ["\n```\n"]
     assert params.training.batch_size >= 4 and params.training.quantization == "none"
-    assert params.evaluation.suites[0].name == "heldout_basics" and params.evaluation.suites[0].n >= 10
+    first = params.evaluation.suites[0]
+    assert (first.name, first.n, first.temperatures, first.limit) == ("heldout_basics", 5, [0.8], None)
+    assert len(load_suite("heldout_basics")) == 200
+
+
+def test_the_references_file_is_mini_with_more_measured():
+    mini, full = (load_params(ROOT / f"params/{name}.yaml") for name in ("mini", "reference"))
+    assert full.model_copy(update={"name": mini.name, "evaluation": mini.evaluation}) == mini
+    first = full.evaluation.suites[0]
+    assert first.name == "heldout_basics" and first.n >= 10 and first.temperatures == [0.8, 1.0]
+    assert {suite.name for suite in mini.evaluation.suites} < {suite.name for suite in full.evaluation.suites}
 
 
 def test_smoke_inherits_from_mini_and_starts_no_vllm():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -125,12 +127,16 @@ FIGURES = {
 }
 
 
-def drawn(name: str) -> tuple[Figure, RendererAgg]:
-    """A figure, laid out and drawn."""
-    figure = FIGURES[name]()
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return figure, canvas.get_renderer()
+@cache
+def drawn(name: str) -> tuple[Figure, RendererAgg, list[str]]:
+    """A figure, laid out and drawn once for all tests, and the warnings that were given."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        figure = FIGURES[name]()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        figure.savefig(io.BytesIO(), format="svg")
+    return figure, canvas.get_renderer(), [str(one.message) for one in given]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -140,11 +146,10 @@ def texts(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_inside_their_frame(name, recwarn):
+def test_figures_draw_inside_their_frame(name):
     """Drawn without a warning (a layout that collapses, an empty legend), and every text within the picture."""
-    figure, renderer = drawn(name)
-    figure.savefig(io.BytesIO(), format="svg")
-    assert [str(warning.message) for warning in recwarn] == []
+    figure, renderer, given = drawn(name)
+    assert given == []
     frame = figure.bbox
     for axis in figure.axes:
         box = axis.get_tightbbox(renderer)
@@ -153,13 +158,13 @@ def test_figures_draw_inside_their_frame(name, recwarn):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_are_named(name):
-    for axis in FIGURES[name]().axes:
+    for axis in drawn(name)[0].axes:
         assert axis.get_xlabel() or axis.get_ylabel() or axis.get_title("left")  # small multiples share a label
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_bar_labels_and_titles_do_not_overlap(name):
-    figure, renderer = drawn(name)
+    figure, renderer, _ = drawn(name)
     for axis in figure.axes:
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in [*axis.texts, axis.title,
                  *axis.get_xticklabels()] if text.get_text() and text.get_visible()]

@@ -174,7 +174,6 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(embedded_model())
 
 
-@pytest.mark.slow
 def test_the_embedded_policys_prompt_is_exactly_this(tokenizer):
     p = load_params(ROOT / "params" / "mini.yaml")
     assert policy_prompt(p, tokenizer, "Add one.") == (
@@ -183,14 +182,12 @@ def test_the_embedded_policys_prompt_is_exactly_this(tokenizer):
         "<|im_start|>assistant\n")
 
 
-@pytest.mark.slow
 def test_without_a_system_message_the_template_adds_its_own(tokenizer):
     prompt = render(tokenizer, "Add one.")
     assert prompt.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert prompt.endswith("<|im_start|>user\nAdd one.<|im_end|>\n<|im_start|>assistant\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["Add one.", "naïve 🙂 数", "  two  spaces\n\n\ttab",
                                   "<|im_start|>user\nhi<|im_end|>\n"])
 def test_the_tokens_of_a_prompt_spell_it(tokenizer, text):
@@ -199,6 +196,5 @@ def test_the_tokens_of_a_prompt_spell_it(tokenizer, text):
     assert tokenizer.decode(table.id.tolist()) == text
 
 
-@pytest.mark.slow
 def test_the_embedded_policys_tokenizer_puts_nothing_in_front_of_a_base_prompt(tokenizer):
     assert render(tokenizer, "Add one.", "base") == "### Instruction\nAdd one.\n\n### Response\n"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,22 +25,6 @@ HOW = {"n": 3, "temperature": 1.0, "max_tokens": 12}
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(8)]
 P = Params(name="x", policy={"prompt": "base"},
            sampling={"k": 2, "shard_size": 2, "max_tokens": 8, "backend": "transformers"})
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A node of two CPUs."""
-    if sys.platform != "linux" or importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is tested on Linux: pip install '.[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets are made in it
-    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # Ray notes the address there and does not make it
-    node = {"num_cpus": 2, "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": folder})
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Logged(ray_backend._Engine):
@@ -113,12 +94,14 @@ def samples(backend, folder: Path) -> tuple[list[dict], dict[str, bytes]]:
     return rows, {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
 
 
+@pytest.mark.long("cluster")
 def test_an_engine_that_cannot_load_says_why(cluster, tmp_path):
     # The first of the tests: the engines that the others share take all CPUs.
     with pytest.raises(EngineError, match="an engine did not start: .*no-such-model"):
         RayBackend("transformers", str(tmp_path / "no-such-model"), 1, cluster.address)
 
 
+@pytest.mark.long("cluster")
 def test_two_engines_say_what_one_says_and_both_are_used(engines, alone, log):
     assert engines.name == "transformers" and engines.replicas == 2
     assert ask(engines, range(6), threads=2) == [alone.generate(PROMPTS, seed=seed, **HOW) for seed in range(6)]
@@ -128,12 +111,14 @@ def test_two_engines_say_what_one_says_and_both_are_used(engines, alone, log):
     assert len(processes) == 2 and os.getpid() not in processes
 
 
+@pytest.mark.long("cluster")
 def test_shards_are_the_same_bytes_with_one_engine_and_with_two(engines, alone, log, tmp_path):
     meter = Metered(engines)
     assert samples(meter, tmp_path / "two") == samples(alone, tmp_path / "one")
     assert (meter.replicas, meter.calls) == (2, 4) and len({process for process, _ in calls(log)}) == 2
 
 
+@pytest.mark.long("cluster")
 def test_an_engine_that_dies_is_started_again_and_changes_nothing(engines, alone, log, tmp_path):
     (log / "die-of-2").write_text("1")
     assert samples(engines, tmp_path / "two") == samples(alone, tmp_path / "one")
@@ -145,6 +130,7 @@ def test_an_engine_that_dies_is_started_again_and_changes_nothing(engines, alone
     assert len(after) == 2 and dead not in after
 
 
+@pytest.mark.long("cluster")
 def test_a_call_that_every_engine_dies_of_is_an_error_and_the_rest_can_go_on(engines, alone, log, tmp_path):
     (log / "die-of-1").write_text("100")
     with pytest.raises(EngineError, match="3 engines died of one call with 2 prompts"):
@@ -158,22 +144,26 @@ def test_a_call_that_every_engine_dies_of_is_an_error_and_the_rest_can_go_on(eng
     assert {f"shard_{seed:04d}.jsonl" for _, seed in calls(log)} == missing
 
 
+@pytest.mark.long("cluster")
 def test_what_an_engine_raises_arrives_as_it_is_and_costs_no_engine(engines, log):
     with pytest.raises(TypeError, match="no_such_argument"):
         engines.generate(PROMPTS, seed=0, no_such_argument=1)
     assert ask(engines, range(2), threads=2) and len(calls(log)) == 3
 
 
+@pytest.mark.long("cluster")
 def test_more_replicas_than_devices_is_an_error_that_counts_both(cluster, tiny):
     with pytest.raises(EngineError, match=r"sampling.replicas: expected at most 2, the CPUs of the Ray cluster, got 3"):
         RayBackend("transformers", tiny, 3, cluster.address)
 
 
+@pytest.mark.long("cluster")
 def test_engines_that_find_no_free_device_are_an_error(engines, cluster, tiny):
     with pytest.raises(EngineError, match="not all of 1 engines started in 2 seconds: are their CPUs in use"):
         RayBackend("transformers", tiny, 1, cluster.address, start_seconds=2)
 
 
+@pytest.mark.long("cluster")
 def test_closing_ends_calls_that_still_run(engines, log):
     # The last of the tests: nothing is left of the engines.
     raised = []

@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from plum_utils import dry, pipeline as pipeline_module, rounds
+from plum_utils import pipeline as pipeline_module, rounds
 from plum_utils.__main__ import main
 from plum_utils.models import sha256_file
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.training import save_adapter
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """A tiny random Llama with its tokenizer."""
-    folder, tokenizer = tmp_path_factory.mktemp("model"), dry.tiny_tokenizer()
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", **dry.SIZES)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def train_somehow(run: Run, model: str, seed: int) -> None:
@@ -47,29 +35,29 @@ def logits(model) -> torch.Tensor:
         return model(torch.arange(3, 12)[None]).logits
 
 
-def test_the_merged_policy_is_the_trained_one_and_made_once(model, tmp_path):
+def test_the_merged_policy_is_the_trained_one_and_made_once(tiny, tmp_path):
     run = Run(tmp_path / "round1")
-    train_somehow(run, model, 1)
-    merged = rounds.merged_policy(run, model, None, "policy-1", "float32")
-    trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), run.path / "04_train_kto/adapter")
+    train_somehow(run, tiny, 1)
+    merged = rounds.merged_policy(run, tiny, None, "policy-1", "float32")
+    trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), run.path / "04_train_kto/adapter")
     assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged)), logits(trained), atol=1e-4)
-    assert not torch.allclose(logits(trained), logits(AutoModelForCausalLM.from_pretrained(model)), atol=1e-2)
+    assert not torch.allclose(logits(trained), logits(AutoModelForCausalLM.from_pretrained(tiny)), atol=1e-2)
     before = (merged / "model.safetensors").stat().st_mtime_ns
-    rounds.merged_policy(run, model, None, "policy-1", "float32")
+    rounds.merged_policy(run, tiny, None, "policy-1", "float32")
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_another_adapter_or_an_interrupted_merge_is_merged_anew(model, tmp_path):
+def test_another_adapter_or_an_interrupted_merge_is_merged_anew(tiny, tmp_path):
     run = Run(tmp_path / "round1")
-    train_somehow(run, model, 1)
-    first = sha256_file(rounds.merged_policy(run, model, None, "policy-1", "float32") / "model.safetensors")
-    train_somehow(run, model, 2)
+    train_somehow(run, tiny, 1)
+    first = sha256_file(rounds.merged_policy(run, tiny, None, "policy-1", "float32") / "model.safetensors")
+    train_somehow(run, tiny, 2)
     (run.path / "policy-1.partial").mkdir()
-    second = rounds.merged_policy(run, model, None, "policy-1", "float32")
+    second = rounds.merged_policy(run, tiny, None, "policy-1", "float32")
     assert sha256_file(second / "model.safetensors") != first and not (run.path / "policy-1.partial").exists()
 
 
-def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(model, tmp_path, tiny_notebooks,
+def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tiny, tmp_path, tiny_notebooks,
                                                                              monkeypatch):
     seen = []
 
@@ -84,10 +72,10 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(mod
         return ""
 
     monkeypatch.setattr(pipeline_module, "run_notebook", stand_in)
-    params = Params(name="r", rounds=2, policy={"model": model, "dtype": "float32"}, generator={"live_instructions": 0})
+    params = Params(name="r", rounds=2, policy={"model": tiny, "dtype": "float32"}, generator={"live_instructions": 0})
     rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)
-    tiny = model.rsplit("/", 1)[-1]
-    assert [one for one in seen if one[0] == "round1"] == [("round1", f"0{n}", tiny) for n in range(1, 7)]
+    name = tiny.rsplit("/", 1)[-1]
+    assert [one for one in seen if one[0] == "round1"] == [("round1", f"0{n}", name) for n in range(1, 7)]
     assert [one for one in seen if one[0] == "round2"] == [("round2", f"0{n}", "policy-1") for n in range(2, 7)]
     seen.clear()
     rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from plum_utils.progress import Bar
 from plum_utils.runs import STAGES, Run, check, fingerprint, make_shards, shards
 
 
@@ -99,7 +100,7 @@ def test_no_more_shards_are_begun_than_there_are_workers(tmp_path):
 
     ahead: list[int] = []
     parts = ((key, read.append(key) or key) for key in map(str, range(9)))
-    paths = make_shards(tmp_path, parts, slow, lambda _: "mark", "work", 9, workers=3)
+    paths = make_shards(tmp_path, parts, slow, lambda _: "mark", Bar("work", 9), workers=3)
     assert [path.stem for path in paths] == list(map(str, range(9)))
     assert most[0] == 3 and max(ahead) <= 3
 
@@ -128,13 +129,12 @@ def test_ctrl_c_does_not_wait_for_shards_at_work(tmp_path, make, made):
     def stuck(key):
         if key == "b":
             raise KeyboardInterrupt
-        release.wait(30)
+        release.wait(60)
         return make(key)
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         shards(tmp_path, ["a", "b", "c"], stuck, "mark", "work", workers=2)
-    assert time.monotonic() - began < 10 and made == []
+    assert made == [], "it waited for the shard that nothing had released"
     release.set()
 
 

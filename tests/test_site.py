@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -255,21 +254,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory) -> dict[Path, Page]:
-    pytest.importorskip("myst_nb", reason="the packages of `make docs` are not installed")
-    if not (REFERENCE / "manifest.json").exists():
-        pytest.skip("outputs/reference is not there")
-    target = tmp_path_factory.mktemp("site") / "site"
-    shutil.rmtree(target, ignore_errors=True)
-    site.build(REFERENCE, target)
-    return {path: Page(path.read_text()) for path in sorted(target.rglob("*.html"))}
+def reference(reference_site) -> dict[Path, Page]:
+    return {path: Page(path.read_text()) for path in sorted(reference_site.rglob("*.html"))}
 
 
+@pytest.mark.long("seconds")
 def test_every_lesson_and_note_is_a_page(reference):
     names = {path.stem for path in reference}
     assert {path.stem for path in [*(REFERENCE / "notebooks").glob("*.ipynb"), *(ROOT / "docs").glob("*.md")]} < names
 
 
+@pytest.mark.long("seconds")
 def test_links_and_anchors_resolve(reference):
     broken = []
     for path, shown in reference.items():
@@ -284,12 +279,14 @@ def test_links_and_anchors_resolve(reference):
     assert broken == []
 
 
+@pytest.mark.long("seconds")
 def test_every_image_has_a_text_alternative(reference):
     images = [(path.name, one) for path, shown in reference.items() for one in shown.all("img")]
     assert len(images) > 20
     assert [image for image in images if len(image[1].get("alt") or "") < 15] == []
 
 
+@pytest.mark.long("seconds")
 def test_no_page_asks_another_host_for_anything(reference):
     loaded = [one.get("src") or one.get("href") for shown in reference.values()
               for one in shown.all("script", "img", "link", "iframe", "source", "video")]
@@ -300,6 +297,7 @@ def test_no_page_asks_another_host_for_anything(reference):
     assert len(styles) > 2 and [name for name, style in styles.items() if foreign.search(style)] == []
 
 
+@pytest.mark.long("seconds")
 def test_pages_have_one_title_and_a_language(reference):
     assert [path.name for path, shown in reference.items() if len(shown.all("h1")) != 1] == []
     assert {shown.all("html")[0].get("lang") for shown in reference.values()} == {"en"}

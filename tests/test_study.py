@@ -13,6 +13,7 @@ import pytest
 from plum_utils.backends import Completion
 from plum_utils.evaluation import Problem
 from plum_utils.instructions import Instruction
+from plum_utils.number_type import settled
 from plum_utils.params import Params, ParamsError
 from plum_utils import ray_backend, study
 from plum_utils.sandbox import Verdict
@@ -43,7 +44,8 @@ class Memory:
     def __init__(self, fail_at_call: int | None = None):
         self.calls, self.fail_at_call = [], fail_at_call
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None):
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
         if len(self.calls) == self.fail_at_call:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
@@ -88,7 +90,7 @@ def judge(rows, sandbox, folder, p=P, suites=None):
 
 def test_a_stage_takes_what_the_pipeline_passes(tmp_path):
     p, run = open_stage(P.model_dump(mode="json"), str(tmp_path), "01_testgen")
-    assert p == P and run.path == tmp_path
+    assert p == settled(P) and run.path == tmp_path
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks"])
@@ -164,6 +166,27 @@ def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_pa
 
     rows = sample_policy(P, Two(), Words(), INSTRUCTIONS[:4], tmp_path / "two")
     assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
+
+
+class Stepping(Memory):
+    """A backend that tells its steps."""
+
+    def generate(self, prompts, n=1, watch=None, **how):
+        for step in (1, 2, 3):
+            watch(step * n * len(prompts), 0)
+        return super().generate(prompts, n, **how)
+
+
+def test_every_loop_of_generation_follows_the_backends_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PLUM_PROGRESS", "0")
+    monkeypatch.setattr("plum_utils.progress.BAR_SECONDS", 0.0)
+    rows = sample_policy(P, Stepping(), Words(), INSTRUCTIONS, tmp_path)
+    solutions(Stepping(), tmp_path)
+    said = capsys.readouterr().err
+    assert f"sampling: 100%|██████████| 3/3 shards, {len(rows)} of {len(rows)} completions" in said
+    assert "baseline-T0.8: 100%|██████████| 4 of 4 completions" in said and said.count("0 of 4 completions") > 3
+    measured = json.loads((tmp_path / "first_call.json").read_text())
+    assert measured["completions"] == 6 and measured["tokens"] == 7 * 6 and measured["seconds"] > 0
 
 
 def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -191,6 +192,21 @@ def test_kto_after_sft_goes_on_with_sfts_adapter_and_measures_from_it(tiny, tmp_
     both = load_file(adapter / "adapter_model.safetensors")
     assert sft.keys() == both.keys()
     assert all((both[name] - value).norm() < 0.5 * value.norm() for name, value in sft.items() if "lora_A" in name)
+
+
+def test_a_training_shows_seconds_a_step_and_goes_on_counting_where_it_stopped(tiny, tmp_path, capsys, monkeypatch):
+    run(tiny, tmp_path / "a", "kto", max_steps=3)
+    said = capsys.readouterr()
+    assert re.search(r"^kto, seed 0: 3/3 steps, .*(s a step|steps/s), \d+ s$", said.err, re.MULTILINE)
+    assert "loss" not in said.out
+    monkeypatch.setattr(training, "MarkComplete", KillOnce)
+    monkeypatch.setenv("PLUM_PROGRESS", "0")
+    monkeypatch.setattr("plum_utils.progress.BAR_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run(tiny, tmp_path / "b", "kto", max_steps=4)
+    capsys.readouterr()
+    run(tiny, tmp_path / "b", "kto", max_steps=4)
+    assert "2/4 steps" in capsys.readouterr().err
 
 
 class Killed(BaseException):

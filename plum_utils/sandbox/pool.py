@@ -18,8 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Callable, Literal
 
-from tqdm import tqdm
-
+from plum_utils.progress import Bar
 from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
 
@@ -177,7 +176,7 @@ class Sandbox:
         limits = limits or self.limits
         tasks = [_Task(one.code, one.tests, one.reference, one.mode) for one in programs]
         distinct = list(dict.fromkeys(tasks))
-        with tqdm(total=len(distinct), desc="sandbox", unit="program", disable=not progress) as bar:
+        with Bar("sandbox", len(distinct), "program", hidden=not progress) as bar:
             self._learn(distinct, limits)
             distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
             answers = self._map(lambda worker, task: self._judge(worker, task, limits), distinct, bar)
@@ -220,7 +219,7 @@ class Sandbox:
             outcome.status = "failed"
         return outcome
 
-    def _map(self, work: Callable, tasks: list[_Task], bar: tqdm | None = None) -> dict:
+    def _map(self, work: Callable, tasks: list[_Task], bar: Bar | None = None) -> dict:
         """``work(worker, task)`` for every task, by all workers; {task: result}."""
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for task in tasks:
@@ -271,13 +270,13 @@ def _alive(name: str) -> bool:
 
 
 def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
-           bar: tqdm | None, end: threading.Event) -> None:
+           bar: Bar | None, end: threading.Event) -> None:
     try:
         while True:
             task = waiting.get_nowait()
             answers[task] = work(worker, task)
             if bar is not None:
-                bar.update()
+                bar.add()
     except queue.Empty:
         pass
     except BaseException as error:

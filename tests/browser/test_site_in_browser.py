@@ -10,10 +10,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from plum_utils import site
-from plum_utils.provenance import ROOT
-
-REFERENCE = ROOT / "outputs" / "reference"
+pytestmark = pytest.mark.long("browser")
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -23,18 +20,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("myst_nb", reason="the packages of `make docs` are not installed")
-    if not (REFERENCE / "manifest.json").exists():
-        pytest.skip("outputs/reference is not there")
-    target = tmp_path_factory.mktemp("served") / "site"
-    site.build(REFERENCE, target)
-    return target
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+def address(reference_site: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=reference_site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -56,10 +43,10 @@ def opened(browser: Any, viewport: dict[str, int], troubles: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_every_page_is_quiet_and_fits(browser, folder, address, viewport):
+def test_every_page_is_quiet_and_fits(browser, reference_site, address, viewport):
     troubles: list[str] = []
     page = opened(browser, viewport, troubles)
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
+    files = sorted(path.relative_to(reference_site).as_posix() for path in reference_site.rglob("*.html"))
     assert len(files) > 15
     for file in files:
         page.goto(address + file)

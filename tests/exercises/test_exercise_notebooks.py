@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -154,6 +153,7 @@ def test_no_solution_reaches_a_student():
 
 # --- run ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.long("seconds")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_solution_passes(name):
     for cell in executed(SOLUTIONS / f"{name}.ipynb").cells:
@@ -165,6 +165,7 @@ def test_the_solution_passes(name):
             assert f"Exercise {cell.id[5]}: " in cell.outputs[-1].text and "is right" in cell.outputs[-1].text
 
 
+@pytest.mark.long("seconds")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_blank_fails_with_one_helpful_message(name):
     notebook = executed(RELEASED / f"{name}.ipynb")

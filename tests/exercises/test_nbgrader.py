@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from exercise_notebooks import NAMES, RELEASED, SOLUTIONS, repository_kernel
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("upgrade")
 
 
 def nbgrader(course: Path, *arguments: str) -> None:

@@ -18,7 +18,7 @@ from plum_utils.notebook_runs import changed_environment, kernel_environment, ow
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("seconds")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from plum_utils.notebook_runs import MARK
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("seconds")
+
 
 def wait_for(process: subprocess.Popen, run: Run, pattern: str, seconds: float = 300) -> list[Path]:
     """Files that match as soon as there is one."""

@@ -18,7 +18,7 @@ import pytest
 from plum_utils import lab
 from plum_utils.provenance import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("browser")
 TOKEN = secrets.token_hex(8)
 OWN_FOLDERS = ("JUPYTERLAB_WORKSPACES_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR",
                "IPYTHONDIR")

@@ -15,8 +15,6 @@ from plum_utils.pipeline import STAGES
 from plum_utils.preferences import LABEL_OF_STATUS
 from plum_utils.runs import Run
 
-pytestmark = pytest.mark.slow
-
 ARTIFACTS = {
     "01_testgen": ["testgen.jsonl", "table1_testgen.jsonl"],
     "02_sampling": ["samples.jsonl"],

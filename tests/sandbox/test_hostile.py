@@ -28,17 +28,20 @@ def test_the_suite_is_large_and_every_program_has_a_purpose():
     assert len(headers) == len(found)
 
 
+@pytest.mark.long("seconds")
 @pytest.mark.parametrize("mode, without", [("split", ()), ("split", ("namespaces",)), ("shared", ())],
                          ids=["split", "split-as-in-a-container", "shared"])
 def test_no_forged_pass_and_no_escape(mode, without):
     assert attack(mode, without) == []
 
 
+@pytest.mark.long("seconds")
 @pytest.mark.parametrize("without", ["landlock", "mounts"])
 def test_no_escape_with_one_layer_left_out(without):
     assert attack("split", (without,), ("escapes",)) == []
 
 
+@pytest.mark.long("seconds")
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs as an ordinary user already")
 @pytest.mark.parametrize("without", [(), ("namespaces",)], ids=["all-layers", "as-in-a-container"])
 def test_as_an_ordinary_user(without, tmp_path):

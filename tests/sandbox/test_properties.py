@@ -8,13 +8,15 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
+
 TESTS = "assert f(2) == 3\nassert f(5) == 6"
 # source -> the statuses that it may end in
 KINDS = {
@@ -55,19 +57,29 @@ def some_limits(rng: random.Random) -> Limits:
                   factor=rng.choice([1.0, 50.0]), least_seconds=rng.choice([0.2, 0.3]))
 
 
+def wrong(sandbox: Sandbox, asked: list[tuple[Program, set[str]]], verdicts: list[Verdict]) -> list[tuple]:
+    """Programs with a verdict that they may not get. One that a busy machine kept from its time, and that was not stopped
+    before its limit, is asked about again with more."""
+    found = []
+    for (program, allowed), verdict in zip(asked, verdicts, strict=True):
+        if verdict.status == "timeout" and "timeout" not in allowed and verdict.seconds >= sandbox.limits.seconds:
+            verdict, = sandbox.run([program], limits=replace(sandbox.limits, seconds=30))
+        if verdict.status not in allowed:
+            found.append((program, verdict))
+    return found
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_program_gets_its_one_verdict(seed):
     rng = random.Random(seed)
     programs = some_programs(rng, 60)
     with Sandbox(workers=rng.randint(1, 3), limits=some_limits(rng)) as sandbox:
         verdicts = sandbox.run([program for program, _ in programs])
-    assert [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
-    wrong = [(program, verdict) for (program, allowed), verdict in zip(programs, verdicts)
-             if verdict.status not in allowed]
-    assert wrong == []
+        assert [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
+        assert wrong(sandbox, programs, verdicts) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.long("seconds")) for one in (1, 2))])
 def test_workers_killed_at_random_lose_no_program(seed):
     """A program is run again once; only one that met two kills may be given up, and never with another's verdict."""
     rng = random.Random(100 + seed)
@@ -94,15 +106,14 @@ def test_workers_killed_at_random_lose_no_program(seed):
             thread.join()
         assert kills and [verdict.id for verdict in verdicts] == [program.id for program, _ in programs]
         assert {verdict.status for verdict in verdicts} <= ANY
-        calm = sandbox.run([program for program, _ in programs])
+        assert wrong(sandbox, programs, sandbox.run([program for program, _ in programs])) == []
         folder = sandbox._folder
-    assert [verdict for (program, allowed), verdict in zip(programs, calm) if verdict.status not in allowed] == []
     # A killed candidate is a candidate that died; a killed judge or supervisor is ours, and its program is run again.
     for (_, allowed), verdict in zip(programs, verdicts):
         assert verdict.status in allowed | {"failed", "error", "infrastructure"}, verdict
         assert verdict.status != "passed" or "passed" in allowed
     assert not folder.exists()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while set(children(os.getpid())) - before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert set(children(os.getpid())) <= before

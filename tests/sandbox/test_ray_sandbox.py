@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -40,26 +38,6 @@ MIXED += [replace(program, id=f"again-{program.id}") for program in MIXED[:40]]
 
 
 # --- a cluster --------------------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head and a second node of one CPU each; ``cluster.more()`` adds another."""
-    if sys.platform != "linux":
-        pytest.skip("the sandbox isolates on Linux only")
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install '.[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets are made in it
-    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # Ray notes the address there and does not make it
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": folder})
-    made.more = lambda: made.add_node(**node)
-    made.more()
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
 
 @pytest.fixture(scope="module")
 def sandbox(cluster):
@@ -135,12 +113,14 @@ def actor_pids() -> list[int]:
     return [process.pid for process in alive if any("ray::" in part for part in process.cmdline())]
 
 
+@pytest.mark.long("cluster")
 def test_nodes_that_cannot_isolate_are_refused(cluster):
     # The first of the tests: the pools that the others share take all CPUs.
     with pytest.raises(SandboxError, match="no node of the Ray cluster can run programs.*network and file writes"):
         RaySandbox(without=("namespaces", "seccomp", "landlock"), address=cluster.address)
 
 
+@pytest.mark.long("cluster")
 def test_verdicts_are_those_of_one_machine(sandbox, expected):
     assert sandbox.layers.startswith("ray, ") and "\n" not in sandbox.layers
     assert sum(map(int, re.findall(r"(\d) node\(s\), \1 worker\(s\): sandbox: namespaces", sandbox.layers))) == 2
@@ -150,6 +130,7 @@ def test_verdicts_are_those_of_one_machine(sandbox, expected):
     assert {verdict.status for verdict in verdicts} == {"passed", "failed", "error", "syntax", "timeout", "memory"}
 
 
+@pytest.mark.long("cluster")
 def test_references_modes_and_limits_travel(sandbox):
     reference = "def f(n): return n"
     programs = [Program("slow", "def f(n):\n    while True: pass", "assert f(1) == 1", reference),
@@ -163,6 +144,7 @@ def test_references_modes_and_limits_travel(sandbox):
     assert sandbox.run([]) == []
 
 
+@pytest.mark.long("cluster")
 def test_a_killed_actor_loses_nothing(sandbox, expected, after):
     victim = actor_pids()[0]
     assert sandbox_workers(victim)
@@ -176,6 +158,7 @@ def test_a_killed_actor_loses_nothing(sandbox, expected, after):
         time.sleep(0.1)
 
 
+@pytest.mark.long("cluster")
 def test_a_removed_node_loses_nothing_and_a_new_one_is_used(cluster, sandbox, expected, after):
     removed = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
     after(60, lambda: cluster.remove_node(removed, allow_graceful=False))
@@ -187,6 +170,7 @@ def test_a_removed_node_loses_nothing_and_a_new_one_is_used(cluster, sandbox, ex
         assert [without_times(verdict) for verdict in sandbox.run(MIXED[:40])] == expected[:40]
 
 
+@pytest.mark.long("cluster")
 def test_a_program_that_kills_its_actor_costs_its_own_verdict_only(sandbox, expected, actors):
     class Fragile(ray_sandbox._Actor):
         def judge(self, tasks, limits):
@@ -203,6 +187,7 @@ def test_a_program_that_kills_its_actor_costs_its_own_verdict_only(sandbox, expe
     assert [without_times(verdict) for verdict in verdicts] == expected
 
 
+@pytest.mark.long("cluster")
 def test_a_node_that_fails_programs_for_its_own_reasons_does_not_decide_them(sandbox, expected, actors):
     bad = min(sandbox._pools)
 
@@ -217,12 +202,14 @@ def test_a_node_that_fails_programs_for_its_own_reasons_does_not_decide_them(san
     assert [without_times(verdict) for verdict in sandbox.run(MIXED)] == expected
 
 
+@pytest.mark.long("cluster")
 def test_busy_nodes_are_not_waited_for_without_end(sandbox):
     with pytest.raises(SandboxError, match="1 CPUs were not free for 1 seconds"):
         RaySandbox(start_seconds=1.0)  # over the connection that there is, which it leaves open
     assert sandbox.run(MIXED[:1])[0].status == "passed"
 
 
+@pytest.mark.long("cluster")
 def test_an_interrupted_run_stops_its_programs(sandbox, expected, after):
     def interrupt():
         raise KeyboardInterrupt

@@ -25,8 +25,10 @@ PASSING = Program("good", "def add(a, b):\n    return a + b", "assert add(1, 2) 
 LIMITS = Limits(seconds=1.5, memory_mb=512)
 
 
-@pytest.fixture(scope="module", params=[(), ("namespaces",), ("landlock",), ("namespaces", "landlock")],
-                ids=["all", "without-namespaces", "without-landlock", "seccomp-only"])
+@pytest.fixture(scope="module", params=[
+    pytest.param((), id="all"), pytest.param(("namespaces",), id="without-namespaces"),
+    pytest.param(("landlock",), id="without-landlock", marks=pytest.mark.long("seconds")),
+    pytest.param(("namespaces", "landlock"), id="seccomp-only", marks=pytest.mark.long("seconds"))])
 def sandbox(request):
     limits = Limits(seconds=1.5, allow_weak=len(request.param) == 2)
     try:
@@ -69,7 +71,8 @@ def judge(sandbox: Sandbox, code: str, tests: str = "pass", limits: Limits | Non
     ("def f(n): return f(n + 1)", "f(0)", "failed", "RecursionError"),
 ])
 def test_verdicts(sandbox, code, tests, status, detail):
-    verdict = judge(sandbox, code, tests)
+    limits = replace(sandbox.limits, seconds=30) if status == "memory" else None  # a busy machine is slow to fill it
+    verdict = judge(sandbox, code, tests, limits)
     assert (verdict.status, detail in verdict.detail) == (status, True), verdict
 
 
@@ -359,10 +362,11 @@ def test_workers_end_with_a_killed_harness(without):
 
 def test_refuses_to_start_when_network_cannot_be_denied():
     everything = ("namespaces", "seccomp", "landlock")
-    before = set(Path(tempfile.gettempdir()).glob("plum-sandbox-*"))
+    ours = f"plum-sandbox-{os.getpid()}-*"
+    before = set(Path(tempfile.gettempdir()).glob(ours))
     with pytest.raises(SandboxError, match="network and file writes.*allow_weak"):
         Sandbox(workers=1, without=everything)
-    assert set(Path(tempfile.gettempdir()).glob("plum-sandbox-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob(ours)) == before
     with Sandbox(workers=1, limits=Limits(allow_weak=True), without=everything) as sandbox:
         assert "WEAK, not denied: network and file writes" in sandbox.layers
         assert sandbox.run([PASSING])[0].status == "passed"
@@ -481,12 +485,21 @@ def test_without_control_groups_all_else_holds():
         assert "control groups" not in sandbox.layers and sandbox.run([PASSING])[0].status == "passed"
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, also where the tests are a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, workers):
+def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, ctrl_c, workers):
     programs = [Program(str(number), f"import time\ntime.sleep(0.3)  # {number}", "pass") for number in range(30)]
-    judge, busy = pool._Worker.judge, []
+    judge, busy, begun = pool._Worker.judge, [], []
 
     def noted(worker, *arguments):
+        begun.append(worker)
         busy.append(worker)
         outcome = judge(worker, *arguments)
         busy.remove(worker)
@@ -496,11 +509,10 @@ def test_an_interrupted_run_leaves_the_sandbox_usable(monkeypatch, workers):
     with Sandbox(workers=workers, limits=LIMITS) as sandbox:
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
-        started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             sandbox.run(programs)
         assert busy == [], "a thread still uses its worker"
-        assert time.monotonic() - started < 3
+        assert len(begun) < 10 * workers, "programs were begun after the interrupt"
         assert [verdict.status for verdict in sandbox.run([PASSING] * 3 + programs[:2])] == ["passed"] * 5
 
 
@@ -547,7 +559,7 @@ def test_numpy_is_imported_once_a_worker_and_its_random_numbers_are_the_same_for
                for number in range(4)]
     verdicts = sandbox.run(program)
     assert len({verdict.detail for verdict in verdicts}) == 1 and "AssertionError: 0." in verdicts[0].detail
-    assert min(verdict.seconds for verdict in verdicts) < 0.1
+    assert min(verdict.cpu_seconds for verdict in verdicts) < 0.1
 
 
 def test_no_module_of_ours_can_be_imported(sandbox):

@@ -351,7 +351,7 @@ def test_an_endless_loop_is_stopped_by_the_references_time_and_a_sleeper_by_the_
         slow = run(sandbox, "import time\ndef f(x):\n    time.sleep(0.8)\n    return x", "assert f(1) == 1", reference=good)
         plain = run(sandbox, "def f(x):\n    while True: pass", "assert f(1) == 1")
     assert loop.status == sleep.status == plain.status == "timeout" and slow.status == "passed"
-    assert loop.seconds < 1.2 and 1.9 < sleep.seconds < 4 and plain.seconds > 1.5
+    assert loop.cpu_seconds < 1.2 and 1.9 < sleep.seconds < 9 and plain.seconds > 1.5
 
 
 def test_candidates_do_not_inherit_what_was_said_of_earlier_ones(sandbox):
