@@ -264,7 +264,7 @@ def _end_tokens(*found: int | list[int] | None) -> set[int]:
 
 def _grouped_attention(module, query, key, value, attention_mask, scaling=None, is_causal=None, dropout=0.0, **_):
     """``sdpa`` with several query heads for one of keys and values; transformers' own copies keys and values for each
-    query head first, which took four fifths of a step on a CPU."""
+    query head first, which takes eleven times as long on a CPU."""
     causal = query.shape[2] > 1 and attention_mask is None and (is_causal is None or is_causal)
     mixed = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=True)
