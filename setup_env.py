@@ -28,6 +28,9 @@ def main() -> None:
                  "name another one: make PYTHON=python3.12 study")
     if READY.exists() and READY.read_text() == digest():
         return
+    if platform.system() == "Darwin":
+        print("macOS: model-written programs can be given limits here, but not be kept from files and network. make study "
+              "will refuse, unless you accept that: make study RUN_FLAGS=--allow-weak-sandbox (README, Safety)", flush=True)
     print("setting up .venv (once; some minutes)", flush=True)
     create_venv()
     READY.unlink(missing_ok=True)
