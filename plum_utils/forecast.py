@@ -112,9 +112,12 @@ class Forecast:
 
 
 def announce(pipeline: Any, chosen: list[Any], force: bool = False) -> Forecast | None:
-    """Print how long the chosen stages will take, or why that cannot be told; never an error."""
+    """Print how long the chosen stages will take, or why that cannot be told; never an error. Nothing where all are up to
+    date."""
     try:
         known = known_times(pipeline, chosen, force)
+        if all(seconds == 0 for seconds in known.values()):
+            return None
         forecast = foresee(pipeline.params, known, pipeline.run.path / "02_sampling" / "shards")
     except Exception as error:  # an estimate must not stop a run
         print(f"how long this takes cannot be told beforehand: {' '.join(str(error).split())[:200]}", flush=True)
