@@ -7,22 +7,20 @@ import json
 import sys
 import time
 
+from plum_utils.number_type import number_type
+
 ROWS = 256  # sequences that vLLM decodes at a time
 SECONDS = 1.0
 WIDEST = 8192  # so that the two matrices stay below 512 MiB
 
 
 def look(dtype: str, inner: int, outer: int) -> tuple[float, str, str]:
-    """FLOP/s of (``ROWS``, inner) times (inner, outer) in ``dtype``, ``cpu`` or ``cuda``, and a few words on it.
-
-    Args:
-        dtype: ``auto`` is bfloat16 on a GPU and float32 elsewhere.
-    """
+    """FLOP/s of (``ROWS``, inner) times (inner, outer) in ``dtype``, ``cpu`` or ``cuda``, and a few words on it."""
     import torch
     from torch.nn.functional import linear
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = ("bfloat16" if device == "cuda" else "float32") if dtype == "auto" else dtype
+    dtype = number_type(dtype).name
     inner, outer = min(inner, WIDEST), min(outer, WIDEST)
     how = {"dtype": getattr(torch, dtype), "device": device}
     rows, weights = torch.ones(ROWS, inner, **how), torch.ones(outer, inner, **how)
