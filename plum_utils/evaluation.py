@@ -17,6 +17,7 @@ from plum_utils import paper
 from plum_utils.extract import extract_code
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import SuiteParams
+from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
 from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
 
@@ -372,7 +373,8 @@ def _program(problem: Problem, row: dict[str, Any], tests: str) -> Program:
 
 
 def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Limits) -> dict[str, Verdict]:
-    verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress, limits=limits)}
+    with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
+        verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, limits, bar.add)}
     for verdict in verdicts.values():
         if verdict.status == "infrastructure":
             raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")

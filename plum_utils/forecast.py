@@ -182,8 +182,11 @@ def told_again(forecast: Forecast | None, file: Path) -> Iterator[None]:
             print(f"\n    first shard: {rate:,.0f} tokens/s, {forecast.rate:,.0f} were expected; so "
                   f"{forecast.after(**measured)}", flush=True)
 
-    with every_second(look):
-        yield
+    try:
+        with every_second(look):
+            yield
+    finally:
+        file.unlink(missing_ok=True)  # seconds: no part of what the stage made, which is the same in each run
 
 
 # --- what there is to do ----------------------------------------------------------------------------------------------

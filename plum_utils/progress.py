@@ -40,7 +40,7 @@ def spoken(seconds: float) -> str:
 class Bar:
     """Progress of one loop, which consists of parts (shards, steps, programs), and a part perhaps of items.
 
-    ``add`` and what ``watch`` returns may be called from several threads. What was ``made`` before, and is only read
+    ``add`` and what ``within`` gives may be called from several threads. What was ``made`` before, and is only read
     now, counts as done and in no rate.
 
     Args:
@@ -75,23 +75,30 @@ class Bar:
 
     def generate(self, backend: Any, prompts: list[str], n: int = 1, **how: Any) -> list[list[Any]]:
         """What the backend's ``generate`` returns; the bar follows its decoding steps."""
-        call = object()
-
-        def watch(tokens: int, items: int) -> None:
-            self._calls[call] = (tokens, items, n * len(prompts))
-            self._show()
-
-        watch(0, 0)
-        try:
+        with self.within(n * len(prompts)) as watch:
             outputs = backend.generate(prompts, n=n, watch=watch, **how)
-        finally:
-            with self._lock:
-                del self._calls[call]
         with self._lock:
             self.tokens += sum(out.n_tokens for outs in outputs for out in outs)
         if self._measured and not self._measured.exists():
             write_json(self._measured, {"completions": n * len(prompts), "tokens": self.tokens, "seconds": self.seconds})
         return outputs
+
+    @contextmanager
+    def within(self, items: int) -> Iterator[Callable[[int, int], None]]:
+        """Call what this gives with the tokens, and the items of so many, that are done within a part which ``add`` has
+        not been told of."""
+        call = object()
+
+        def watch(tokens: int, done: int) -> None:
+            self._calls[call] = (tokens, done, items)
+            self._show()
+
+        watch(0, 0)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                del self._calls[call]
 
     @property
     def seconds(self) -> float:

@@ -24,12 +24,11 @@ import os
 import queue
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, astuple, dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Callable
 
-from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
 
 CHUNK = 16    # programs that travel together at most; fewer towards the end, so that all nodes finish together
@@ -87,28 +86,31 @@ class RaySandbox:
         return "; ".join(f"ray, {len(same)} node(s), {sum(pool.workers for pool in same)} worker(s): {layers}"
                          for layers in kinds for same in [[pool for pool in pools if pool.layers == layers]])
 
-    def run(self, programs: list[Program], progress: bool = False, limits: Limits | None = None) -> list[Verdict]:
+    def run(self, programs: list[Program], limits: Limits | None = None,
+            ended: Callable[[int], object] = lambda n: None) -> list[Verdict]:
         """One verdict for each program, in input order; identical programs are run once.
 
         Args:
             limits: other limits than the sandbox's own, for these programs only.
+            ended: told how many programs have got their verdict since it was told last.
 
         Raises:
             SandboxError: no node is left.
         """
         tasks = [(one.code, one.tests, one.reference, one.mode) for one in programs]
-        work = _Work(tasks)
+        work, times, told = _Work(tasks), Counter(tasks), 0
         plain = asdict(limits or self.limits)
-        with Bar("sandbox", work.left, "program", hidden=not progress) as bar:
-            try:
-                while work.left:
-                    self._look_for_nodes()
-                    self._hand_out(work, plain)
-                    self._collect(work)
-                    bar.add(len(work.answers) - bar.done_parts)
-            except BaseException:
-                self._abandon()
-                raise
+        try:
+            while work.left:
+                self._look_for_nodes()
+                self._hand_out(work, plain)
+                self._collect(work)
+                done = sum(times[task] for task in work.answers)
+                ended(done - told)
+                told = done
+        except BaseException:
+            self._abandon()
+            raise
         return [Verdict(program.id, *work.answers[task]) for program, task in zip(programs, tasks)]
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 from IPython.display import Markdown
 
@@ -170,7 +170,14 @@ def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str
     references = references or {}
 
     def make(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return _judge(p, rows, suites, references, sandbox)
+        numbers: list[int] = []
+
+        def ended(n: int) -> None:
+            numbers.append(n)  # safe in the sandbox's threads, which += is not
+            watch(0, sum(numbers))
+
+        with bar.within(len(rows)) as watch:
+            return _judge(p, rows, suites, references, sandbox, ended)
 
     def mark(rows: list[dict[str, Any]]) -> str:
         ids = sorted({row["instruction_id"] for row in rows})
@@ -189,13 +196,13 @@ def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
 
 
 def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], references: dict[str, str],
-           sandbox: Sandbox) -> list[dict[str, Any]]:
+           sandbox: Sandbox, ended: Callable[[int], object]) -> list[dict[str, Any]]:
     names = [f"{row['instruction_id']}/{row['sample_index']}" for row in rows]
     codes = {name: row["code"] for name, row in zip(names, rows) if row["code"].strip()}
     static = check_programs(codes)
     runnable = [Program(name, row["code"], suites[row["instruction_id"]], references.get(row["instruction_id"]))
                 for name, row in zip(names, rows) if name in codes and static[name].status != "syntax"]
-    ran = {verdict.id: verdict for verdict in sandbox.run(runnable)}
+    ran = {verdict.id: verdict for verdict in sandbox.run(runnable, ended=ended)}
     ours = [verdict for verdict in ran.values() if verdict.status == "infrastructure"]
     if ours:  # before the shard is written, so that the same command judges it again
         raise RuntimeError(f"the sandbox failed on {len(ours)} programs, the first {ours[0].id}: {ours[0].detail}. "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Iterable
 import pandas as pd
 
 from plum_utils.instructions import Instruction
+from plum_utils.progress import Bar
 
 if TYPE_CHECKING:
     from plum_utils.sandbox import Sandbox
@@ -139,7 +140,8 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
             if not row["reason"]:
                 programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"],
                                         reference=row["solution"]))
-    verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, progress=progress)}
+    with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
+        verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, ended=bar.add)}
     return [_with_verdict(row, verdicts.get(f"{row['instruction_id']}/{row['attempt']}")) for row in rows]
 
 

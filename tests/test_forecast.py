@@ -218,6 +218,7 @@ def test_the_forecast_is_said_again_once_when_the_first_shard_was_measured(appea
         if appears:
             file.write_text(json.dumps({"completions": 320, "tokens": 16000, "seconds": 160.0}))
         time.sleep(2.5)
+    assert not file.exists(), "what a stage leaves holds no times"
     said = capsys.readouterr().out
     assert said.count("first shard: 100 tokens/s") == appears and said.count("By lesson") == appears
 

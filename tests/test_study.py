@@ -66,7 +66,7 @@ class StubSandbox:
     def __post_init__(self):
         self.asked = []
 
-    def run(self, programs, progress=False):
+    def run(self, programs, limits=None, ended=None):
         self.asked += programs
         return [Verdict(program.id, self.status, "" if self.status == "passed" else "at 0x7f3a1b2c3d4e", 0.1)
                 for program in programs]
@@ -291,7 +291,7 @@ def test_only_one_shard_of_samples_is_read_ahead(tmp_path, monkeypatch):
     read, seen = [], []
 
     class Watching(StubSandbox):
-        def run(self, programs, progress=False):
+        def run(self, programs, limits=None, ended=None):
             seen.append(len(read))
             return super().run(programs)
 

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Callable, Literal
 
-from plum_utils.progress import Bar
 from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
 
@@ -167,19 +167,27 @@ class Sandbox:
             _announced.add(self.layers)
             print(self.layers, file=sys.stderr)
 
-    def run(self, programs: list[Program], progress: bool = False, limits: Limits | None = None) -> list[Verdict]:
+    def run(self, programs: list[Program], limits: Limits | None = None,
+            ended: Callable[[int], object] = lambda n: None) -> list[Verdict]:
         """One verdict for each program, in input order; identical programs are run once.
 
         Args:
             limits: other limits than the sandbox's own, for these programs only.
+            ended: told, from any thread, how many programs have got their verdict since it was told last.
         """
         limits = limits or self.limits
         tasks = [_Task(one.code, one.tests, one.reference, one.mode) for one in programs]
-        distinct = list(dict.fromkeys(tasks))
-        with Bar("sandbox", len(distinct), "program", hidden=not progress) as bar:
-            self._learn(distinct, limits)
-            distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
-            answers = self._map(lambda worker, task: self._judge(worker, task, limits), distinct, bar)
+        times = Counter(tasks)
+        distinct = list(times)
+
+        def judge(worker: _Worker, task: _Task) -> _Outcome:
+            outcome = self._judge(worker, task, limits)
+            ended(times[task])
+            return outcome
+
+        self._learn(distinct, limits)
+        distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
+        answers = self._map(judge, distinct)
         return [_verdict(program.id, answers[task]) for program, task in zip(programs, tasks)]
 
     def _suite(self, task: _Task) -> _Suite:
@@ -219,7 +227,7 @@ class Sandbox:
             outcome.status = "failed"
         return outcome
 
-    def _map(self, work: Callable, tasks: list[_Task], bar: Bar | None = None) -> dict:
+    def _map(self, work: Callable, tasks: list[_Task]) -> dict:
         """``work(worker, task)`` for every task, by all workers; {task: result}."""
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for task in tasks:
@@ -230,7 +238,7 @@ class Sandbox:
         try:
             for worker in self._workers[:len(tasks)]:
                 ends.append(threading.Event())
-                arguments = (worker, work, waiting, answers, errors, bar, ends[-1])
+                arguments = (worker, work, waiting, answers, errors, ends[-1])
                 threading.Thread(target=_drain, daemon=True, args=arguments).start()
             for end in ends:
                 end.wait()
@@ -270,13 +278,11 @@ def _alive(name: str) -> bool:
 
 
 def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
-           bar: Bar | None, end: threading.Event) -> None:
+           end: threading.Event) -> None:
     try:
         while True:
             task = waiting.get_nowait()
             answers[task] = work(worker, task)
-            if bar is not None:
-                bar.add()
     except queue.Empty:
         pass
     except BaseException as error:

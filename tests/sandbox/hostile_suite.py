@@ -2,7 +2,7 @@
 
     python hostile_suite.py MODE [LAYER LEFT OUT ...]
 
-prints a JSON list of complaints; it needs only the standard library and what ``plum_utils.sandbox`` imports.
+prints a JSON list of complaints; like ``plum_utils.sandbox`` it needs the standard library only.
 """
 
 from __future__ import annotations

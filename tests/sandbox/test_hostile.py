@@ -8,11 +8,11 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import hostile_suite
 import pytest
-import tqdm
 from hostile_suite import FOLDER, HONEST, KINDS, TESTS, Bait, attack, programs
 
 import plum_utils
@@ -44,20 +44,19 @@ def test_no_escape_with_one_layer_left_out(without):
 @pytest.mark.long("seconds")
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs as an ordinary user already")
 @pytest.mark.parametrize("without", [(), ("namespaces",)], ids=["all-layers", "as-in-a-container"])
-def test_as_an_ordinary_user(without, tmp_path):
+def test_as_an_ordinary_user(without):
     python = readable_python()
     if python is None:
         pytest.skip("no Python 3.11 or newer that an ordinary user may run")
-    for source, name in ((Path(plum_utils.__file__).parent / "sandbox", "plum_utils/sandbox"), (FOLDER, "hostile"),
-                         (Path(tqdm.__file__).parent, "tqdm")):
-        shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "plum_utils" / "__init__.py").touch()
-    shutil.copy(hostile_suite.__file__, tmp_path)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    done = subprocess.run([python, str(tmp_path / "hostile_suite.py"), "split", *without], capture_output=True, text=True,
-                          cwd=tmp_path, user=65534, group=65534, extra_groups=[], timeout=300,
-                          env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        os.chmod(folder, 0o755)
+        for source, name in ((Path(plum_utils.__file__).parent / "sandbox", "plum_utils/sandbox"), (FOLDER, "hostile")):
+            shutil.copytree(source, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+        Path(folder, "plum_utils", "__init__.py").touch()
+        shutil.copy(hostile_suite.__file__, folder)
+        done = subprocess.run([python, f"{folder}/hostile_suite.py", "split", *without], capture_output=True, text=True,
+                              cwd=folder, user=65534, group=65534, extra_groups=[], timeout=300,
+                              env={"PYTHONPATH": folder, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
 

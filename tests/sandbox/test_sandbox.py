@@ -285,12 +285,13 @@ def test_the_worker_cannot_be_attacked(sandbox, attack):
 
 
 def test_order_ids_and_duplicates():
-    programs = [Program(str(n), f"x = {n % 7}", "assert x != 3") for n in range(60)]
+    programs, ended = [Program(str(n), f"x = {n % 7}", "assert x != 3") for n in range(60)], []
     with Sandbox(workers=3, limits=LIMITS) as sandbox:
-        verdicts = sandbox.run(programs, progress=True)
+        verdicts = sandbox.run(programs, ended=ended.append)
     assert [verdict.id for verdict in verdicts] == [program.id for program in programs]
     assert [verdict.status for verdict in verdicts] == ["failed" if n % 7 == 3 else "passed" for n in range(60)]
     assert len({verdict.seconds for verdict in verdicts}) <= 7  # run once each
+    assert sorted(ended) == [8, 8, 8, 9, 9, 9, 9]
 
 
 def test_statuses_are_deterministic():
