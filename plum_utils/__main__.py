@@ -188,8 +188,6 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.dry:
         from plum_utils.dry import dry_run
 
-        check_host([one.params for one in load_sweep(path, overrides)[1]] if is_sweep(path) else
-                   [load_params(path, overrides)])
         return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
     sweep, experiments = load_sweep(path, overrides)
     check_host([one.params for one in experiments])

@@ -25,6 +25,7 @@ from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.sweep_report import write_sweep_report
 from plum_utils.sweeps import Experiment, Sweep, SweepRun, execute, is_sweep, load_sweep
+from plum_utils.weak_hosts import check_host
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 4096, "bos_token_id": 0,
@@ -52,6 +53,7 @@ def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Pat
         outputs: folder of the runs' folders, and of the tiny models, data and responses (``parts``).
     """
     sweep, experiments = load_sweep(path, overrides) if is_sweep(path) else _alone(load_params(path, overrides), path)
+    check_host([one.params for one in experiments])
     dry = [Experiment(dry_params(one.params, outputs / "parts"), one.path, one.row) for one in experiments]
     os.environ.setdefault(DATA_PATHS["mbpp"], str(tiny_mbpp(outputs / "parts").resolve()))  # for the notebooks' kernels
     sweep = sweep.model_copy(update={"until": "06", "title": f"Dry run, not evidence: {sweep.title}"})
