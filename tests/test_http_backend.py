@@ -338,7 +338,8 @@ def test_nothing_on_disk_holds_the_key_or_a_password(tmp_path):
 # --- processes that end, or run beside each other -----------------------------------------------------------------
 
 CHILD = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
 from plum_utils.http_backend import HttpBackend, Request, ResponseStore
 from plum_utils.params import GeneratorParams
 how, folder, asked = json.loads(sys.argv[1])
