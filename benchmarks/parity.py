@@ -21,11 +21,11 @@ from pathlib import Path
 from evalplus.eval import PASS, untrusted_check
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 from evalplus.gen.util import trusted_exec
+from programs import mutants
 from tqdm import tqdm
 
 from plum_utils.evaluation import evalplus_rows, load_suite, runnable, score
 from plum_utils.sandbox import Limits, Sandbox
-from programs import mutants
 
 ROOT = Path(__file__).parents[1]
 SUITES = ("humaneval", "mbpp")

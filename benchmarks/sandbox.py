@@ -101,7 +101,8 @@ def ours(mode):
 
 def floor(forks):
     """Fork, compile and execute in a warm interpreter with the imports of our workers, and no isolation at all."""
-    import collections, copy, datetime, functools, gc, heapq, itertools, math, re, string, typing  # noqa: E401, F401
+    import collections  # noqa: E401, F401
+    import gc
 
     gc.collect()
     gc.freeze()
@@ -134,7 +135,6 @@ def floor(forks):
 def drive(name):
     """Serve chunks of the programs on standard input and output."""
     import psutil
-
     from programs import humaneval_programs
 
     answers = os.fdopen(os.dup(1), "w")

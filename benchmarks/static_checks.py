@@ -20,9 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from programs import humaneval_programs
+
 from plum_utils import static_checks
 from plum_utils.static_checks import StaticVerdict, check_programs
-from programs import humaneval_programs
 
 
 def one_process(source: str, cache: str) -> StaticVerdict:

@@ -18,12 +18,13 @@ from plum_utils.jsonl import DiskFull
 from plum_utils.models import ModelNotFound
 from plum_utils.number_type import number_type
 from plum_utils.params import Params, ParamsError, load_params
-from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, Stage, StageFailed
+from plum_utils.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.provenance import ROOT
 from plum_utils.report import NoResults, write_report, write_results
 from plum_utils.rounds import execute_rounds
 from plum_utils.runs import Run
 from plum_utils.sandbox import SandboxError
+from plum_utils.stages import STAGES, Stage
 from plum_utils.sweep_report import listing, write_rounds_report, write_sweep_report
 from plum_utils.sweeps import execute, is_sweep, load_sweep, sweep_of_table
 from plum_utils.weak_hosts import check_host

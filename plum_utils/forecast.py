@@ -27,6 +27,7 @@ from plum_utils.models import EMBEDDED
 from plum_utils.params import Params
 from plum_utils.progress import every_second, spoken
 from plum_utils.provenance import ROOT
+from plum_utils.stages import SAMPLING
 
 LONG = 90 * 60  # seconds; a run that takes more says what to do
 PATIENCE = 30   # seconds that a run waits for the probe, which takes about four
@@ -118,7 +119,7 @@ def announce(pipeline: Any, chosen: list[Any], force: bool = False) -> Forecast 
         known = known_times(pipeline, chosen, force)
         if all(seconds == 0 for seconds in known.values()):
             return None
-        forecast = foresee(pipeline.params, known, pipeline.run.path / "02_sampling" / "shards")
+        forecast = foresee(pipeline.params, known, pipeline.run.path / SAMPLING / "shards")
     except Exception as error:  # an estimate must not stop a run
         print(f"how long this takes cannot be told beforehand: {' '.join(str(error).split())[:200]}", flush=True)
         return None

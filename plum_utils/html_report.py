@@ -25,6 +25,7 @@ from plum_utils.jsonl import write_text
 from plum_utils.params import Params
 from plum_utils.report import cost, results_frame, sharpness_frame
 from plum_utils.runs import Run
+from plum_utils.stages import EVALUATION
 
 DPI = 150  # of figures, as ``Run.save_figure`` writes them
 ROWS_SHOWN = 50  # of a run's table; all of them are in its CSV file
@@ -159,7 +160,7 @@ def cell_text(value: Any, digits: int) -> str:
 
 
 def _results(run: Run, manifest: dict[str, Any]) -> list[Item]:
-    done = manifest["stages"].get("05_evalplus_eval", {}).get("status") == "done"
+    done = manifest["stages"].get(EVALUATION, {}).get("status") == "done"
     if not done or not (run.path / "tables" / "results.csv").exists():
         return [_text("Notebook 05 is not done, so there are no results yet.")]
     shown = results_frame(headline(run.load_table("results")))

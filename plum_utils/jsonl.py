@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import json
 import os
 import tempfile
@@ -105,3 +106,9 @@ def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write rows as JSON Lines, atomically; an iterator's rows are written as they come."""
     _write_pieces(Path(path), (to_jsonl([row]).encode("ascii") for row in rows))
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -6,7 +6,6 @@ file, 4-bit quantised. vLLM and TRL want safetensors, so it is converted once in
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from plum_utils.jsonl import sha256_file
 from plum_utils.number_type import number_type
 
 EMBEDDED = "embedded:smollm2"
@@ -31,12 +31,6 @@ def cache_dir() -> Path:
     if base:
         return Path(base)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "plum-study"
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file, read in chunks."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def resolve_model(name: str, revision: str | None = None) -> str:

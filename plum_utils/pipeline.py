@@ -15,7 +15,7 @@ from typing import Any, Iterator
 
 from plum_utils.evaluation import OVERRIDES
 from plum_utils.forecast import Forecast, announce, told_again
-from plum_utils.models import sha256_file
+from plum_utils.jsonl import sha256_file
 from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.number_type import number_type, settled
 from plum_utils.params import Params
@@ -23,40 +23,7 @@ from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sharing import lend_baseline, take
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A notebook, the stages whose files it reads, and the sections of the parameters it depends on."""
-
-    name: str
-    needs: tuple[str, ...]
-    sections: tuple[str, ...]
-
-    @property
-    def number(self) -> str:
-        return self.name[:2]
-
-    def parameters(self, params: Params) -> dict[str, Any]:
-        """The sections that decide what the stage makes, as plain JSON values."""
-        sections = set(self.sections)
-        if self.name == "01_testgen" and not params.generator.live_instructions and params.generator.backend != "vllm":
-            sections -= {"policy", "sampling"}  # no model of ours is asked, so that policies can share the tests
-        if "data" in sections and params.data.decontaminate:
-            sections |= {"livecodebench"}
-        return params.model_dump(mode="json", include=sections)
-
-
-STAGES = (
-    Stage("01_testgen", (), ("seed", "data", "policy", "generator", "sampling", "sandbox")),
-    Stage("02_sampling", (), ("seed", "data", "policy", "sampling")),
-    Stage("03_preferences", ("01_testgen", "02_sampling"), ("seed", "data", "policy", "sampling", "sandbox", "labels")),
-    Stage("04_train_kto", ("03_preferences",), ("seed", "data", "policy", "sampling", "training")),
-    Stage("05_evalplus_eval", ("04_train_kto",),
-          ("seed", "rows", "data", "policy", "sampling", "sandbox", "training", "evaluation")),
-    Stage("06_livecodebench_eval", ("04_train_kto",),
-          ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench")),
-)
+from plum_utils.stages import SAMPLING, STAGES, Stage
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
 NO_INPUTS = ("generator.store",)  # grows while stage 01 runs; what is in it is found by request
@@ -186,7 +153,7 @@ class Pipeline:
                  "seeds": {"run": self.params.seed, "training": self.params.training.seeds},
                  "outputs": {}, "number_type": asdict(number_type(self.params.policy.dtype))} | provenance()
         self.run.update_stage(stage.name, entry)
-        measured = self.run.path / "02_sampling" / "shards" / FIRST_CALL
+        measured = self.run.path / SAMPLING / "shards" / FIRST_CALL
         with peak_memory() as peak, told_again(forecast if stage.number == "02" else None, measured):
             cause = run_notebook(self._notebook(stage), self.run.path / "notebooks",
                                  {"params": dumped, "run_dir": portable(self.run.path)},

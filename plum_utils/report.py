@@ -11,6 +11,7 @@ import pandas as pd
 from plum_utils.evaluation import headline
 from plum_utils.jsonl import write_text
 from plum_utils.runs import Run
+from plum_utils.stages import EVALUATION
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
@@ -68,7 +69,7 @@ def results_block(run: Run) -> str:
         NoResults: notebook 05 of this run is not done.
     """
     manifest = run.manifest()
-    if manifest["stages"].get("05_evalplus_eval", {}).get("status") != "done":
+    if manifest["stages"].get(EVALUATION, {}).get("status") != "done":
         raise NoResults(f"{run.path}: notebook 05 is not done, so there are no results; run it first")
     results, curves = run.load_table("results"), run.load_table("pass_at_k")
     seeds = results[results.seed.astype(str) != "mean"].seed.nunique()

@@ -15,9 +15,10 @@ import pandas as pd
 from plum_utils.evaluation import headline
 from plum_utils.models import merge_adapter, resolve_model
 from plum_utils.params import Params
-from plum_utils.pipeline import STAGES, Pipeline
+from plum_utils.pipeline import Pipeline
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES, TRAINING
 from plum_utils.study import adapter_digest
 from plum_utils.sweep_tables import metric
 from plum_utils.sweeps import other_runs
@@ -47,7 +48,7 @@ def merged_policy(run: Run, model: str, revision: str | None, name: str, dtype: 
 
     An interrupted merge leaves nothing under the final name; another adapter makes it anew.
     """
-    entry = json.loads((run.path / "04_train_kto" / "policies.json").read_text())[0]
+    entry = json.loads((run.path / TRAINING / "policies.json").read_text())[0]
     target, digest = run.path / name, adapter_digest(run.path / entry["adapter"])
     if (target / DIGEST).exists() and (target / DIGEST).read_text() == digest:
         return target

@@ -13,12 +13,11 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from plum_utils.jsonl import iter_jsonl, to_jsonl, write_bytes, write_json, write_text
-from plum_utils.models import sha256_file
+from plum_utils.jsonl import iter_jsonl, sha256_file, to_jsonl, write_bytes, write_json, write_text
 from plum_utils.progress import Bar
+from plum_utils.stages import BY_NAME
 
 Part = TypeVar("Part")
-STAGES = ("01_testgen", "02_sampling", "03_preferences", "04_train_kto", "05_evalplus_eval", "06_livecodebench_eval")
 
 
 def check(condition: Any, message: str) -> None:
@@ -45,8 +44,8 @@ class Run:
 
     def stage_dir(self, stage: str) -> Path:
         """Folder of a stage's artifacts, made if it is not there."""
-        if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}; one of {', '.join(STAGES)}")
+        if stage not in BY_NAME:
+            raise ValueError(f"unknown stage {stage!r}; one of {', '.join(BY_NAME)}")
         folder = self.path / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder

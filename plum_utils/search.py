@@ -21,6 +21,7 @@ from plum_utils.params import Params, TrainingParams
 from plum_utils.preferences import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
+from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
 from plum_utils.study import generate_solutions, open_policy_backend, open_sandbox
 from plum_utils.testgen import suites_by_instruction
@@ -41,7 +42,7 @@ def search(p: Params, run: Run) -> pd.DataFrame:
         ValueError: notebook 03 of this run kept no validation instructions.
     """
     problems = _validation_problems(p, run)
-    sets = {name: read_jsonl(run.stage_dir("03_preferences") / f"{name}.jsonl") for name in ("kto", "dpo", "sft")}
+    sets = {name: read_jsonl(run.stage_dir(PREFERENCES) / f"{name}.jsonl") for name in ("kto", "dpo", "sft")}
     home = run.path / "search"
     rows = [_measured(p, problems, home, BASELINE, None, {})]
     for candidate in p.search.candidates:
@@ -54,8 +55,8 @@ def search(p: Params, run: Run) -> pd.DataFrame:
 
 
 def _validation_problems(p: Params, run: Run) -> list[Problem]:
-    kept_out = set(json.loads((run.stage_dir("03_preferences") / "validation_ids.json").read_text()))
-    suites = suites_by_instruction(read_jsonl(run.stage_dir("01_testgen") / "testgen.jsonl"))
+    kept_out = set(json.loads((run.stage_dir(PREFERENCES) / "validation_ids.json").read_text()))
+    suites = suites_by_instruction(read_jsonl(run.stage_dir(TESTGEN) / "testgen.jsonl"))
     problems = [Problem(item.instruction_id, "validation", item.instruction, "", "", suites[item.instruction_id])
                 for item in training_instructions(p)
                 if item.instruction_id in kept_out & set(suites)]

@@ -22,13 +22,22 @@ from urllib.parse import unquote
 import jinja2
 import yaml
 
-from plum_utils.html_report import (DPI, DRAWN, ROWS_SHOWN, caption_of, captions_of, cell_text, digits_of, read_table,
-                                    title_of)
-from plum_utils.pipeline import STAGES
+from plum_utils.html_report import (
+    DPI,
+    DRAWN,
+    ROWS_SHOWN,
+    caption_of,
+    captions_of,
+    cell_text,
+    digits_of,
+    read_table,
+    title_of,
+)
 from plum_utils.provenance import ROOT
 from plum_utils.report import NoResults, results_block
 from plum_utils.runs import Run
 from plum_utils.site_notebooks import escaped, image, page, text_of, title_and_question
+from plum_utils.stages import EVALUATION, STAGES
 
 CONFIGURATION = ROOT / "docs" / "site"
 SHOWN_FILES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", ".json": "json",
@@ -267,7 +276,7 @@ class Source:
             title, question = title_and_question(json.loads(path.read_text()))
             lessons.append({"title": title, "question": question, "page": f"lessons/{path.stem}.ipynb"})
         figure = self.run / "figures" / "table2.png"
-        captions = captions_of(self.run / "notebooks" / "05_evalplus_eval.ipynb")
+        captions = captions_of(self.run / "notebooks" / f"{EVALUATION}.ipynb")
         caption = caption_of(captions, "figures/table2")
         values: dict[str, Any] = {
             "lessons": lessons, "results": _results_of(self.run), "caption": escaped(caption),

@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from plum_utils.params import Params
-from plum_utils.pipeline import STAGES, Stage
 from plum_utils.provenance import portable
 from plum_utils.runs import Run
 from plum_utils.sharing import take_over
-
-READS = {
-    "03_preferences": ("01_testgen/testgen.jsonl", "02_sampling/samples.jsonl"),
-    "04_train_kto": ("03_preferences/kto.jsonl", "03_preferences/dpo.jsonl", "03_preferences/sft.jsonl",
-                     "03_preferences/unrunnable.jsonl"),
-    "05_evalplus_eval": ("04_train_kto/policies.json",),
-    "06_livecodebench_eval": ("04_train_kto/policies.json",),
-}
-BY_NAME = {stage.name: stage for stage in STAGES}
+from plum_utils.stages import BY_NAME, STAGES, Stage
 
 
 class MissingInputs(RuntimeError):
@@ -60,7 +51,7 @@ def find_inputs(params: Params, run: Run, stage: str, source: str | None = None)
 
 
 def _missing(run: Run, stage: str) -> list[str]:
-    return [name for name in READS.get(stage, ()) if not (run.path / name).exists()]
+    return [name for name in BY_NAME[stage].reads if not (run.path / name).exists()]
 
 
 def _all_needs(stage: Stage) -> list[Stage]:

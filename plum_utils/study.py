@@ -27,8 +27,8 @@ from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.stage_inputs import find_inputs
+from plum_utils.stages import TRAINING
 from plum_utils.static_checks import check_programs
-
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
 SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an instruction, in its shard's mark
@@ -240,7 +240,7 @@ def load_policies(run: Run) -> list[Policy]:
     Raises:
         ValueError: an adapter is not the one that 04_train_kto/policies.json records.
     """
-    entries = json.loads((run.path / "04_train_kto" / "policies.json").read_text())
+    entries = json.loads((run.path / TRAINING / "policies.json").read_text())
     policies = [Policy("baseline", None, None)]
     for entry in entries:
         adapter = run.path / entry["adapter"]

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plum_utils import plots, sweep_tables
+from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.paper_figures import fig_figure3
 from plum_utils.params import Params
-from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.report import write_report
 from plum_utils.rounds import rounds_table
 from plum_utils.runs import Run

@@ -13,6 +13,7 @@ from plum_utils.beside_paper import NAMES
 from plum_utils.evaluation import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
+from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN
 from plum_utils.stats import compare, holm, problem_rates
 from plum_utils.sweeps import Experiment
 
@@ -59,7 +60,7 @@ def group_of(one: Experiment) -> str:
     return ": ".join(part for part in (one.row.data, one.row.model) if part)
 
 
-def _finished(experiments: list[Experiment], outputs: Path, stage: str = "05_evalplus_eval"
+def _finished(experiments: list[Experiment], outputs: Path, stage: str = EVALUATION
               ) -> list[tuple[Experiment, Run]]:
     runs = [(one, Run(outputs / one.params.name)) for one in experiments]
     return [(one, run) for one, run in runs if run.manifest()["stages"].get(stage, {}).get("status") == "done"]
@@ -79,7 +80,7 @@ def printed(table: str) -> pd.DataFrame:
 def difficulties(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     """Table 4's form: pass@1 by LiveCodeBench's difficulty of every run that finished notebook 06."""
     rows = []
-    for one, run in _finished(experiments, outputs, "06_livecodebench_eval"):
+    for one, run in _finished(experiments, outputs, CONTESTS):
         for row in run.load_table("livecodebench_levels").itertuples():
             rows += _both_sides(one, row, row.label, len(one.params.training.seeds))
     return _baselines_once(rows)
@@ -108,7 +109,7 @@ def comparisons(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
 def _rates(run: Run) -> dict[str, pd.Series]:
     """Metric -> each problem's pass rate, averaged over training seeds, of the trained policies."""
-    paths = sorted((run.path / "05_evalplus_eval").glob("*.jsonl"))
+    paths = sorted((run.path / EVALUATION).glob("*.jsonl"))
     scored = long_form([row for path in paths for row in read_jsonl(path)])
     trained = scored[scored.policy != "baseline"]
     return {metric(suite, decoding): pd.DataFrame({seed: problem_rates(part, "passed")
@@ -132,5 +133,5 @@ def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
 def sources(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     """Table 1 of all runs: one row a source, ours beside the paper's rate."""
-    tables = [run.load_table("table1") for _, run in _finished(experiments, outputs, "01_testgen")]
+    tables = [run.load_table("table1") for _, run in _finished(experiments, outputs, TESTGEN)]
     return pd.concat(tables).drop_duplicates("source", ignore_index=True) if tables else pd.DataFrame()

@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from plum_utils.params import Params, ParamsError, RowParams, load_params, load_yaml
-from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked, StageFailed
+from plum_utils.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 
 class SweepRun(BaseModel):

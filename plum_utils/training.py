@@ -20,7 +20,15 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback, TrainerCallback, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 
 from plum_utils.distributed_training import is_sharded, launch_phase, shared_dataset
 from plum_utils.jsonl import write_json

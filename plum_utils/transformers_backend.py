@@ -13,8 +13,14 @@ from typing import Any, Callable
 import psutil
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import (AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer, DynamicCache,
-                          TopPLogitsWarper)
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    TopPLogitsWarper,
+)
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 

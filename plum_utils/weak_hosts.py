@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from plum_utils.params import Params
-from plum_utils.pipeline import STAGES, Stage
 from plum_utils.sandbox import SandboxError, weakness
+from plum_utils.stages import STAGES, Stage
 
 MESSAGE = """this host cannot deny {weakness} to the programs that the model writes.
 They would run as you, with limits of time and memory only: able to read, change and delete your files and to reach the

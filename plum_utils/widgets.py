@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ipywidgets import Widget
 from IPython.display import display
+from ipywidgets import Widget
 
 
 def show(widget: Widget, html: str) -> None:

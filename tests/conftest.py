@@ -14,8 +14,8 @@ import pytest
 from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
+from plum_utils.stages import STAGES
 
 pytest_plugins = ["durations", "processes", "ray_cluster"]
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike

@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils.audit import (
-    base_false_positives, draw_instructions, false_positives, mutants, mutation_scores, suite_verdicts,
+    base_false_positives,
+    draw_instructions,
+    false_positives,
+    mutants,
+    mutation_scores,
+    suite_verdicts,
 )
 from plum_utils.instructions import load_instructions
 from plum_utils.sandbox import Program, Sandbox

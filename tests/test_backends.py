@@ -15,8 +15,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from plum_utils import backends, transformers_backend
-from plum_utils.backends import (Completion, Metered, adapter_mode, check_lengths, engine_settings, open_backend,
-                                 vllm_lora_rank)
+from plum_utils.backends import (
+    Completion,
+    Metered,
+    adapter_mode,
+    check_lengths,
+    engine_settings,
+    open_backend,
+    vllm_lora_rank,
+)
 from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",

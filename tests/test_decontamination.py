@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from plum_utils import decontamination
 from plum_utils.decontamination import (
-    COMMON_NAMES, Benchmark, Task, contamination_table, find_overlaps, load_benchmarks, names_to_write,
-    overlapping_tasks, telling_name, without_overlaps,
+    COMMON_NAMES,
+    Benchmark,
+    Task,
+    contamination_table,
+    find_overlaps,
+    load_benchmarks,
+    names_to_write,
+    overlapping_tasks,
+    telling_name,
+    without_overlaps,
 )
 from plum_utils.evaluation import BUNDLED, SuiteUnavailable, load_suite
 from plum_utils.instructions import RECORDED, Instruction, load_instructions

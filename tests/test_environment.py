@@ -8,11 +8,11 @@ import sys
 import tomllib
 
 import pytest
-import setup_env
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import setup_env
 from plum_utils.provenance import ROOT
 
 TARGET = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": "x86_64", "python_version": "3.12",

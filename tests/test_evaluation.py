@@ -14,9 +14,27 @@ import pytest
 
 from plum_utils import evaluation
 from plum_utils.evaluation import (
-    BUNDLED, MOST_LINES, OVERRIDES, Problem, SuiteUnavailable, decodings, defines, describe_change, describe_sharpness,
-    headline, load_suite, long_form, pass_at_k_table, preamble, results_table, sanitised, score, self_contained, table2,
-    take_program, wins_losses,
+    BUNDLED,
+    MOST_LINES,
+    OVERRIDES,
+    Problem,
+    SuiteUnavailable,
+    decodings,
+    defines,
+    describe_change,
+    describe_sharpness,
+    headline,
+    load_suite,
+    long_form,
+    pass_at_k_table,
+    preamble,
+    results_table,
+    sanitised,
+    score,
+    self_contained,
+    table2,
+    take_program,
+    wins_losses,
 )
 from plum_utils.extract import extract_code
 from plum_utils.params import SuiteParams

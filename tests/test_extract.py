@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from plum_utils.extract import extract_code
 from plum_utils.prompts import TEMPLATES, template_stops

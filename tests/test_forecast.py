@@ -11,11 +11,12 @@ import pytest
 from plum_utils import forecast
 from plum_utils.forecast import Speed, announce, foresee, known_shape, told_again
 from plum_utils.params import Params, load_params
-from plum_utils.pipeline import STAGES, Pipeline
+from plum_utils.pipeline import Pipeline
 from plum_utils.probe import look
 from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)

@@ -12,8 +12,16 @@ import pytest
 from plum_utils import hub_data
 from plum_utils.evaluation import load_suite
 from plum_utils.hub_data import (
-    HUB_SETS, MAX_CHARACTERS, HubUnavailable, LeftOut, answers_in_python, asks_for_another_language,
-    contamination_counts, selection_table, to_instruction, training_instructions,
+    HUB_SETS,
+    MAX_CHARACTERS,
+    HubUnavailable,
+    LeftOut,
+    answers_in_python,
+    asks_for_another_language,
+    contamination_counts,
+    selection_table,
+    to_instruction,
+    training_instructions,
 )
 from plum_utils.instructions import RECORDED, load_instructions
 from plum_utils.jsonl import read_jsonl, write_json, write_jsonl

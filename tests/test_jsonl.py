@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plum_utils.jsonl import DiskFull, JsonlError, read_jsonl, write_json, write_jsonl, write_text
 

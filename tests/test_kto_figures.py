@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from plum_utils.kto_figures import (ValuedBatch, _draw, describe, fig_value, mean_loss, pull, static_value, value,
-                                    value_widget)
+from plum_utils.kto_figures import (
+    ValuedBatch,
+    _draw,
+    describe,
+    fig_value,
+    mean_loss,
+    pull,
+    static_value,
+    value,
+    value_widget,
+)
 
 BATCH = ValuedBatch(np.array([0.5, -1.5, 3.0]), np.array([True, False, False]), z0=1.0, w_d=1.333, w_u=1.0)
 

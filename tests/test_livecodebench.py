@@ -19,8 +19,19 @@ from livecodebench_reference import SOLUTIONS
 from plum_utils import livecodebench as lcb
 from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
 from plum_utils.livecodebench import (
-    FIELDS, LiveCodeBenchUnavailable, bundled_path, decode_private_tests, difficulty_table, encode_private_tests, grade,
-    lcb_limits, lcb_message, load_livecodebench, platform_table, table4, window_table,
+    FIELDS,
+    LiveCodeBenchUnavailable,
+    bundled_path,
+    decode_private_tests,
+    difficulty_table,
+    encode_private_tests,
+    grade,
+    lcb_limits,
+    lcb_message,
+    load_livecodebench,
+    platform_table,
+    table4,
+    window_table,
 )
 from plum_utils.sandbox import Limits, Sandbox
 

@@ -14,7 +14,17 @@ from transformers import AutoConfig, TrainerCallback
 from plum_utils import training
 from plum_utils.__main__ import main
 from plum_utils.memory import (
-    GIB, SPARING, DoesNotFit, Setting, plan, settle_for, settled, shape_of, tensor_parts, usable_bytes)
+    GIB,
+    SPARING,
+    DoesNotFit,
+    Setting,
+    plan,
+    settle_for,
+    settled,
+    shape_of,
+    tensor_parts,
+    usable_bytes,
+)
 from plum_utils.model_shapes import model_config
 from plum_utils.models import resolve_model
 from plum_utils.params import ParamsError, TrainingParams

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from plum_utils import models
-from plum_utils.models import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model, sha256_file
+from plum_utils.jsonl import sha256_file
+from plum_utils.models import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import json
 import math
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plum_utils.evaluation import load_suite
 from plum_utils.params import Params, ParamsError, load_params

@@ -21,9 +21,10 @@ from plum_utils.__main__ import main
 from plum_utils.notebook_runs import MARK, kernel_environment
 from plum_utils.number_type import settled
 from plum_utils.params import Params
-from plum_utils.pipeline import STAGES, NotReady, Pipeline, RunLocked
+from plum_utils.pipeline import NotReady, Pipeline, RunLocked
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 PARAMS = Params(name="tiny", sampling={"k": 2})
 

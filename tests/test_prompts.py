@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plum_utils.params import load_params
 from plum_utils.prompts import TEMPLATES, generator_message, policy_message, render, template_stops, token_table

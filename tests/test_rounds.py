@@ -9,9 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from plum_utils import pipeline as pipeline_module, rounds
+from plum_utils import pipeline as pipeline_module
+from plum_utils import rounds
 from plum_utils.__main__ import main
-from plum_utils.models import sha256_file
+from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.training import save_adapter

@@ -7,9 +7,9 @@ import re
 import tomllib
 
 import pytest
-import setup_env
 import yaml
 
+import setup_env
 from plum_utils.provenance import ROOT
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from plum_utils import pipeline as pipeline_module
 from plum_utils.params import Params
-from plum_utils.pipeline import STAGES, Pipeline
+from plum_utils.pipeline import Pipeline
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 PARAMS = Params(name="one", generator={"live_instructions": 0})
 

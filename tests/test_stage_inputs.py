@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from plum_utils.__main__ import _chosen, _parser
-from plum_utils.models import sha256_file
+from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params, ParamsError
-from plum_utils.pipeline import STAGES
 from plum_utils.runs import Run
-from plum_utils.stage_inputs import READS, MissingInputs, find_inputs
+from plum_utils.stage_inputs import MissingInputs, find_inputs
+from plum_utils.stages import STAGES
 
 P = Params(name="one", sampling={"k": 3})
 
@@ -22,7 +22,7 @@ def finished(folder: Path, params: Params, day: int = 1, until: str = "04_train_
     for stage in STAGES:
         if stage.name > until:
             break
-        names = {name for reads in READS.values() for name in reads if name.startswith(stage.name)}
+        names = {name for one in STAGES for name in one.reads if name.startswith(stage.name)}
         for name in sorted(names):
             (run.stage_dir(stage.name) / Path(name).name).write_text(folder.name)
         run.update_stage(stage.name, {
@@ -82,8 +82,7 @@ def test_what_to_run_first_is_said_with_its_command(tmp_path, stage, first, unti
     command = next(line for line in str(error.value).splitlines() if "-m plum_utils" in line)
     arguments = _parser().parse_args(command.split("-m plum_utils")[1].split())
     assert until in command and "params/mini.yaml" in command
-    assert [one.name for one in _chosen(arguments)] == [name for name in sorted(READS | {"01_testgen": 0, "02_sampling": 0})
-                                                        if name[:2] <= until[-2:]]
+    assert [one.name for one in _chosen(arguments)] == [one.name for one in STAGES if one.number <= until[-2:]]
 
 
 def test_only_what_is_missing_has_to_run(tmp_path):

@@ -13,8 +13,20 @@ from scipy.stats import binom
 
 from plum_utils import paper
 from plum_utils.stats import (
-    bootstrap_mean_interval, bootstrap_share_interval, claimed_gains, compare, holm, least_wins, mcnemar_exact,
-    paired_permutation_test, pass_at_k, pass_at_k_by_problem, problem_rates, problems_of_gain, seed_summary, slices,
+    bootstrap_mean_interval,
+    bootstrap_share_interval,
+    claimed_gains,
+    compare,
+    holm,
+    least_wins,
+    mcnemar_exact,
+    paired_permutation_test,
+    pass_at_k,
+    pass_at_k_by_problem,
+    problem_rates,
+    problems_of_gain,
+    seed_summary,
+    slices,
     whole_problems,
 )
 

@@ -10,15 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from plum_utils import ray_backend, study
 from plum_utils.backends import Completion
 from plum_utils.evaluation import Problem
 from plum_utils.instructions import Instruction
 from plum_utils.number_type import settled
 from plum_utils.params import Params, ParamsError
-from plum_utils import ray_backend, study
 from plum_utils.sandbox import Verdict
-from plum_utils.study import (adapter_digest, caption, generate_solutions, gold_rows, judge_samples,
-                              open_policy_backend, open_sandbox, open_stage, policy_prompt, sample_policy)
+from plum_utils.study import (
+    adapter_digest,
+    caption,
+    generate_solutions,
+    gold_rows,
+    judge_samples,
+    open_policy_backend,
+    open_sandbox,
+    open_stage,
+    policy_prompt,
+    sample_policy,
+)
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]

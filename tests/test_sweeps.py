@@ -7,7 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from plum_utils import paper, pipeline as pipeline_module, sweep_tables, sweeps
+from plum_utils import paper, sweep_tables, sweeps
+from plum_utils import pipeline as pipeline_module
 from plum_utils.__main__ import main
 from plum_utils.evaluation import long_form, pass_at_k_table, results_table
 from plum_utils.jsonl import write_jsonl

@@ -5,13 +5,24 @@ from __future__ import annotations
 import ast
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plum_utils import testgen
 from plum_utils.instructions import Instruction, load_instructions
 from plum_utils.sandbox import Limits, Sandbox, Verdict
-from plum_utils.testgen import (MalformedResponse, as_rows, build_suites, consistency_by_source, count_tests, hollow,
-                                parse_response, reason_class, suites_by_instruction, vacuous_asserts)
+from plum_utils.testgen import (
+    MalformedResponse,
+    as_rows,
+    build_suites,
+    consistency_by_source,
+    count_tests,
+    hollow,
+    parse_response,
+    reason_class,
+    suites_by_instruction,
+    vacuous_asserts,
+)
 
 SOLUTION = "def f(x):\n    return x + 1"
 TESTS = "assert f(1) == 2\nassert f(-1) == 0"

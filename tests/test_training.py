@@ -20,7 +20,6 @@ from transformers import Starcoder2Config, Starcoder2ForCausalLM
 from plum_utils import training
 from plum_utils.provenance import ROOT
 
-
 # --- weights and order ------------------------------------------------------------------------------------------------
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 4 / 3))

@@ -6,12 +6,12 @@ import types
 
 import pytest
 import torch
+from tiny_llama import END
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from plum_utils import transformers_backend
 from plum_utils.backends import Completion
 from plum_utils.transformers_backend import TransformersBackend, choose_tokens
-from tiny_llama import END
 
 PROMPTS = ["ask 22?\n", "ask 1 and then another 2?\n", "x", "ask 333?\n", "ask 22?\n"]
 DRAWN = {"n": 6, "temperature": 1.5, "max_tokens": 50, "seed": 3, "stop": ["a", "\n", "Z"]}

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 SMOKE = ROOT / "params" / "smoke.yaml"
 # What the first finished piece of each stage looks like: when it is there, the stage is under way and not done.

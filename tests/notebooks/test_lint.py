@@ -9,8 +9,8 @@ import statistics
 import nbformat
 import pytest
 
-from plum_utils.pipeline import STAGES
 from plum_utils.provenance import ROOT
+from plum_utils.stages import STAGES
 
 PATHS = [ROOT / "notebooks" / f"{stage.name}.ipynb" for stage in STAGES]
 MACHINE_PATH = re.compile(r"(?<![\w.])(/home/|/root/|/tmp/|/work/|/Users/|/mnt/|/opt/|[A-Z]:\\\\)")

@@ -11,9 +11,9 @@ from smoke_command import SMOKE, call
 
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import load_params
-from plum_utils.pipeline import STAGES
 from plum_utils.preferences import LABEL_OF_STATUS
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 
 ARTIFACTS = {
     "01_testgen": ["testgen.jsonl", "table1_testgen.jsonl"],

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils.sandbox import cgroup, pool
-from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict, cgroup, pool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 PASSING = Program("good", "def add(a, b):\n    return a + b", "assert add(1, 2) == 3")

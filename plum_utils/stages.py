@@ -1,0 +1,59 @@
+"""The six stages of a run: what each reads, and which parameters decide what it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from plum_utils.params import Params
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A notebook.
+
+    Args:
+        name: of the notebook, and of its folder in a run.
+        sections: of the parameters, that decide what it makes.
+        reads: files of earlier stages, below the run's folder.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        return self.name[:2]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The stages whose files it reads."""
+        return tuple(dict.fromkeys(name.partition("/")[0] for name in self.reads))
+
+    def parameters(self, params: Params) -> dict[str, Any]:
+        """The sections that decide what the stage makes, as plain JSON values."""
+        sections = set(self.sections)
+        if self.name == TESTGEN and not params.generator.live_instructions and params.generator.backend != "vllm":
+            sections -= {"policy", "sampling"}  # no model of ours is asked, so that policies can share the tests
+        if "data" in sections and params.data.decontaminate:
+            sections |= {"livecodebench"}
+        return params.model_dump(mode="json", include=sections)
+
+
+STAGES = (
+    Stage("01_testgen", ("seed", "data", "policy", "generator", "sampling", "sandbox")),
+    Stage("02_sampling", ("seed", "data", "policy", "sampling")),
+    Stage("03_preferences", ("seed", "data", "policy", "sampling", "sandbox", "labels"),
+          ("01_testgen/testgen.jsonl", "02_sampling/samples.jsonl")),
+    Stage("04_train_kto", ("seed", "data", "policy", "sampling", "training"),
+          ("03_preferences/kto.jsonl", "03_preferences/dpo.jsonl", "03_preferences/sft.jsonl",
+           "03_preferences/unrunnable.jsonl")),
+    Stage("05_evalplus_eval", ("seed", "rows", "data", "policy", "sampling", "sandbox", "training", "evaluation"),
+          ("04_train_kto/policies.json",)),
+    Stage("06_livecodebench_eval",
+          ("seed", "rows", "policy", "sampling", "sandbox", "training", "evaluation", "livecodebench"),
+          ("04_train_kto/policies.json",)),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+TESTGEN, SAMPLING, PREFERENCES, TRAINING, EVALUATION, CONTESTS = BY_NAME
