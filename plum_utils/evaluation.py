@@ -512,7 +512,7 @@ def table2(results: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def dumbbells(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows for ``plots.fig_before_after``: this run with intervals, then the paper's HE+ without."""
+    """Rows for ``comparisons.fig_before_after``: this run with intervals, then the paper's HE+ without."""
     ours = headline(results)
     columns = ["before", "before_low", "before_high", "after", "after_low", "after_high"]
     ours = ours[columns].assign(label=ours.suite + ", " + ours.decoding)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from scipy.special import expit
 
-from plum_utils.plots import BLUE, GREY, ORANGE, _axes, _finish, _legend
+from plum_utils.plots.style import BLUE, GREY, ORANGE, _axes, _finish, _legend
 
 SIDES = ((True, "chosen", BLUE, "o"), (False, "rejected", ORANGE, "s"))
 

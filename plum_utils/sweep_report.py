@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from plum_utils import plots, sweep_tables
+from plum_utils import sweep_tables
 from plum_utils.html_report import write_html, write_sweep_html
-from plum_utils.paper_figures import fig_figure3
 from plum_utils.params import Params
+from plum_utils.plots import comparisons, lessons
+from plum_utils.plots.comparisons import fig_figure3
 from plum_utils.report import write_report
 from plum_utils.rounds import rounds_table
 from plum_utils.runs import Run
@@ -60,23 +61,23 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     versus = sweep_tables.comparisons(experiments, outputs)
     if len(versus):
         tables["comparisons"] = versus
-    draw = fig_figure3 if sweep.table == "figure3" else plots.fig_sweep
+    draw = fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
     return tables, {"methods": draw(tables["methods"], sweep.title)} if len(ours) else {}
 
 
 def _difficulties(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
     table = pd.concat([sweep_tables.difficulties(experiments, outputs), sweep_tables.printed("4")], ignore_index=True)
-    return {"difficulties": table}, {"difficulties": plots.fig_sweep(table, sweep.title)}
+    return {"difficulties": table}, {"difficulties": comparisons.fig_sweep(table, sweep.title)}
 
 
 def _scaling(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
     table = sweep_tables.scaling(experiments, outputs)
-    return {"scaling": table}, {"scaling": plots.fig_scaling(table)} if len(table) else {}
+    return {"scaling": table}, {"scaling": comparisons.fig_scaling(table)} if len(table) else {}
 
 
 def _sources(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
     table = sweep_tables.sources(experiments, outputs)
-    return {"table1": table}, {"table1": plots.fig_table1(table)} if len(table) else {}
+    return {"table1": table}, {"table1": lessons.fig_table1(table)} if len(table) else {}
 
 
 def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
@@ -86,7 +87,7 @@ def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown
         if (run.path / "tables" / "figure2.csv").exists():
             ratios = run.load_table("figure2").correctness_ratio
             tables[one.params.name] = ratios.describe().to_frame().T
-            figures[one.params.name] = plots.fig_figure2(ratios, one.params.sampling.k)
+            figures[one.params.name] = lessons.fig_figure2(ratios, one.params.sampling.k)
     return tables, figures
 
 
@@ -94,7 +95,7 @@ def write_rounds_report(params: Params, home: Run, runs: list[Run]) -> Path:
     """The page of a run in rounds: pass@1 and the largest pass@k from the untrained policy to the last round's."""
     _write_pages(runs)
     table = rounds_table(runs)
-    figure = plots.fig_rounds(table)
+    figure = comparisons.fig_rounds(table)
     home.save_table(table.round(4), "rounds")
     home.save_figure(figure, "rounds")
     return write_sweep_html(home.path, f"{params.name}: {params.rounds} rounds", {"rounds": table}, {"rounds": figure},

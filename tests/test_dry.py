@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from plum_utils import dry, generators, hub_data
+from plum_utils import dry, generators, hub_data, prompts
 from plum_utils.backends import open_backend
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import ParamsError, load_params
@@ -35,7 +35,7 @@ def test_the_tiny_model_has_the_architecture_and_writes_all_three_programs(kind,
     assert transformers.AutoConfig.from_pretrained(small.policy.model).model_type == kind
     backend = open_backend("transformers", small.policy.model, "float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(small.policy.model)
-    prompt = dry.render(tokenizer, dry.policy_message(dry.questions()[0], small.policy.answer_instruction),
+    prompt = prompts.render(tokenizer, prompts.policy_message(dry.questions()[0], small.policy.answer_instruction),
                         small.policy.prompt, small.policy.system)
     outs = backend.generate([prompt], n=40, temperature=1.0, max_tokens=40, stop=small.sampling.stop)[0]
     written = Counter(out.text for out in outs)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from plum_utils import forecast
+from plum_utils import forecast as forecast_module
 from plum_utils.forecast import Speed, announce, foresee, known_shape, told_again
 from plum_utils.params import Params, load_params
 from plum_utils.pipeline import Pipeline
@@ -21,14 +21,14 @@ from plum_utils.stages import STAGES
 NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)
 MINI = load_params(ROOT / "params" / "mini.yaml")
-PROBE = forecast.probe
+PROBE = forecast_module.probe
 BASE = {"sampling.backend": "vllm", "data.train_limit": 200}
 
 
 @pytest.fixture(autouse=True)
 def avx2(monkeypatch):
     """The two cores that the constants were measured on."""
-    monkeypatch.setattr(forecast, "probe", lambda *_: (158e9, "cpu", "2 threads, float32"))
+    monkeypatch.setattr(forecast_module, "probe", lambda *_: (158e9, "cpu", "2 threads, float32"))
 
 
 def changed(**changes) -> Params:
@@ -77,7 +77,7 @@ def test_without_vllm_it_takes_longer():
 
 def test_a_slower_machine_takes_longer(monkeypatch):
     fast = foresee(MINI, NEW).seconds
-    monkeypatch.setattr(forecast, "probe", lambda *_: (17e9, "cpu", "2 threads, bfloat16"))
+    monkeypatch.setattr(forecast_module, "probe", lambda *_: (17e9, "cpu", "2 threads, bfloat16"))
     assert foresee(MINI, NEW).seconds > 5 * fast
 
 
@@ -179,7 +179,7 @@ def test_an_architecture_that_is_not_known_stops_nothing(tmp_path, capsys):
 def test_a_probe_that_fails_stops_nothing(tmp_path, capsys, monkeypatch):
     def fails(*_):
         raise OSError("no such program")
-    monkeypatch.setattr(forecast, "probe", fails)
+    monkeypatch.setattr(forecast_module, "probe", fails)
     assert announce(Stages(tmp_path, dict.fromkeys(NUMBERS, "missing")), list(STAGES)) is None
     assert "no such program" in capsys.readouterr().out
 
@@ -187,7 +187,7 @@ def test_a_probe_that_fails_stops_nothing(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("arguments", "patience", "reason"), [
     (("float32", 8, 8), 0.01, "too busy to say in 0.01 seconds"), (("float99", 8, 8), 60, "a matrix product failed here")])
 def test_a_probe_that_does_not_answer_says_why(arguments, patience, reason, monkeypatch):
-    monkeypatch.setattr(forecast, "PATIENCE", patience)
+    monkeypatch.setattr(forecast_module, "PATIENCE", patience)
     with pytest.raises(RuntimeError, match=reason):
         PROBE(*arguments)
 

@@ -9,9 +9,9 @@ import pytest
 from chat_server import USAGE, completion, serving, wrong
 from test_study import Memory, Words
 
-from plum_utils import generators
-from plum_utils.generators import Draw, GeneratorError, estimate, generate_responses, ledger, responses
-from plum_utils.http_backend import ResponseStore
+from plum_utils import generators, provenance
+from plum_utils.generators import Draw, estimate, generate_responses, ledger, responses
+from plum_utils.http_backend import GeneratorError, ResponseStore
 from plum_utils.instructions import Instruction
 from plum_utils.params import Params
 from plum_utils.prompts import generator_message
@@ -183,7 +183,7 @@ def test_a_refused_prompt_becomes_an_empty_response(tmp_path):
 
 def test_a_store_is_found_from_the_root(tmp_path):
     store = generators._store(params(tmp_path, store="outputs/generator"))
-    assert store.path.parent == generators.ROOT / "outputs" / "generator"
+    assert store.path.parent == provenance.ROOT / "outputs" / "generator"
     assert isinstance(store, ResponseStore)
 
 

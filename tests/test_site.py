@@ -11,8 +11,9 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from plum_utils import plots, site
+from plum_utils import site
 from plum_utils.html_report import captions_of
+from plum_utils.plots import lessons
 from plum_utils.provenance import ROOT
 from plum_utils.site import SiteError, Source
 from plum_utils.site_notebooks import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
@@ -81,7 +82,7 @@ def test_a_caption_of_the_next_section_is_not_this_figures():
 def test_figures_of_one_cell_are_counted_and_named_by_the_function_that_draws_them():
     shown, images = page(notebook(code("fig_training(x)", display(png=PNG), display(png=PNG))), {})
     texts = [output["data"]["text/markdown"] for output in shown["cells"][0]["outputs"]]
-    first = plots.fig_training.__doc__.splitlines()[0].replace("`", "")
+    first = lessons.fig_training.__doc__.splitlines()[0].replace("`", "")
     told = [escaped(f"{number} of 2 figures. {first}") for number in (1, 2)]
     assert [text.startswith(f"![{start}") for text, start in zip(texts, told)] == [True, True]
     assert len(images) == 2 and len(drawing_functions()) > 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipywidgets
 import pytest
 
-from plum_utils import widgets
+from plum_utils.plots import widgets
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from plum_utils.plots import BLUE, GREEN, GREY, ORANGE, PINK, SKY, _axes, fig_sweep, plain
+from plum_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, _axes, plain
 
 GOES_ON = ("kept", "chosen", "rejected")
 FATES = {"kept": BLUE, "chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY, "dropped": GREY}
 SLOT, GAP, WIDTH, STEP = 0.56, 0.10, 0.20, 1.85  # inches: least height of a box's text, between boxes, box, columns
 FULL = 3.2  # height of the first stage, inches
 COUNTS = "Heights are shares of a stage; what goes on fills the next one, whatever its unit."
-NOT_PRINTED = "The paper shows bars without numbers (its Figure 3), so ours stands alone."
 
 
 @dataclass
@@ -171,12 +170,3 @@ def _curve(bend: tuple[float, float], x1: float, start: float, end: float) -> li
     steps = np.linspace(0, 1, 25)
     smooth = steps ** 2 * (3 - 2 * steps)
     return list(zip(bend[0] + steps * (x1 - bend[0]), start + smooth * (end - start)))
-
-
-def fig_figure3(table: pd.DataFrame, title: str = "Figure 3: un-runnable programs as negatives") -> Figure:
-    """The Figure 3 ablation: baseline, PLUM, and PLUM with un-runnable programs as the rejected side (section 4.3).
-
-    Args:
-        table: as for ``plots.fig_sweep``, all rows from this run.
-    """
-    return fig_sweep(table, title, NOT_PRINTED)

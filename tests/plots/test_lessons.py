@@ -12,7 +12,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from plum_utils import paper, plots
+from plum_utils import paper
+from plum_utils.plots import comparisons, lessons, style
 
 NAN = float("nan")
 
@@ -72,58 +73,58 @@ STATUSES = pd.Series({"passed": 840, "failed": 2800, "type_error": 300, "error":
                       "no_code": 7})
 FLOW = pd.Series({"un-runnable": 800, "duplicate": 450, "no chosen solution": 1500, "chosen": 700, "rejected": 1170})
 FIGURES = {
-    "table1": lambda: plots.fig_table1(pd.DataFrame({"source": ["OSS-Instruct-like", "Evol-Instruct-like",
+    "table1": lambda: lessons.fig_table1(pd.DataFrame({"source": ["OSS-Instruct-like", "Evol-Instruct-like",
                                                                 "ShareGPT-like"], "ours": [98.2, 91.7, 100.0],
                                                      "paper": [63.76, 42.38, 45.69]})),
-    "table1-no-data": lambda: plots.fig_table1(pd.DataFrame({"source": ["live", "evol"], "ours": [NAN, 0.0],
+    "table1-no-data": lambda: lessons.fig_table1(pd.DataFrame({"source": ["live", "evol"], "ours": [NAN, 0.0],
                                                              "paper": [NAN, 42.38]})),
-    "tests": lambda: plots.fig_tests_per_instruction(pd.Series([3, 4, 4, 5, 5, 5, 6, 9])),
-    "tests-one": lambda: plots.fig_tests_per_instruction(pd.Series([4])),
-    "tests-none": lambda: plots.fig_tests_per_instruction(pd.Series([], dtype=int)),
-    "lengths": lambda: plots.fig_lengths(pd.DataFrame({"n_tokens": [*range(20, 90), 256, 256], "finish_reason":
+    "tests": lambda: lessons.fig_tests_per_instruction(pd.Series([3, 4, 4, 5, 5, 5, 6, 9])),
+    "tests-one": lambda: lessons.fig_tests_per_instruction(pd.Series([4])),
+    "tests-none": lambda: lessons.fig_tests_per_instruction(pd.Series([], dtype=int)),
+    "lengths": lambda: lessons.fig_lengths(pd.DataFrame({"n_tokens": [*range(20, 90), 256, 256], "finish_reason":
                                                        ["stop"] * 70 + ["length"] * 2})),
-    "lengths-all-cut": lambda: plots.fig_lengths(pd.DataFrame({"n_tokens": [64] * 9, "finish_reason": ["length"] * 9})),
-    "verdicts": lambda: plots.fig_verdicts(STATUSES),
-    "verdicts-one": lambda: plots.fig_verdicts(pd.Series({"failed": 60})),
-    "figure2": lambda: plots.fig_figure2(pd.Series([0] * 90 + [0.05, 0.1, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95, 1, 1]), 20),
-    "figure2-all-zero": lambda: plots.fig_figure2(pd.Series([0.0] * 10), 6),
-    "figure2-k1": lambda: plots.fig_figure2(pd.Series([0.0, 1.0, 1.0]), 1),
-    "figure2-k50": lambda: plots.fig_figure2(pd.Series(np.linspace(0, 1, 51)), 50),
-    "training": lambda: plots.fig_training(history(seeds=(0, 1, 2), steps=60)),
-    "training-sft": lambda: plots.fig_training(history(columns=("loss",))),
-    "training-one-step": lambda: plots.fig_training(history(steps=1)),
-    "training-nan": lambda: plots.fig_training(history().assign(kl=NAN)),
-    "before_after": lambda: plots.fig_before_after(before_after(8), "pass@1 before and after PLUM"),
-    "before_after-one": lambda: plots.fig_before_after(before_after(1, intervals=False), "One row"),
-    "before_after-zero": lambda: plots.fig_before_after(before_after(3).assign(before=0.0, after=0.0, before_low=0.0,
+    "lengths-all-cut": lambda: lessons.fig_lengths(pd.DataFrame({"n_tokens": [64] * 9, "finish_reason": ["length"] * 9})),
+    "verdicts": lambda: lessons.fig_verdicts(STATUSES),
+    "verdicts-one": lambda: lessons.fig_verdicts(pd.Series({"failed": 60})),
+    "figure2": lambda: lessons.fig_figure2(pd.Series([0] * 90 + [0.05, 0.1, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95, 1, 1]), 20),
+    "figure2-all-zero": lambda: lessons.fig_figure2(pd.Series([0.0] * 10), 6),
+    "figure2-k1": lambda: lessons.fig_figure2(pd.Series([0.0, 1.0, 1.0]), 1),
+    "figure2-k50": lambda: lessons.fig_figure2(pd.Series(np.linspace(0, 1, 51)), 50),
+    "training": lambda: lessons.fig_training(history(seeds=(0, 1, 2), steps=60)),
+    "training-sft": lambda: lessons.fig_training(history(columns=("loss",))),
+    "training-one-step": lambda: lessons.fig_training(history(steps=1)),
+    "training-nan": lambda: lessons.fig_training(history().assign(kl=NAN)),
+    "before_after": lambda: comparisons.fig_before_after(before_after(8), "pass@1 before and after PLUM"),
+    "before_after-one": lambda: comparisons.fig_before_after(before_after(1, intervals=False), "One row"),
+    "before_after-zero": lambda: comparisons.fig_before_after(before_after(3).assign(before=0.0, after=0.0, before_low=0.0,
                                                         before_high=0.0, after_low=0.0, after_high=0.0), "All zero"),
-    "pass_at_k": lambda: plots.fig_pass_at_k(pass_at_k(("heldout_basics", "humaneval"), (0.8, 1.0))),
-    "pass_at_k-one-k": lambda: plots.fig_pass_at_k(pass_at_k(ks=(1,))),
-    "wins_losses": lambda: plots.fig_wins_losses(pd.DataFrame({"change": [90, 60, 50, 20, 10, 0, 0, 0, -10, -30]}),
+    "pass_at_k": lambda: lessons.fig_pass_at_k(pass_at_k(("heldout_basics", "humaneval"), (0.8, 1.0))),
+    "pass_at_k-one-k": lambda: lessons.fig_pass_at_k(pass_at_k(ks=(1,))),
+    "wins_losses": lambda: lessons.fig_wins_losses(pd.DataFrame({"change": [90, 60, 50, 20, 10, 0, 0, 0, -10, -30]}),
                                                  "heldout_basics, T=0.8"),
-    "wins_losses-none": lambda: plots.fig_wins_losses(pd.DataFrame({"change": [0.0] * 4}), "heldout_public, greedy"),
-    "label_flow": lambda: plots.fig_label_flow(FLOW),
-    "label_flow-nothing-kept": lambda: plots.fig_label_flow(FLOW * [1, 0, 1, 0, 0]),
-    "diversity": lambda: plots.fig_diversity(pd.Series([20, 20, 19, 17, 12, 3, 1]), 20),
-    "sweep": lambda: plots.fig_sweep(pd.concat([sweep(), printed(6)]), "Table 6: KTO against DPO"),
-    "sweep-ten-models": lambda: plots.fig_sweep(pd.concat([sweep(TEN, metrics=paper.BENCHMARKS), printed(2)]), "Ten"),
-    "sweep-three-methods": lambda: plots.fig_sweep(sweep(methods=("Baseline", "PLUM", "un-runnable negatives")), "One"),
-    "sweep-one-row": lambda: plots.fig_sweep(sweep(methods=("PLUM",), metrics=("HE",)), "One row"),
-    "sweep-zeros": lambda: plots.fig_sweep(sweep().assign(value=0.0, low=0.0, high=0.0), "Zeros"),
-    "sweep-no-values": lambda: plots.fig_sweep(sweep().assign(value=NAN, low=NAN, high=NAN), "Nothing measured"),
-    "sweep-six-metrics": lambda: plots.fig_sweep(sweep(("a: m", "b: m"), metrics=list("uvwxyz")), "Six"),
-    "sweep-hostile": lambda: plots.fig_sweep(sweep((HOSTILE, "b"), ("Baseline", HOSTILE), (HOSTILE,)), HOSTILE,
+    "wins_losses-none": lambda: lessons.fig_wins_losses(pd.DataFrame({"change": [0.0] * 4}), "heldout_public, greedy"),
+    "label_flow": lambda: lessons.fig_label_flow(FLOW),
+    "label_flow-nothing-kept": lambda: lessons.fig_label_flow(FLOW * [1, 0, 1, 0, 0]),
+    "diversity": lambda: lessons.fig_diversity(pd.Series([20, 20, 19, 17, 12, 3, 1]), 20),
+    "sweep": lambda: comparisons.fig_sweep(pd.concat([sweep(), printed(6)]), "Table 6: KTO against DPO"),
+    "sweep-ten-models": lambda: comparisons.fig_sweep(pd.concat([sweep(TEN, metrics=paper.BENCHMARKS), printed(2)]), "Ten"),
+    "sweep-three-methods": lambda: comparisons.fig_sweep(sweep(methods=("Baseline", "PLUM", "un-runnable negatives")), "One"),
+    "sweep-one-row": lambda: comparisons.fig_sweep(sweep(methods=("PLUM",), metrics=("HE",)), "One row"),
+    "sweep-zeros": lambda: comparisons.fig_sweep(sweep().assign(value=0.0, low=0.0, high=0.0), "Zeros"),
+    "sweep-no-values": lambda: comparisons.fig_sweep(sweep().assign(value=NAN, low=NAN, high=NAN), "Nothing measured"),
+    "sweep-six-metrics": lambda: comparisons.fig_sweep(sweep(("a: m", "b: m"), metrics=list("uvwxyz")), "Six"),
+    "sweep-hostile": lambda: comparisons.fig_sweep(sweep((HOSTILE, "b"), ("Baseline", HOSTILE), (HOSTILE,)), HOSTILE,
                                              HOSTILE),
-    "mutation": lambda: plots.fig_mutation(SCORES),
-    "mutation-none": lambda: plots.fig_mutation(SCORES.head(0)),
-    "mutation-no-mutants": lambda: plots.fig_mutation(SCORES[SCORES.score.isna()].assign(source=HOSTILE)),
-    "scaling": lambda: plots.fig_scaling(scaling(("HE", "heldout_basics, greedy", "heldout_basics, T=0.8", "x"))),
-    "scaling-one": lambda: plots.fig_scaling(scaling(sizes=(231,), ks=(5,)).assign(difference_low=NAN)),
-    "scaling-zeros": lambda: plots.fig_scaling(scaling().assign(difference=0.0, difference_low=0.0,
+    "mutation": lambda: lessons.fig_mutation(SCORES),
+    "mutation-none": lambda: lessons.fig_mutation(SCORES.head(0)),
+    "mutation-no-mutants": lambda: lessons.fig_mutation(SCORES[SCORES.score.isna()].assign(source=HOSTILE)),
+    "scaling": lambda: comparisons.fig_scaling(scaling(("HE", "heldout_basics, greedy", "heldout_basics, T=0.8", "x"))),
+    "scaling-one": lambda: comparisons.fig_scaling(scaling(sizes=(231,), ks=(5,)).assign(difference_low=NAN)),
+    "scaling-zeros": lambda: comparisons.fig_scaling(scaling().assign(difference=0.0, difference_low=0.0,
                                                                       difference_high=0.0)),
-    "rounds": lambda: plots.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
-    "rounds-one": lambda: plots.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
-    "diversity-k1": lambda: plots.fig_diversity(pd.Series([1, 1]), 1),
+    "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
+    "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
+    "diversity-k1": lambda: lessons.fig_diversity(pd.Series([1, 1]), 1),
 }
 
 
@@ -190,13 +191,13 @@ def test_verdicts_say_counts_and_shares():
 
 
 def test_each_verdict_has_its_own_colour():
-    assert len(set(plots.STATUS_COLOURS.values())) == len(plots.STATUS_COLOURS)
+    assert len(set(style.STATUS_COLOURS.values())) == len(style.STATUS_COLOURS)
 
 
 @pytest.mark.parametrize("k", [1, 4, 20])
 def test_figure2_has_one_bar_for_each_number_of_passes(k):
     ratios = pd.Series([passes / k for passes in range(k + 1) for _ in range(passes + 1)])
-    bars = [patch.get_height() for patch in plots.fig_figure2(ratios, k).axes[0].patches]
+    bars = [patch.get_height() for patch in lessons.fig_figure2(ratios, k).axes[0].patches]
     assert bars == [passes + 1 for passes in range(k + 1)]
 
 
@@ -209,14 +210,14 @@ def test_training_has_a_panel_for_what_was_logged():
 
 
 def test_before_after_puts_each_policy_at_its_value():
-    axis = plots.fig_before_after(before_after(3), "t").axes[0]
+    axis = comparisons.fig_before_after(before_after(3), "t").axes[0]
     points = {line.get_label(): list(line.get_xdata()) for line in axis.lines}
     assert points["baseline"] == [5, 17.5, 30] and points["PLUM"] == [9, 16.5, 24]
 
 
 def test_pass_at_k_averages_seeds():
     two = pd.concat([pass_at_k(), pass_at_k().assign(value=lambda frame: frame.value + 10)])
-    one, both = plots.fig_pass_at_k(pass_at_k()), plots.fig_pass_at_k(two)
+    one, both = lessons.fig_pass_at_k(pass_at_k()), lessons.fig_pass_at_k(two)
     assert both.axes[0].lines[0].get_ydata() == pytest.approx(one.axes[0].lines[0].get_ydata() + 5)
 
 
@@ -228,7 +229,7 @@ def test_wins_and_losses_are_counted_and_sorted():
 
 
 def test_side_by_side_escapes_what_the_model_wrote():
-    shown = plots.side_by_side({"sample 0": "<script>alert(1)</script>", "sample 1": "x < 1 and y"})
+    shown = lessons.side_by_side({"sample 0": "<script>alert(1)</script>", "sample 1": "x < 1 and y"})
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "x &lt; 1" in shown
 
 
@@ -246,7 +247,7 @@ def markers(axis) -> dict[str, list[float]]:
 
 
 def test_a_sweep_puts_each_method_at_its_value_ours_left_and_the_papers_right():
-    figure = plots.fig_sweep(pd.concat([printed(6), sweep(methods=("KTO", "Baseline"), metrics=("HE",))]), "t")
+    figure = comparisons.fig_sweep(pd.concat([printed(6), sweep(methods=("KTO", "Baseline"), metrics=("HE",))]), "t")
     ours, theirs = panel(figure, "HE", 0), panel(figure, "HE", 1)
     assert markers(ours) == {"Baseline": [37.0], "KTO": [30.0]}
     table = paper.table(6)
@@ -256,7 +257,7 @@ def test_a_sweep_puts_each_method_at_its_value_ours_left_and_the_papers_right():
 
 
 def test_a_sweep_joins_methods_to_the_baseline_and_draws_intervals_only_where_there_are_some():
-    figure = plots.fig_sweep(pd.concat([sweep(metrics=("ours",)), printed(5)]), "t")
+    figure = comparisons.fig_sweep(pd.concat([sweep(metrics=("ours",)), printed(5)]), "t")
     ours, theirs = panel(figure, "ours"), panel(figure, "HE+")
     joined = [tuple(line.get_xdata()) for line in ours.lines if line.get_label().startswith("_") and
               len(line.get_xdata()) == 2]
@@ -267,32 +268,32 @@ def test_a_sweep_joins_methods_to_the_baseline_and_draws_intervals_only_where_th
 
 def test_a_sweeps_methods_differ_in_marker_not_only_in_colour():
     names = ["Baseline", "SFT", "DPO", "KTO", "un-runnable negatives", "another", "and another"]
-    styles = plots.method_styles(names)
+    styles = style.method_styles(names)
     assert len({marker for _, marker in styles.values()}) == len(names)
 
 
 def test_a_sweep_says_what_was_not_measured():
     table = sweep(("a", "b"), metrics=("HE",))
     table.loc[table.group == "b", "value"] = NAN
-    assert texts(plots.fig_sweep(table, "t")).count("not measured") == 1
+    assert texts(comparisons.fig_sweep(table, "t")).count("not measured") == 1
 
 
 def test_a_sweep_names_the_data_once_where_it_is_the_same_for_all():
-    figure = plots.fig_sweep(sweep(("OSS: m1", "OSS: m2")), "t")
+    figure = comparisons.fig_sweep(sweep(("OSS: m1", "OSS: m2")), "t")
     assert {"this run, 95% intervals: OSS", "m1", "m2"} <= set(texts(figure))
 
 
 def test_a_sweep_refuses_what_it_cannot_draw():
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.fig_sweep(sweep().head(0), "t")
+        comparisons.fig_sweep(sweep().head(0), "t")
     with pytest.raises(ValueError, match="two values of 'Baseline', 'HE' for 'SmolLM2'"):
-        plots.fig_sweep(pd.concat([sweep(), sweep()]), "t")
+        comparisons.fig_sweep(pd.concat([sweep(), sweep()]), "t")
 
 
 def test_names_are_no_mathematics_and_fit():
-    shown = plots.plain(HOSTILE, 20, 2)
+    shown = style.plain(HOSTILE, 20, 2)
     assert len(shown.splitlines()) == 2 and shown.endswith("…") and "\\$b" in shown
-    assert plots.plain("") == "" and plots.plain("m\n\tn") == "m n"
+    assert style.plain("") == "" and style.plain("m\n\tn") == "m n"
 
 
 def test_mutation_counts_suites_mutants_and_their_mean():
@@ -303,7 +304,7 @@ def test_mutation_counts_suites_mutants_and_their_mean():
 
 
 def test_scaling_has_a_line_for_each_k_on_a_doubling_axis():
-    axis = plots.fig_scaling(scaling(ks=(1, 10))).axes[0]
+    axis = comparisons.fig_scaling(scaling(ks=(1, 10))).axes[0]
     assert axis.get_xscale() == "log" and [text.get_text() for text in axis.get_xticklabels()] == ["29", "58", "115",
                                                                                                   "231"]
     lines = dict(zip(axis.get_legend_handles_labels()[1], axis.containers))
@@ -313,6 +314,6 @@ def test_scaling_has_a_line_for_each_k_on_a_doubling_axis():
 
 
 def test_rounds_have_a_line_for_each_metric_from_round_0():
-    axis = plots.fig_rounds(rounds(2)).axes[0]
+    axis = comparisons.fig_rounds(rounds(2)).axes[0]
     assert axis.get_legend_handles_labels()[1] == ["HE", "heldout_basics, T=0.8"]
     assert list(axis.containers[0][0].get_ydata()) == [20, 26, 32] and list(axis.get_xticks()) == [0, 1, 2]

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import PathPatch, Rectangle
 
-from plum_utils.paper_figures import FULL, NOT_PRINTED, STEP, WIDTH, fig_figure3, fig_flow
+from plum_utils.plots.comparisons import NOT_PRINTED, fig_figure3
+from plum_utils.plots.flow import FULL, STEP, WIDTH, fig_flow
 
 ROWS = [("instructions", "instructions", 231, "kept"),
         ("responses", "well-formed", 690, "kept"), ("responses", "malformed", 3, "dropped"),

@@ -1,0 +1,72 @@
+"""Colours and axes."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from itertools import cycle
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
+STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
+                  "type_error": BLUE, "no_code": "#444444", "forbidden": "#000000"}
+STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
+         "axes.titlelocation": "left", "svg.fonttype": "none", "svg.hashsalt": "plum"}
+# A method keeps its colour and its marker in every figure; the marker tells it in grey print.
+METHODS = {"Baseline": (GREY, "o"), "SFT": (ORANGE, "s"), "DPO": (GREEN, "^"), "PLUM": (BLUE, "D"), "KTO": (BLUE, "D"),
+           "PLUM-KTO": (BLUE, "D"), "un-runnable negatives": (RED, "X")}
+OTHERS = ((PINK, "P"), (SKY, "v"), ("#444444", "*"), (GREEN, "<"), (ORANGE, ">"), (RED, "p"), (BLUE, "h"))
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's last expression, without pyplot and its state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs):
+    with matplotlib.rc_context(STYLE):
+        figure = ShownFigure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, **kwargs)
+    return figure, axes
+
+
+def _legend(figure: Figure, axis, columns: int = 4) -> None:
+    """The axis's legend below the picture, where it covers no data."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
+                  frameon=False)
+
+
+def _whole_numbers(*axes) -> None:
+    """Ticks of an ``axis.xaxis`` or ``.yaxis`` that counts things."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def plain(text: object, width: int = 24, lines: int = 2) -> str:
+    """A name as it may stand in a figure: no mathematics in it, broken after ``width`` characters, cut after ``lines``
+    lines. Names of models and data come from files and may hold anything."""
+    folded = textwrap.wrap(" ".join(str(text).split()), width) or [""]
+    if len(folded) > lines:
+        folded = [*folded[:lines - 1], folded[lines - 1][:width - 1] + "…"]
+    return "\n".join(folded).replace("$", r"\$")
+
+
+def method_styles(methods: list[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method; those that have none of their own get what is left, in their order."""
+    free = cycle(OTHERS)
+    return {name: METHODS[name] if name in METHODS else next(free) for name in dict.fromkeys(methods)}
