@@ -26,8 +26,9 @@ from plum_utils.models import resolve_model  # noqa: E402
 from plum_utils.number_type import number_type  # noqa: E402
 from plum_utils.params import Params, load_params  # noqa: E402
 from plum_utils.provenance import cpu  # noqa: E402
+from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stats import bootstrap_mean_interval, problem_rates  # noqa: E402
-from plum_utils.study import generate_solutions, open_policy_backend, open_sandbox  # noqa: E402
+from plum_utils.study import generate_solutions, open_policy_backend  # noqa: E402
 
 TYPES = ("float32", "bfloat16")
 DECODINGS = (("greedy", 1, 0.0), ("T=0.8", 5, 0.8))

@@ -21,9 +21,10 @@ from plum_utils.params import Params, TrainingParams
 from plum_utils.preferences import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
+from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
-from plum_utils.study import generate_solutions, open_policy_backend, open_sandbox
+from plum_utils.study import generate_solutions, open_policy_backend
 from plum_utils.testgen import suites_by_instruction
 from plum_utils.training import train
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,14 +24,14 @@ from plum_utils.params import Params, load_params
 from plum_utils.progress import FIRST_CALL, Bar
 from plum_utils.prompts import policy_message, render
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
-from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.sandbox import Program, Sandbox
+from plum_utils.sandbox.pool import ADDRESS
 from plum_utils.stage_inputs import find_inputs
 from plum_utils.stages import TRAINING
 from plum_utils.static_checks import check_programs
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
 SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an instruction, in its shard's mark
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
@@ -59,18 +58,6 @@ def caption(p: Params, text: str) -> Markdown:
     """A figure's or table's caption: the finding, with the parameters it was made with."""
     warning = " **Smoke run: not evidence.**" if p.name.startswith("smoke") else ""
     return Markdown(f"*{text} Parameters: `{p.name}`.*{warning}")
-
-
-def open_sandbox(p: Params) -> Sandbox:
-    """The sandbox with the run's limits: on this machine, or over a Ray cluster, which runs and closes alike."""
-    how = p.sandbox
-    limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
-                    allow_weak=how.allow_weak)
-    if how.ray is None:
-        return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
-    from plum_utils.ray_sandbox import RaySandbox
-
-    return RaySandbox(limits=limits, address=how.ray)
 
 
 def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None) -> Backend:

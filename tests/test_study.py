@@ -17,6 +17,7 @@ from plum_utils.instructions import Instruction
 from plum_utils.number_type import settled
 from plum_utils.params import Params, ParamsError
 from plum_utils.sandbox import Verdict
+from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.study import (
     adapter_digest,
     caption,
@@ -24,7 +25,6 @@ from plum_utils.study import (
     gold_rows,
     judge_samples,
     open_policy_backend,
-    open_sandbox,
     open_stage,
     policy_prompt,
     sample_policy,

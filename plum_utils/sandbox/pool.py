@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import select
 import shutil
 import struct
@@ -21,6 +22,9 @@ from typing import Callable, Literal
 
 from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
+
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
+
 
 WORKER = Path(__file__).with_name("worker")
 WARM = ("numpy",)  # imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils import ray_sandbox
-from plum_utils.ray_sandbox import RaySandbox
-from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict, ray_pool
+from plum_utils.sandbox.ray_pool import RaySandbox
 
 LIMITS = Limits(seconds=1.0)
 KINDS = [
@@ -63,13 +62,13 @@ def expected():
 def after(monkeypatch):
     """``after(n, act)``: call ``act`` once, when n programs of a run have their verdicts."""
     def install(count, act):
-        note, acts = ray_sandbox._Work.note, [act]
+        note, acts = ray_pool._Work.note, [act]
 
         def counted(work, chunk, rows, node):
             note(work, chunk, rows, node)
             if len(work.answers) >= count and acts:
                 acts.pop()()
-        monkeypatch.setattr(ray_sandbox._Work, "note", counted)
+        monkeypatch.setattr(ray_pool._Work, "note", counted)
     return install
 
 
@@ -77,7 +76,7 @@ def after(monkeypatch):
 def actors(sandbox, monkeypatch):
     """``actors(kind)``: start the pools again, as actors of another class; the next test has ordinary ones."""
     def start(kind):
-        monkeypatch.setattr(ray_sandbox, "_Actor", kind)
+        monkeypatch.setattr(ray_pool, "_Actor", kind)
         restart(sandbox)
     yield start
     monkeypatch.undo()
@@ -172,7 +171,7 @@ def test_a_removed_node_loses_nothing_and_a_new_one_is_used(cluster, sandbox, ex
 
 @pytest.mark.long("cluster")
 def test_a_program_that_kills_its_actor_costs_its_own_verdict_only(sandbox, expected, actors):
-    class Fragile(ray_sandbox._Actor):
+    class Fragile(ray_pool._Actor):
         def judge(self, tasks, limits):
             if any("POISON" in task[0] for task in tasks):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -191,7 +190,7 @@ def test_a_program_that_kills_its_actor_costs_its_own_verdict_only(sandbox, expe
 def test_a_node_that_fails_programs_for_its_own_reasons_does_not_decide_them(sandbox, expected, actors):
     bad = min(sandbox._pools)
 
-    class Broken(ray_sandbox._Actor):
+    class Broken(ray_pool._Actor):
         def judge(self, tasks, limits):
             import ray
             if ray.get_runtime_context().get_node_id() == bad:
@@ -238,7 +237,7 @@ def test_workers_are_checked():
 def test_every_program_is_answered_once(count, lost, poison):
     """Whatever is lost, each program is in the queue, with a node, or answered; only what always fails is given up."""
     tasks = [(f"code {number}", f"tests {number % 7}", None, "auto") for number in range(count)]
-    work, outcomes, runs = ray_sandbox._Work(tasks + tasks), iter(lost), 0
+    work, outcomes, runs = ray_pool._Work(tasks + tasks), iter(lost), 0
     while work.left:
         runs += 1
         assert runs < 2000
@@ -261,9 +260,9 @@ def test_every_program_is_answered_once(count, lost, poison):
 
 def test_chunks_shrink_towards_the_end_and_keep_tests_together():
     tasks = [(f"code {number}", f"tests {number % 3}", None, "auto") for number in range(300)]
-    work, chunks = ray_sandbox._Work(tasks), []
+    work, chunks = ray_pool._Work(tasks), []
     while (chunk := work.take("a", {"a"}, slots=4, idle=False)) is not None:
         chunks.append(chunk.tasks)
     sizes = [len(chunk) for chunk in chunks]
-    assert sizes == sorted(sizes, reverse=True) and (sizes[0], sizes[-1]) == (ray_sandbox.CHUNK, 1)
+    assert sizes == sorted(sizes, reverse=True) and (sizes[0], sizes[-1]) == (ray_pool.CHUNK, 1)
     assert [task[1] for chunk in chunks for task in chunk] == sorted(task[1] for task in tasks)
