@@ -33,7 +33,9 @@ import pandas as pd
 from evalplus.eval import PASS, estimate_pass_at_k
 from parity import KNOWN, candidates
 
-from plum_utils.evaluation import OVERRIDES, Problem, SuiteUnavailable, evalplus_path, load_suite, score, take_program
+from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable, evalplus_path
+from plum_utils.data.problems import Problem, load_suite
+from plum_utils.evaluation import score, take_program
 from plum_utils.jsonl import iter_jsonl, write_json, write_jsonl
 from plum_utils.sandbox import Limits, Sandbox
 from plum_utils.stats import problem_rates

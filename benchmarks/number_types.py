@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from plum_utils.backends import Metered  # noqa: E402
-from plum_utils.evaluation import load_suite, score  # noqa: E402
+from plum_utils.data.problems import load_suite
+from plum_utils.evaluation import score  # noqa: E402
 from plum_utils.models import resolve_model  # noqa: E402
 from plum_utils.number_type import number_type  # noqa: E402
 from plum_utils.params import Params, load_params  # noqa: E402

@@ -24,7 +24,9 @@ from evalplus.gen.util import trusted_exec
 from programs import mutants
 from tqdm import tqdm
 
-from plum_utils.evaluation import evalplus_rows, load_suite, runnable, score
+from plum_utils.data.evalplus import evalplus_rows
+from plum_utils.data.problems import load_suite
+from plum_utils.evaluation import runnable, score
 from plum_utils.sandbox import Limits, Sandbox
 
 ROOT = Path(__file__).parents[1]

@@ -88,7 +88,7 @@ def work(arguments: argparse.Namespace) -> None:
     from transformers import AutoTokenizer
 
     from plum_utils import backends
-    from plum_utils.hub_data import training_instructions
+    from plum_utils.data.selection import training_instructions
     from plum_utils.models import resolve_model
     from plum_utils.params import load_params
     from plum_utils.study import policy_prompt

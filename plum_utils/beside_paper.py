@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils import paper
+from plum_utils.data import paper
 from plum_utils.evaluation import headline
 from plum_utils.params import RowParams
 

@@ -14,10 +14,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from plum_utils import generators, hub_data
-from plum_utils.evaluation import OVERRIDES as DATA_PATHS
+from plum_utils import generators
+from plum_utils.data import hub, selection
+from plum_utils.data.evalplus import OVERRIDES as DATA_PATHS
+from plum_utils.data.livecodebench import bundled_path
 from plum_utils.jsonl import write_json, write_jsonl
-from plum_utils.livecodebench import bundled_path
 from plum_utils.model_shapes import bundled_shapes
 from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.prompts import policy_message, render
@@ -77,7 +78,7 @@ def dry_params(params: Params, parts: Path) -> Params:
     if params.policy.model not in bundled_shapes():
         raise ParamsError(f"--dry: policy.model {params.policy.model!r} is of no known architecture; add it to "
                           "plum_utils/dry.py's models, which are those of plum_utils/data/model_shapes.json")
-    if params.data.train not in hub_data.HUB_SETS:
+    if params.data.train not in hub.HUB_SETS:
         raise ParamsError(f"--dry: data.train {params.data.train!r} is no hub data set; it needs no dry run")
     values = params.model_dump(mode="json")
     changes = OVERRIDES | {
@@ -108,7 +109,7 @@ def questions() -> list[str]:
 def tiny_data(name: str, parts: Path) -> Path:
     """A folder with the data set's files, in its real format; written once, so that runs on it stay up to date."""
     folder, solution = parts / name, f"```python\n{PROGRAMS[0]}```"
-    (file,) = hub_data.HUB_SETS[name].files
+    (file,) = hub.HUB_SETS[name].files
     if (folder / file).exists():
         return folder
     if name == "oss_instruct":
@@ -139,7 +140,7 @@ def fill_store(params: Params) -> None:
     """Put a response to every request of stage 01 into the generator's store, so that nothing is asked."""
     response = (f"[Analysis]\nAdd one.\n[Solution]\n```python\n{PROGRAMS[0]}```\n[Start Code]\n```python\n"
                 "def answer(x):\n    pass\n```\n[Test Code]\n```python\nassert answer(1) == 2\nassert answer(5) == 6\n```\n")
-    generators.store_responses(params, hub_data.training_instructions(params), lambda item, attempt: response)
+    generators.store_responses(params, selection.training_instructions(params), lambda item, attempt: response)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

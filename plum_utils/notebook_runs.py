@@ -15,7 +15,7 @@ from typing import Any, Iterator
 import nbformat
 import psutil
 
-from plum_utils.hub_data import HUB_SETS
+from plum_utils.data.hub import HUB_SETS
 from plum_utils.params import Params
 from plum_utils.progress import WIDTH, every_second, told_to_kernels
 from plum_utils.provenance import ROOT

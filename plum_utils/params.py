@@ -64,7 +64,7 @@ class GeneratorParams(_Section):
 
 
 class DataParams(_Section):
-    """Instruction sets: bundled names, JSONL files, or the paper's sets on the hub (``hub_data.HUB_SETS``).
+    """Instruction sets: bundled names, JSONL files, or the paper's sets on the hub (``hub.HUB_SETS``).
 
     Of a hub set ``train_limit`` instructions are drawn with the run's seed, after its filters; ``source`` is a local
     copy of its files, ``revision`` a commit of the hub's.

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator
 
-from plum_utils.evaluation import OVERRIDES
+from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.forecast import Forecast, announce, told_again
 from plum_utils.jsonl import sha256_file
 from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook

@@ -16,6 +16,7 @@ from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
+from plum_utils.data.instructions import split_instructions
 from plum_utils.params import LabelParams, TrainingParams
 from plum_utils.runs import fingerprint
 
@@ -241,11 +242,3 @@ def flow_counts(frame: pd.DataFrame) -> dict[str, int]:
         else:
             counts[row.label] += 1
     return {name: counts[name] for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}
-
-
-def split_instructions(instruction_ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """A seeded split into training and validation instructions; no instruction is on both sides."""
-    ids = sorted(set(instruction_ids))
-    random.Random(seed).shuffle(ids)
-    n_validation = round(len(ids) * fraction)
-    return sorted(ids[n_validation:]), sorted(ids[:n_validation])

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from plum_utils.backends import Backend
-from plum_utils.evaluation import Problem, score
-from plum_utils.hub_data import training_instructions
+from plum_utils.data.problems import Problem
+from plum_utils.data.selection import training_instructions
+from plum_utils.evaluation import score
 from plum_utils.jsonl import read_jsonl, write_json
 from plum_utils.models import resolve_model
 from plum_utils.params import Params, TrainingParams

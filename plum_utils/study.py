@@ -13,11 +13,11 @@ from typing import Any, Callable, Iterable, Iterator
 from IPython.display import Markdown
 
 from plum_utils.backends import Backend, open_backend
+from plum_utils.data.instructions import Instruction
+from plum_utils.data.livecodebench import grade
+from plum_utils.data.selection import training_instructions
 from plum_utils.evaluation import score, take_program
 from plum_utils.extract import extract_code
-from plum_utils.hub_data import training_instructions
-from plum_utils.instructions import Instruction
-from plum_utils.livecodebench import grade
 from plum_utils.models import resolve_model
 from plum_utils.number_type import settled
 from plum_utils.params import Params, load_params

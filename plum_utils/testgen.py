@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterable
 
 import pandas as pd
 
-from plum_utils.instructions import Instruction
+from plum_utils.data.instructions import Instruction
 from plum_utils.progress import Bar
 
 if TYPE_CHECKING:

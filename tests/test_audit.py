@@ -20,7 +20,7 @@ from plum_utils.audit import (
     mutation_scores,
     suite_verdicts,
 )
-from plum_utils.instructions import load_instructions
+from plum_utils.data.instructions import load_instructions
 from plum_utils.sandbox import Program, Sandbox
 from plum_utils.testgen import parse_response
 

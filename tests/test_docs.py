@@ -14,9 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from plum_utils import paper
 from plum_utils.__main__ import _parser, main
-from plum_utils.instructions import load_instructions
+from plum_utils.data import paper
+from plum_utils.data.instructions import load_instructions
 from plum_utils.params import Params, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block

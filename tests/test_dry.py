@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
-from plum_utils import dry, generators, hub_data, prompts
+from plum_utils import dry, generators, prompts
 from plum_utils.backends import open_backend
+from plum_utils.data import selection
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
@@ -47,7 +48,7 @@ def test_the_tiny_model_has_the_architecture_and_writes_all_three_programs(kind,
 def test_the_rows_pass_the_real_filters_and_every_request_has_its_response(name, parts, tmp_path):
     path = next(path for path in FILES if load_params(path).data.train == name)
     small = dry.dry_params(load_params(path), parts)
-    chosen = hub_data.training_instructions(small)
+    chosen = selection.training_instructions(small)
     assert len(chosen) == dry.N_INSTRUCTIONS and all(item.solution for item in chosen)
     answered = generators.responses(small, chosen, tmp_path)
     assert all(len(item.responses) == small.generator.responses for item in answered)

@@ -13,25 +13,22 @@ import pandas as pd
 import pytest
 
 from plum_utils import evaluation
+from plum_utils.data import evalplus
+from plum_utils.data import problems as problems_module
+from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable
+from plum_utils.data.problems import BUNDLED, Problem, load_suite, preamble, self_contained
 from plum_utils.evaluation import (
-    BUNDLED,
     MOST_LINES,
-    OVERRIDES,
-    Problem,
-    SuiteUnavailable,
     decodings,
     defines,
     describe_change,
     describe_sharpness,
     headline,
-    load_suite,
     long_form,
     pass_at_k_table,
-    preamble,
     results_table,
     sanitised,
     score,
-    self_contained,
     table2,
     take_program,
     wins_losses,
@@ -75,7 +72,7 @@ def mutated(source: str) -> str | None:
 
 @pytest.mark.parametrize("suite", [*BUNDLED, "humaneval"])
 def test_every_reference_passes_its_own_tests(suite, sandbox, monkeypatch):
-    monkeypatch.setattr(evaluation, "evalplus_rows", lambda _: None)  # the plus tests have their own test
+    monkeypatch.setattr(evalplus, "evalplus_rows", lambda _: None)  # the plus tests have their own test
     problems = load_suite(suite)
     judged = score(problems, rows_of(problems), sandbox, False)
     assert [row["task_id"] for row in judged if not row["base_passed"]] == []
@@ -84,7 +81,7 @@ def test_every_reference_passes_its_own_tests(suite, sandbox, monkeypatch):
 @pytest.mark.parametrize("suite", [*BUNDLED, "humaneval"])
 def test_mutated_references_fail(suite, sandbox, monkeypatch):
     """Nearly all one-character mutants of a few dozen references are caught; an equivalent mutant may pass."""
-    monkeypatch.setattr(evaluation, "evalplus_rows", lambda _: None)
+    monkeypatch.setattr(evalplus, "evalplus_rows", lambda _: None)
     problems = [one for one in load_suite(suite)[::3] if mutated(one.reference)]
     judged = score(problems, rows_of(problems, lambda one: mutated(one.reference)), sandbox, False)
     assert len(problems) >= 15
@@ -242,7 +239,7 @@ def test_references_pass_the_plus_tests(suite, step, sandbox):
 def test_verdicts_are_those_of_evalplus(suite, step, sandbox):
     """Right and mutated programs, judged by our sandbox and by evalplus' ``untrusted_check``."""
     evalplus_data(suite)
-    rows = {row["task_id"]: row for row in evaluation.evalplus_rows(suite)}
+    rows = {row["task_id"]: row for row in evalplus.evalplus_rows(suite)}
     problems = [one for one in load_suite(suite)[::step] if mutated(one.reference)]
     wrong = rows_of(problems, lambda problem: mutated(problem.reference))
     solutions = rows_of(problems) + [row | {"sample_index": 1} for row in wrong]
@@ -294,14 +291,14 @@ def test_pass_at_1_is_that_of_evalplus_own_command(suite, tmp_path):
 def test_the_judges_lists_of_exceptions_are_those_of_evalplus():
     from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS, MBPP_OUTPUT_SET_EQ_TASKS
 
-    assert set(evaluation.NOT_NONE_TASKS) == set(MBPP_OUTPUT_NOT_NONE_TASKS)
+    assert set(evalplus.NOT_NONE_TASKS) == set(MBPP_OUTPUT_NOT_NONE_TASKS)
     for name in MBPP_OUTPUT_SET_EQ_TASKS:
-        assert f'"{name}"' in evaluation.EVALPLUS_JUDGE, name
+        assert f'"{name}"' in evalplus.EVALPLUS_JUDGE, name
 
 
 def judged_by_oracle(sandbox: Sandbox, code: str, name: str, reference: str, inputs: list, suite: str) -> bool:
     row = {"prompt": "", "canonical_solution": reference, "entry_point": name, "atol": 0}
-    problem = evaluation.Problem("x", suite, "", name, reference, evaluation.evalplus_tests(suite, row, inputs))
+    problem = problems_module.Problem("x", suite, "", name, reference, evalplus.evalplus_tests(suite, row, inputs))
     return score([problem], [{"task_id": "x", "sample_index": 0, "solution": code}], sandbox, False)[0]["base_passed"]
 
 

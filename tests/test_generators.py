@@ -10,9 +10,9 @@ from chat_server import USAGE, completion, serving, wrong
 from test_study import Memory, Words
 
 from plum_utils import generators, provenance
+from plum_utils.data.instructions import Instruction
 from plum_utils.generators import Draw, estimate, generate_responses, ledger, responses
 from plum_utils.http_backend import GeneratorError, ResponseStore
-from plum_utils.instructions import Instruction
 from plum_utils.params import Params
 from plum_utils.prompts import generator_message
 

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livecodebench_reference import SOLUTIONS
 
-from plum_utils import livecodebench as lcb
-from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
-from plum_utils.livecodebench import (
+from plum_utils.data import livecodebench as lcb
+from plum_utils.data.livecodebench import (
     FIELDS,
     LiveCodeBenchUnavailable,
     bundled_path,
@@ -33,6 +32,7 @@ from plum_utils.livecodebench import (
     table4,
     window_table,
 )
+from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
 from plum_utils.sandbox import Limits, Sandbox
 
 TESTS = st.lists(st.fixed_dictionaries({"input": st.text(), "output": st.text(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils.evaluation import load_suite
+from plum_utils.data.problems import load_suite
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.sweeps import is_sweep

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils import preferences
+from plum_utils.data import instructions as instructions_module
 from plum_utils.params import LabelParams, TrainingParams
 from plum_utils.preferences import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
 
@@ -198,10 +199,10 @@ def test_the_cap_counts_pairs_per_instruction():
 @given(st.sets(st.integers(0, 500), max_size=80), st.floats(0, 0.99), st.integers(0, 5))
 def test_the_split_is_complete_disjoint_and_blind_to_order(numbers, fraction, seed):
     ids = [f"i{number}" for number in numbers]
-    training, validation = preferences.split_instructions(ids * 2, fraction, seed)
+    training, validation = instructions_module.split_instructions(ids * 2, fraction, seed)
     assert not set(training) & set(validation) and sorted(training + validation) == sorted(ids)
     assert len(validation) == round(len(ids) * fraction)
-    assert preferences.split_instructions(ids[::-1], fraction, seed) == (training, validation)
+    assert instructions_module.split_instructions(ids[::-1], fraction, seed) == (training, validation)
 
 
 def test_figure_2_counts_every_sample_duplicates_too():

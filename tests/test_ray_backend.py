@@ -14,7 +14,7 @@ import pytest
 
 from plum_utils import ray_backend
 from plum_utils.backends import Metered
-from plum_utils.instructions import Instruction
+from plum_utils.data.instructions import Instruction
 from plum_utils.params import Params
 from plum_utils.ray_backend import EngineError, RayBackend
 from plum_utils.study import sample_policy

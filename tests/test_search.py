@@ -9,7 +9,7 @@ import pytest
 
 from plum_utils import search as module
 from plum_utils.backends import Completion
-from plum_utils.instructions import load_instructions
+from plum_utils.data.instructions import load_instructions
 from plum_utils.jsonl import write_json, write_jsonl
 from plum_utils.params import Params
 from plum_utils.runs import Run

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from plum_utils import paper
+from plum_utils.data import paper
 from plum_utils.stats import (
     bootstrap_mean_interval,
     bootstrap_share_interval,

@@ -12,8 +12,8 @@ import pytest
 
 from plum_utils import ray_backend, study
 from plum_utils.backends import Completion
-from plum_utils.evaluation import Problem
-from plum_utils.instructions import Instruction
+from plum_utils.data.instructions import Instruction
+from plum_utils.data.problems import Problem
 from plum_utils.number_type import settled
 from plum_utils.params import Params, ParamsError
 from plum_utils.sandbox import Verdict

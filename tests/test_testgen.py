@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils import testgen
-from plum_utils.instructions import Instruction, load_instructions
+from plum_utils.data.instructions import Instruction, load_instructions
 from plum_utils.sandbox import Limits, Sandbox, Verdict
 from plum_utils.testgen import (
     MalformedResponse,

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from plum_utils import paper
+from plum_utils.data import paper
 from plum_utils.plots import comparisons, lessons, style
 
 NAN = float("nan")

@@ -9,21 +9,19 @@ import shutil
 import pandas as pd
 import pytest
 
-from plum_utils import hub_data
-from plum_utils.evaluation import load_suite
-from plum_utils.hub_data import (
+from plum_utils.data import hub, selection
+from plum_utils.data.hub import (
     HUB_SETS,
     MAX_CHARACTERS,
     HubUnavailable,
     LeftOut,
     answers_in_python,
     asks_for_another_language,
-    contamination_counts,
-    selection_table,
     to_instruction,
-    training_instructions,
 )
-from plum_utils.instructions import RECORDED, load_instructions
+from plum_utils.data.instructions import RECORDED, load_instructions
+from plum_utils.data.problems import load_suite
+from plum_utils.data.selection import contamination_counts, selection_table, training_instructions
 from plum_utils.jsonl import read_jsonl, write_json, write_jsonl
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
@@ -43,7 +41,7 @@ LEFT_OUT = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    hub_data._selection.cache_clear()
+    selection._selection.cache_clear()
 
 
 def params(name: str, seed: int = 0, **data) -> Params:
@@ -182,8 +180,8 @@ def test_a_limit_above_what_is_there_takes_all():
 
 def test_a_selection_is_made_once_and_anew_when_its_file_changes(tmp_path, monkeypatch):
     source, reads = shuffled("oss_instruct", tmp_path / "mine", 1), []
-    read = hub_data.hub_rows
-    monkeypatch.setattr(hub_data, "hub_rows", lambda *where: reads.append(where) or read(*where))
+    read = hub.hub_rows
+    monkeypatch.setattr(hub, "hub_rows", lambda *where: reads.append(where) or read(*where))
     p = params("oss_instruct", source=source)
     training_instructions(p).clear()  # the caller's own list
     assert len(training_instructions(p)) == counts(p)["drawn with seed 0"] == KEPT["oss_instruct"] and len(reads) == 1

@@ -19,9 +19,10 @@ from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
-from plum_utils import livecodebench
-from plum_utils.evaluation import BUNDLED, Problem, SuiteUnavailable, load_suite
-from plum_utils.instructions import Instruction
+from plum_utils.data import livecodebench
+from plum_utils.data.evalplus import SuiteUnavailable
+from plum_utils.data.instructions import Instruction
+from plum_utils.data.problems import BUNDLED, Problem, load_suite
 from plum_utils.jsonl import iter_jsonl
 from plum_utils.params import LiveCodeBenchParams
 

@@ -12,22 +12,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import random
 import re
 import warnings
-from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-import pandas as pd
-
-from plum_utils.decontamination import contamination_table, find_overlaps, load_benchmarks, without_overlaps
-from plum_utils.evaluation import OVERRIDES
-from plum_utils.instructions import Instruction, load_instructions
-from plum_utils.params import DataParams, LiveCodeBenchParams, Params
+from plum_utils.data.instructions import Instruction
 
 MAX_CHARACTERS = 4000  # about 1,000 tokens: leaves an answer of 1,000 in training.max_length, 2,048 in the paper's runs
 
@@ -211,109 +202,3 @@ def _local_files(name: str, source: str | None) -> list[Path]:
 def _advice(hub: HubSet) -> str:
     return (f"Where a hub is reachable, unset HF_HUB_OFFLINE and data.source; else fetch {', '.join(hub.files)} of "
             f"{hub.repo} elsewhere and set data.source to its folder")
-
-
-# --- what a run trains on -------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class _Selection:
-    instructions: tuple[Instruction, ...]
-    steps: tuple[tuple[str, int | None], ...]
-    contamination: pd.DataFrame
-
-
-def training_instructions(p: Params) -> list[Instruction]:
-    """The instructions of ``p.data``: a bundled set or a file in its order, or the seeded draw from a hub set.
-
-    Of a hub set a smaller ``train_limit`` draws the beginning of what a larger one draws; the order of the rows in its
-    files plays no part. With ``decontaminate``, what overlaps with a benchmark is dropped first.
-
-    Raises:
-        HubUnavailable: a hub set that cannot be read.
-        ValueError: an unknown set, ``data.source`` for a set that is not on the hub, or nothing left to train on.
-    """
-    return list(_selected(p).instructions)
-
-
-def selection_table(p: Params) -> pd.DataFrame:
-    """How the instructions were selected: columns ``step`` and ``instructions``, those left out by reason.
-
-    A benchmark that could not be checked for overlaps has a row that says so, without a number.
-    """
-    return pd.DataFrame(_selected(p).steps, columns=["step", "instructions"]).astype({"instructions": "Int64"})
-
-
-def contamination_counts(p: Params) -> pd.DataFrame:
-    """``decontamination.contamination_table`` of the instructions before the draw; empty without ``decontaminate``."""
-    return _selected(p).contamination.copy()
-
-
-def _selected(p: Params) -> _Selection:
-    if p.data.source is not None and p.data.train not in HUB_SETS:
-        raise ValueError(f"data.source: expected a hub set beside it ({', '.join(HUB_SETS)}), got data.train "
-                         f"{p.data.train!r}; leave data.source out")
-    return _selection(p.data.model_dump_json(), p.livecodebench.model_dump_json(), p.seed, _stamps(p.data))
-
-
-def _stamps(data: DataParams) -> tuple[Any, ...]:
-    """What else a selection depends on: the local files as they are now, and where MBPP is."""
-    paths = _local_files(data.train, data.source) if data.train in HUB_SETS else [Path(data.train)]
-    states = [path.stat() for path in paths if path.is_file()]
-    return os.environ.get(OVERRIDES["mbpp"]), *((state.st_mtime_ns, state.st_size) for state in states)
-
-
-@lru_cache(maxsize=4)
-def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple[Any, ...]) -> _Selection:
-    data = DataParams.model_validate_json(data_json)
-    on_hub = data.train in HUB_SETS
-    items, steps = _filtered(data) if on_hub else _as_they_are(data)
-    contamination = pd.DataFrame()
-    if data.decontaminate:
-        items, more, contamination = _decontaminated(items, data.ngram, livecodebench_json)
-        steps += more
-    if not items:
-        raise ValueError(f"data.train {data.train!r}: no instruction is left: " +
-                         "; ".join(f"{step}: {count}" for step, count in steps))
-    if on_hub:
-        items = random.Random(seed).sample(items, len(items))
-    items = items[:data.train_limit]
-    steps.append((f"drawn with seed {seed}" if on_hub else "taken from the start", len(items)))
-    return _Selection(tuple(items), tuple(steps), contamination)
-
-
-def _as_they_are(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
-    items = load_instructions(data.train)
-    return items, [(f"instructions of {data.train}", len(items))]
-
-
-def _filtered(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
-    """The Python instructions of a hub set, sorted by id, each once; and how many rows were left out, why."""
-    kept: dict[str, Instruction] = {}
-    reasons: Counter[str] = Counter()
-    rows = 0
-    for rows, row in enumerate(hub_rows(data.train, data.source, data.revision), 1):
-        try:
-            item = to_instruction(data.train, row)
-        except LeftOut as reason:
-            reasons[str(reason)] += 1
-            continue
-        reasons["the same as another one"] += item.instruction_id in kept
-        same = (kept.get(item.instruction_id, item), item)  # which one stays must not depend on the files' order
-        kept[item.instruction_id] = min(same, key=lambda one: (one.instruction, one.solution))
-    left_out = [(f"left out: {reason}", count) for reason, count in sorted(reasons.items()) if count]
-    return ([kept[key] for key in sorted(kept)],
-            [(f"rows of {HUB_SETS[data.train].repo}", rows), *left_out, ("Python instructions", len(kept))])
-
-
-def _decontaminated(items: list[Instruction], n: int, livecodebench_json: str
-                    ) -> tuple[list[Instruction], list[tuple[str, int | None]], pd.DataFrame]:
-    benchmarks = load_benchmarks(LiveCodeBenchParams.model_validate_json(livecodebench_json))
-    overlaps = find_overlaps(items, benchmarks, n)
-    by_ngram = set(overlaps[overlaps.rule == "ngram"].instruction_id)
-    by_name = set(overlaps.instruction_id) - by_ngram
-    clean = without_overlaps(items, overlaps)
-    steps = [(f"left out: shares {n} words in a row with a benchmark", len(by_ngram)),
-             ("left out: asks for a benchmark's function, by name", len(by_name)),
-             *((f"NOT CHECKED against {one.unchecked}", None) for one in benchmarks if one.unchecked),
-             ("without overlaps", len(clean))]
-    return clean, steps, contamination_table(overlaps, benchmarks)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from plum_utils.instructions import RECORDED, load_instructions
+from plum_utils.data.instructions import RECORDED, load_instructions
 from plum_utils.jsonl import JsonlError, read_jsonl
 from plum_utils.provenance import ROOT
 

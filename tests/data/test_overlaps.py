@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils import decontamination
-from plum_utils.decontamination import (
+from plum_utils.data import overlaps as overlaps_module
+from plum_utils.data.evalplus import SuiteUnavailable
+from plum_utils.data.instructions import RECORDED, Instruction, load_instructions
+from plum_utils.data.livecodebench import bundled_path
+from plum_utils.data.overlaps import (
     COMMON_NAMES,
     Benchmark,
     Task,
@@ -20,10 +23,8 @@ from plum_utils.decontamination import (
     telling_name,
     without_overlaps,
 )
-from plum_utils.evaluation import BUNDLED, SuiteUnavailable, load_suite
-from plum_utils.instructions import RECORDED, Instruction, load_instructions
+from plum_utils.data.problems import BUNDLED, load_suite
 from plum_utils.jsonl import read_jsonl, write_jsonl
-from plum_utils.livecodebench import bundled_path
 from plum_utils.params import LiveCodeBenchParams
 
 LONG = "count the copper kettles that stand on the upper shelf of the old kitchen before anybody sells them"
@@ -43,7 +44,7 @@ def benchmark(*statements: str, names: tuple[str, ...] = ()) -> list[Benchmark]:
 def loaded():
     """The benchmarks that are here without evalplus' data."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decontamination, "load_suite", without_mbpp)
+        patch.setattr(overlaps_module, "load_suite", without_mbpp)
         return load_benchmarks(LiveCodeBenchParams())
 
 
@@ -191,7 +192,7 @@ def test_an_instruction_counts_once_however_often_it_is_found():
 
 
 def test_nothing_checked_is_an_empty_frame_with_its_columns():
-    assert list(find_overlaps([], [], 10).columns) == decontamination.COLUMNS
+    assert list(find_overlaps([], [], 10).columns) == overlaps_module.COLUMNS
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -71,3 +72,11 @@ def _fault(row: dict[str, Any]) -> str:
     if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
         return "responses: expected a list of texts, one a response"
     return ""
+
+
+def split_instructions(instruction_ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """A seeded split into training and validation instructions; no instruction is on both sides."""
+    ids = sorted(set(instruction_ids))
+    random.Random(seed).shuffle(ids)
+    n_validation = round(len(ids) * fraction)
+    return sorted(ids[n_validation:]), sorted(ids[:n_validation])

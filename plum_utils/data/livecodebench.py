@@ -19,7 +19,7 @@ from typing import Any, Collection
 
 import pandas as pd
 
-from plum_utils import paper
+from plum_utils.data import paper
 from plum_utils.jsonl import JsonlError, iter_jsonl
 from plum_utils.sandbox import Limits, Program, Sandbox
 from plum_utils.stats import compare, problem_rates

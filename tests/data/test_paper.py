@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from plum_utils import paper
+from plum_utils.data import paper
 
 # Rows and sums of each column, counted in the paper's text and not in the data file.
 TRANSCRIPT = {
