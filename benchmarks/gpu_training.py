@@ -96,7 +96,7 @@ def roofline(small: bool) -> float:
 
 
 def config_of(shape: str, small: bool) -> Any:
-    from plum_utils.model_shapes import model_config
+    from plum_utils.models.shapes import model_config
 
     config = model_config(shape)
     if small:

@@ -49,8 +49,8 @@ def policy_samples(path: Path, work: Path) -> dict[str, list[tuple[str, str]]]:
     """
     from transformers import AutoTokenizer
 
-    from plum_utils.backends import open_backend
-    from plum_utils.models import resolve_model
+    from plum_utils.models.engines import open_backend
+    from plum_utils.models.weights import resolve_model
     from plum_utils.params import load_params
     from plum_utils.study import generate_solutions
 

@@ -46,7 +46,7 @@ def main() -> None:
 
 def summary(rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """Rates, and vLLM's as a multiple of the others', each a median over the rounds."""
-    from plum_utils.number_type import number_type
+    from plum_utils.models.number_type import number_type
     from plum_utils.provenance import cpu
 
     rates = [{name: one["tokens"] / one["seconds"] for name, one in row.items()} for row in rounds]
@@ -87,11 +87,11 @@ def work(arguments: argparse.Namespace) -> None:
 
     from transformers import AutoTokenizer
 
-    from plum_utils import backends
     from plum_utils.data.selection import training_instructions
-    from plum_utils.models import resolve_model
+    from plum_utils.models import engines, vllm_engine
+    from plum_utils.models.prompts import policy_prompt
+    from plum_utils.models.weights import resolve_model
     from plum_utils.params import load_params
-    from plum_utils.study import policy_prompt
 
     p = load_params(ROOT / "params" / "mini.yaml")
     model_path = resolve_model(p.policy.model)
@@ -99,10 +99,10 @@ def work(arguments: argparse.Namespace) -> None:
     prompts = [policy_prompt(p, tokenizer, item.instruction) for item in training_instructions(p)[:arguments.prompts]]
     kind, dtype = arguments.worker, p.policy.dtype
     if kind == "before":
-        now = backends.engine_settings
-        backends.engine_settings = lambda *how: now(*how) | BEFORE
+        now = vllm_engine.engine_settings
+        vllm_engine.engine_settings = lambda *how: now(*how) | BEFORE
         kind, dtype = "vllm", BEFORE["dtype"]
-    backend = backends.open_backend(kind, model_path, dtype)
+    backend = engines.open_backend(kind, model_path, dtype)
     answers.write("{}\n")
     for number, _ in enumerate(sys.stdin):
         started = time.perf_counter()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.training_speed import NAMES  # noqa: E402
 from plum_utils.costs import Rates, Workload, computed_rates, stage_times  # noqa: E402
 from plum_utils.flops import DEVICES  # noqa: E402
-from plum_utils.model_shapes import model_config  # noqa: E402
+from plum_utils.models.shapes import model_config  # noqa: E402
 
 PAGES = (ROOT / "docs" / "sandbox.md", ROOT / "docs" / "speed.md", ROOT / "README.md")
 SAMPLES = 120_000

@@ -172,7 +172,7 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
     """The variant's trainer over the run's KTO rows."""
     from plum_utils import training
     from plum_utils.jsonl import read_jsonl
-    from plum_utils.models import resolve_model
+    from plum_utils.models.weights import resolve_model
     from plum_utils.params import TrainingParams, load_params
     from plum_utils.speed import prepare_process
 

@@ -15,8 +15,8 @@ from plum_utils.export import ExportError, export_policy
 from plum_utils.forecast import announce
 from plum_utils.html_report import write_html
 from plum_utils.jsonl import DiskFull
-from plum_utils.models import ModelNotFound
-from plum_utils.number_type import number_type
+from plum_utils.models.number_type import number_type
+from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.provenance import ROOT
@@ -242,7 +242,7 @@ def _search(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from plum_utils import memory
-    from plum_utils.model_shapes import model_config
+    from plum_utils.models.shapes import model_config
 
     if arguments.gpu_gb is not None and not 0 < arguments.gpu_gb < math.inf:
         raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")

@@ -19,9 +19,9 @@ from plum_utils.data import hub, selection
 from plum_utils.data.evalplus import OVERRIDES as DATA_PATHS
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.jsonl import write_json, write_jsonl
-from plum_utils.model_shapes import bundled_shapes
+from plum_utils.models.prompts import policy_message, render
+from plum_utils.models.shapes import bundled_shapes
 from plum_utils.params import Params, ParamsError, RowParams, load_params
-from plum_utils.prompts import policy_message, render
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.sweep_report import write_sweep_report

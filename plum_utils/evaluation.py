@@ -12,7 +12,7 @@ import pandas as pd
 from plum_utils.data import paper
 from plum_utils.data.evalplus import OVERRIDES, PRESENCE, _presence_counts
 from plum_utils.data.problems import BUNDLED, Problem
-from plum_utils.extract import extract_code
+from plum_utils.models.extract import extract_code
 from plum_utils.params import SuiteParams
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict

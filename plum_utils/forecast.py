@@ -23,8 +23,8 @@ from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
 from plum_utils.evaluation import decodings
 from plum_utils.memory import Shape, shape_of
-from plum_utils.model_shapes import bundled_shapes
-from plum_utils.models import EMBEDDED
+from plum_utils.models.shapes import bundled_shapes
+from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
 from plum_utils.progress import every_second, spoken
 from plum_utils.provenance import ROOT

@@ -12,13 +12,14 @@ from typing import Any, Callable
 
 import pandas as pd
 
-from plum_utils.backends import Backend, VllmBackend
 from plum_utils.data.instructions import Instruction
 from plum_utils.http_backend import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
-from plum_utils.models import ModelNotFound, resolve_model
+from plum_utils.models.completions import Backend
+from plum_utils.models.prompts import generator_message, render
+from plum_utils.models.vllm_engine import VllmBackend
+from plum_utils.models.weights import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
-from plum_utils.prompts import generator_message, render
 from plum_utils.provenance import ROOT
 from plum_utils.runs import fingerprint, make_shards, shard_rows
 

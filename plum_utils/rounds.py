@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from plum_utils.evaluation import headline
-from plum_utils.models import merge_adapter, resolve_model
+from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.weights import merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.pipeline import Pipeline
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES, TRAINING
-from plum_utils.study import adapter_digest
 from plum_utils.sweep_tables import metric
 from plum_utils.sweeps import other_runs
 

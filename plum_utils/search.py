@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils.backends import Backend
 from plum_utils.data.problems import Problem
 from plum_utils.data.selection import training_instructions
 from plum_utils.evaluation import score
 from plum_utils.jsonl import read_jsonl, write_json
-from plum_utils.models import resolve_model
+from plum_utils.models.completions import Backend
+from plum_utils.models.sampling import open_policy_backend
+from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
 from plum_utils.preferences import training_sets
 from plum_utils.runs import Run, fingerprint
@@ -25,7 +26,7 @@ from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
-from plum_utils.study import generate_solutions, open_policy_backend
+from plum_utils.study import generate_solutions
 from plum_utils.testgen import suites_by_instruction
 from plum_utils.training import train
 

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from IPython.display import Markdown
 
-from plum_utils.backends import Backend, open_backend
-from plum_utils.data.instructions import Instruction
 from plum_utils.data.livecodebench import grade
 from plum_utils.data.selection import training_instructions
 from plum_utils.evaluation import score, take_program
-from plum_utils.extract import extract_code
-from plum_utils.models import resolve_model
-from plum_utils.number_type import settled
+from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.completions import Backend
+from plum_utils.models.number_type import settled
+from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, load_params
-from plum_utils.progress import FIRST_CALL, Bar
-from plum_utils.prompts import policy_message, render
+from plum_utils.progress import Bar
 from plum_utils.runs import Run, fingerprint, make_shards, shard_rows, shards
 from plum_utils.sandbox import Program, Sandbox
 from plum_utils.sandbox.pool import ADDRESS
 from plum_utils.stage_inputs import find_inputs
-from plum_utils.stages import TRAINING
 from plum_utils.static_checks import check_programs
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
-SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an instruction, in its shard's mark
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
@@ -58,63 +53,6 @@ def caption(p: Params, text: str) -> Markdown:
     """A figure's or table's caption: the finding, with the parameters it was made with."""
     warning = " **Smoke run: not evidence.**" if p.name.startswith("smoke") else ""
     return Markdown(f"*{text} Parameters: `{p.name}`.*{warning}")
-
-
-def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None) -> Backend:
-    """The engine that samples from the policy: one in this process, or ``sampling.replicas`` on a Ray cluster.
-
-    Args:
-        lora_rank: as of ``open_backend``.
-    """
-    how, settings = p.sampling, {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": p.sampling.adapters}
-    if how.ray is None and how.replicas == 1:
-        return open_backend(how.backend, model_path, **settings)
-    from plum_utils.ray_backend import RayBackend
-
-    return RayBackend(how.backend, model_path, how.replicas, how.ray, **settings)
-
-
-def policy_prompt(p: Params, tokenizer: Any, instruction: str) -> str:
-    """The exact string the policy is conditioned on, the same in sampling, training and evaluation."""
-    return render(tokenizer, policy_message(instruction, p.policy.answer_instruction), p.policy.prompt,
-                  p.policy.system)
-
-
-def adapter_digest(adapter: str | Path | None) -> str:
-    """Hash of an adapter's weights, so that results of a retrained policy are never taken for the old one's."""
-    if adapter is None:
-        return "none"
-    return hashlib.sha256((Path(adapter) / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
-
-
-def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
-                  ) -> list[dict[str, Any]]:
-    """K completions for each instruction; one file a shard, a finished shard is never sampled again. As many shards are
-    sampled at a time as the backend has ``replicas``.
-
-    Returns:
-        Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, finish_reason, n_tokens,
-        seed, code (taken out of the completion here, not kept in the shards).
-    """
-    size = p.sampling.shard_size
-    parts = {f"shard_{start // size:04d}": instructions[start:start + size]
-             for start in range(0, len(instructions), size)}
-
-    def make(key: str) -> list[dict[str, Any]]:
-        seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
-        prompts = [policy_prompt(p, tokenizer, item.instruction) for item in parts[key]]
-        outputs = bar.generate(backend, prompts, n=p.sampling.k, temperature=p.sampling.temperature,
-                               top_p=p.sampling.top_p, max_tokens=p.sampling.max_tokens, stop=p.sampling.stop,
-                               seed=seed)
-        return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
-                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
-                for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
-
-    mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
-                        [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
-    bar = Bar("sampling", len(parts), items=len(instructions) * p.sampling.k, measured=folder / FIRST_CALL)
-    rows = shards(folder, list(parts), make, mark, bar, getattr(backend, "replicas", 1))
-    return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 
 def gold_rows(p: Params) -> list[dict[str, Any]]:
@@ -210,31 +148,6 @@ def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[
             "assurance": ran.assurance if ran else None, "detail": ADDRESS.sub("0x...", detail),
             "executed": ran.status if ran else None, "mypy": static.status if static else None,
             "mypy_codes": list(static.codes) if static else []}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy to be evaluated; without an adapter it is the baseline."""
-
-    name: str
-    seed: int | None
-    adapter: Path | None
-
-
-def load_policies(run: Run) -> list[Policy]:
-    """The baseline and every policy that stage 04 trained.
-
-    Raises:
-        ValueError: an adapter is not the one that 04_train_kto/policies.json records.
-    """
-    entries = json.loads((run.path / TRAINING / "policies.json").read_text())
-    policies = [Policy("baseline", None, None)]
-    for entry in entries:
-        adapter = run.path / entry["adapter"]
-        if adapter_digest(adapter) != entry["digest"]:
-            raise ValueError(f"{entry['adapter']} is not the adapter that policies.json records: run stage 04 again")
-        policies.append(Policy(f"{entry['objective']}-seed{entry['seed']}", entry["seed"], adapter))
-    return policies
 
 
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,

@@ -33,7 +33,7 @@ from transformers import (
 from plum_utils.distributed_training import is_sharded, launch_phase, shared_dataset
 from plum_utils.jsonl import write_json
 from plum_utils.memory import card_memory, settle_for
-from plum_utils.number_type import number_type
+from plum_utils.models.number_type import number_type
 from plum_utils.params import TrainingParams
 from plum_utils.progress import Bar
 from plum_utils.speed import prepare_model, prepare_process

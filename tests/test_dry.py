@@ -8,10 +8,11 @@ from collections import Counter
 
 import pytest
 
-from plum_utils import dry, generators, prompts
-from plum_utils.backends import open_backend
+from plum_utils import dry, generators
 from plum_utils.data import selection
 from plum_utils.jsonl import read_jsonl
+from plum_utils.models import prompts
+from plum_utils.models.engines import open_backend
 from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run

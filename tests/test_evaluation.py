@@ -33,7 +33,7 @@ from plum_utils.evaluation import (
     take_program,
     wins_losses,
 )
-from plum_utils.extract import extract_code
+from plum_utils.models.extract import extract_code
 from plum_utils.params import SuiteParams
 from plum_utils.provenance import ROOT
 from plum_utils.sandbox import Limits, Sandbox

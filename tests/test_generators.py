@@ -13,8 +13,8 @@ from plum_utils import generators, provenance
 from plum_utils.data.instructions import Instruction
 from plum_utils.generators import Draw, estimate, generate_responses, ledger, responses
 from plum_utils.http_backend import GeneratorError, ResponseStore
+from plum_utils.models.prompts import generator_message
 from plum_utils.params import Params
-from plum_utils.prompts import generator_message
 
 ITEMS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(3)]
 BYTES = sum(len(generator_message(item.instruction)) for item in ITEMS)

@@ -418,7 +418,7 @@ class VllmServer:
     """vLLM's OpenAI-compatible server on the CPU with the embedded model, as ``smollm2``."""
 
     def __init__(self, log):
-        from plum_utils.models import embedded_model
+        from plum_utils.models.weights import embedded_model
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

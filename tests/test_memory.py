@@ -25,8 +25,8 @@ from plum_utils.memory import (
     tensor_parts,
     usable_bytes,
 )
-from plum_utils.model_shapes import model_config
-from plum_utils.models import resolve_model
+from plum_utils.models.shapes import model_config
+from plum_utils.models.weights import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.provenance import ROOT
 from plum_utils.speed import prepare_process

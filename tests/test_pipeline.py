@@ -18,8 +18,8 @@ import pytest
 
 from plum_utils import pipeline as pipeline_module
 from plum_utils.__main__ import main
+from plum_utils.models.number_type import settled
 from plum_utils.notebook_runs import MARK, kernel_environment
-from plum_utils.number_type import settled
 from plum_utils.params import Params
 from plum_utils.pipeline import NotReady, Pipeline, RunLocked
 from plum_utils.provenance import ROOT

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from plum_utils import search as module
-from plum_utils.backends import Completion
 from plum_utils.data.instructions import load_instructions
 from plum_utils.jsonl import write_json, write_jsonl
+from plum_utils.models.completions import Completion
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.testgen import parse_response

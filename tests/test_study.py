@@ -10,25 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils import ray_backend, study
-from plum_utils.backends import Completion
+from plum_utils import study
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
-from plum_utils.number_type import settled
+from plum_utils.models import ray_engines
+from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.completions import Completion
+from plum_utils.models.number_type import settled
+from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.params import Params, ParamsError
 from plum_utils.sandbox import Verdict
 from plum_utils.sandbox.opening import open_sandbox
-from plum_utils.study import (
-    adapter_digest,
-    caption,
-    generate_solutions,
-    gold_rows,
-    judge_samples,
-    open_policy_backend,
-    open_stage,
-    policy_prompt,
-    sample_policy,
-)
+from plum_utils.study import caption, generate_solutions, gold_rows, judge_samples, open_stage
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
@@ -159,7 +153,7 @@ def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, ch
     p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
     settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
     monkeypatch.setattr(study, "open_backend", lambda *which, **how: ("one", which, how))
-    monkeypatch.setattr(ray_backend, "RayBackend", lambda *which, **how: ("several", which, how))
+    monkeypatch.setattr(ray_engines, "RayBackend", lambda *which, **how: ("several", which, how))
     where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
     assert open_policy_backend(p, "model", 8) == (kind, ("vllm", "model", *where), settings)
 

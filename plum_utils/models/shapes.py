@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plum_utils.models import ModelNotFound, resolve_model
+from plum_utils.models.weights import ModelNotFound, resolve_model
 
-BUNDLED = Path(__file__).parent / "data" / "model_shapes.json"
+BUNDLED = Path(__file__).parents[1] / "data" / "model_shapes.json"
 
 
 @cache

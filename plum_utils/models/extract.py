@@ -23,7 +23,7 @@ import textwrap
 import warnings
 from itertools import islice
 
-from plum_utils.prompts import template_stops
+from plum_utils.models.prompts import template_stops
 
 PYTHON_TAGS = ("", "python", "py", "python3")
 MOST_PARSED = 100_000  # characters: longer texts count as not parsing, so that no text takes noticeable time

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils import ray_backend
-from plum_utils.backends import Metered
 from plum_utils.data.instructions import Instruction
+from plum_utils.models import ray_engines
+from plum_utils.models.completions import Metered
+from plum_utils.models.ray_engines import EngineError, RayBackend
+from plum_utils.models.sampling import sample_policy
+from plum_utils.models.transformers_engine import TransformersBackend
 from plum_utils.params import Params
-from plum_utils.ray_backend import EngineError, RayBackend
-from plum_utils.study import sample_policy
-from plum_utils.transformers_backend import TransformersBackend
 
 PROMPTS = ["ask 1?\n", "ask 22?\n", "ask 333?\n"]
 HOW = {"n": 3, "temperature": 1.0, "max_tokens": 12}
@@ -27,7 +27,7 @@ P = Params(name="x", policy={"prompt": "base"},
            sampling={"k": 2, "shard_size": 2, "max_tokens": 8, "backend": "transformers"})
 
 
-class Logged(ray_backend._Engine):
+class Logged(ray_engines._Engine):
     """Notes its process and the seed of each call in a file, and dies of the seeds that a file beside it asks for."""
 
     def __init__(self, kind, model_path, settings):
@@ -53,7 +53,7 @@ def opened(cluster, tiny, tmp_path_factory):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not find the tests
     folder = tmp_path_factory.mktemp("log")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_backend, "_Engine", Logged)
+        patch.setattr(ray_engines, "_Engine", Logged)
         backend = RayBackend("transformers", tiny, 2, cluster.address, dtype="float32", folder=str(folder))
     yield backend, folder
     backend.close()

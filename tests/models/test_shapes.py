@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from plum_utils import model_shapes
 from plum_utils.memory import shape_of
-from plum_utils.model_shapes import BUNDLED, bundled_shapes, model_config
-from plum_utils.models import ModelNotFound
+from plum_utils.models import shapes
+from plum_utils.models.shapes import BUNDLED, bundled_shapes, model_config
+from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
 from plum_utils.sweeps import is_sweep
@@ -54,4 +54,4 @@ def test_a_folders_own_config_is_taken(tmp_path):
 
 def test_a_model_that_nobody_has_is_said_to_be_missing():
     with pytest.raises(ModelNotFound, match="org/unknown.*not in model_shapes.json. Give a folder"):
-        model_shapes.model_config("org/unknown")
+        shapes.model_config("org/unknown")

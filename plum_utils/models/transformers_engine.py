@@ -24,8 +24,8 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from plum_utils.backends import Completion, Watch, release_memory
-from plum_utils.number_type import number_type
+from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.number_type import number_type
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time

@@ -22,7 +22,7 @@ import threading
 from types import ModuleType
 from typing import Any
 
-from plum_utils.backends import Completion
+from plum_utils.models.completions import Completion
 
 RESTARTS = 5  # of one engine over its life
 TRIES = 3     # engines that may die of one call
@@ -152,7 +152,7 @@ class _Engine:
     """One backend, in a process of its own."""
 
     def __init__(self, kind: str, model_path: str, settings: dict[str, Any]):
-        from plum_utils.backends import open_backend
+        from plum_utils.models.engines import open_backend
 
         self._backend = open_backend(kind, model_path, **settings)
 

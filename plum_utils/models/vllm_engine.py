@@ -1,136 +1,16 @@
-"""Text generation behind one small protocol: vLLM (CPU or GPU) and ``transformers``.
-
-Determinism: a completion depends in its last bits on what else is in its batch, so the unit of determinism and of resume
-is one call to ``generate``: the same prompts, seed and settings give the same completions, whatever was asked before.
-"""
+"""The engine vLLM, on a CPU or a GPU."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import importlib.util
 import os
-import sys
 import tempfile
-import threading
-import time
 from collections import Counter, defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any
 
-from plum_utils.models import merge_adapter
-from plum_utils.number_type import number_type
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens."""
-
-    text: str
-    finish_reason: str  # "stop" (end of sequence or stop string) or "length"
-    n_tokens: int
-
-
-Watch = Callable[[int, int], None]
-
-
-class Backend(Protocol):
-    """What a stage needs of a model: prompts in, ``n`` completions for each out, in order.
-
-    ``watch`` is called after each decoding step with the tokens generated and the completions finished so far in this
-    call.
-    """
-
-    name: str
-
-    def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0,
-                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]: ...
-
-    def close(self) -> None: ...
-
-
-def open_backend(kind: str, model_path: str, dtype: str = "auto", lora_rank: int | None = None,
-                 **vllm_settings: Any) -> Backend:
-    """The backend ``kind`` (``vllm``, ``transformers``, or ``auto``: vLLM where it is installed).
-
-    Args:
-        lora_rank: set it when ``generate`` will be given adapters (folders saved by PEFT) of at most this rank.
-        vllm_settings: ``adapters``, ``max_model_len``, ``gpu_memory_utilization`` of ``VllmBackend``; ``transformers``
-            needs none of them.
-    """
-    if kind == "auto":
-        kind = "vllm" if importlib.util.find_spec("vllm") else "transformers"
-    if kind == "vllm":
-        return VllmBackend(model_path, dtype, lora_rank, **vllm_settings)
-    if kind == "transformers":
-        from plum_utils.transformers_backend import TransformersBackend
-
-        return TransformersBackend(model_path, dtype)
-    raise ValueError(f"sampling.backend: unknown {kind!r}; one of auto, vllm, transformers")
-
-
-def release_memory() -> None:
-    """Hand memory that nothing refers to back to the GPU and to the system, for what this process does next."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's, which else keeps what was freed
-        if trim is not None:
-            trim(0)
-
-
-class Metered:
-    """A backend that counts what passes through it, so that a rate covers only what was generated in this process:
-    shards read back from disk never reach it.
-
-    ``calls``, ``tokens`` (generated ones) and ``seconds`` (wall time in which at least one call was running) add up
-    from zero, whichever threads call.
-    """
-
-    def __init__(self, backend: Backend):
-        self._backend = backend
-        self.name = backend.name
-        self.replicas = getattr(backend, "replicas", 1)
-        self.calls, self.tokens, self.seconds = 0, 0, 0.0
-        self._lock, self._running, self._since = threading.Lock(), 0, 0.0
-
-    def generate(self, prompts, **how):
-        with self._clock():
-            outputs = self._backend.generate(prompts, **how)
-        with self._lock:
-            self.calls += 1
-            self.tokens += sum(out.n_tokens for outs in outputs for out in outs)
-        return outputs
-
-    @contextmanager
-    def _clock(self) -> Iterator[None]:
-        """Runs from the first of several overlapping calls to the last one's end."""
-        with self._lock:
-            if not self._running:
-                self._since = time.monotonic()
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-                if not self._running:
-                    self.seconds += time.monotonic() - self._since
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens a second; not a number before anything was generated."""
-        return self.tokens / self.seconds if self.tokens else float("nan")
-
-    def close(self) -> None:
-        self._backend.close()
-
+from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.number_type import number_type
+from plum_utils.models.weights import merge_adapter
 
 VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 

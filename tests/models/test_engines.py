@@ -14,16 +14,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from plum_utils import backends, transformers_backend
-from plum_utils.backends import (
-    Completion,
-    Metered,
-    adapter_mode,
-    check_lengths,
-    engine_settings,
-    open_backend,
-    vllm_lora_rank,
-)
+from plum_utils.models import engines, transformers_engine
+from plum_utils.models.completions import Completion, Metered
+from plum_utils.models.engines import open_backend
+from plum_utils.models.vllm_engine import adapter_mode, check_lengths, engine_settings, vllm_lora_rank
 from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",
@@ -91,8 +85,8 @@ def test_an_unknown_backend_lists_the_known_ones():
 
 @pytest.mark.parametrize(("installed", "kind"), [(True, "VllmBackend"), (False, "TransformersBackend")])
 def test_auto_takes_vllm_where_it_is_installed(monkeypatch, installed, kind):
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if installed else None)
-    for module, name in ((backends, "VllmBackend"), (transformers_backend, "TransformersBackend")):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if installed else None)
+    for module, name in ((engines, "VllmBackend"), (transformers_engine, "TransformersBackend")):
         monkeypatch.setattr(module, name, lambda *_, name=name, **how: name)
     assert open_backend("auto", "nowhere", adapters="serve", max_model_len=100) == kind
 
@@ -138,7 +132,7 @@ def test_a_completion_without_room_is_an_error_that_says_how_to_get_it():
 
 @pytest.fixture(scope="module")
 def model_path():
-    from plum_utils.models import embedded_model
+    from plum_utils.models.weights import embedded_model
 
     return str(embedded_model())
 
@@ -238,8 +232,8 @@ LIFE = """
 import json, sys, tempfile
 import peft, psutil, torch
 from transformers.models.llama import modeling_llama
-from plum_utils.backends import open_backend
-from plum_utils.models import merge_adapter
+from plum_utils.models.engines import open_backend
+from plum_utils.models.weights import merge_adapter
 kind, model_path, adapter, *prompts = sys.argv[1:]
 if kind == "vllm":
     from vllm import LLM, SamplingParams

@@ -9,9 +9,9 @@ import torch
 from tiny_llama import END
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
-from plum_utils import transformers_backend
-from plum_utils.backends import Completion
-from plum_utils.transformers_backend import TransformersBackend, choose_tokens
+from plum_utils.models import transformers_engine
+from plum_utils.models.completions import Completion
+from plum_utils.models.transformers_engine import TransformersBackend, choose_tokens
 
 PROMPTS = ["ask 22?\n", "ask 1 and then another 2?\n", "x", "ask 333?\n", "ask 22?\n"]
 DRAWN = {"n": 6, "temperature": 1.5, "max_tokens": 50, "seed": 3, "stop": ["a", "\n", "Z"]}
@@ -40,7 +40,7 @@ def scripted(monkeypatch, backend):
     """A function that makes every row of the next calls get these tokens, one after the other."""
     def script(*tokens: int) -> None:
         left = iter(tokens)
-        monkeypatch.setattr(transformers_backend, "choose_tokens",
+        monkeypatch.setattr(transformers_engine, "choose_tokens",
                             lambda logits, *_: torch.full((len(logits),), next(left)))
     return script
 
@@ -126,7 +126,7 @@ def test_the_end_token_ends_a_row_counts_and_is_not_in_the_text(backend, scripte
 
 
 def test_all_end_tokens_of_the_model_are_known():
-    assert transformers_backend._end_tokens([3, 5], 7) == {3, 5, 7} and transformers_backend._end_tokens(None, 7) == {7}
+    assert transformers_engine._end_tokens([3, 5], 7) == {3, 5, 7} and transformers_engine._end_tokens(None, 7) == {7}
 
 
 def test_temperature_and_top_p_are_those_of_transformers():
@@ -171,7 +171,7 @@ def test_a_watcher_hears_of_every_step(backend):
 @pytest.mark.parametrize(("free", "rows"), [(1 << 40, 512), (0, 1), (4 * 1000 * 100, 1), (230 * 1000 * 100, 64)])
 def test_a_batch_fits_the_free_memory(backend, monkeypatch, free, rows):
     monkeypatch.setattr(backend, "_token_bytes", lambda: 1000)
-    monkeypatch.setattr(transformers_backend.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=free))
+    monkeypatch.setattr(transformers_engine.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=free))
     assert backend._rows_that_fit(100) == rows
 
 

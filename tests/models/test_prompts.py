@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plum_utils.models.prompts import (
+    TEMPLATES,
+    generator_message,
+    policy_message,
+    policy_prompt,
+    render,
+    template_stops,
+    token_table,
+)
 from plum_utils.params import load_params
-from plum_utils.prompts import TEMPLATES, generator_message, policy_message, render, template_stops, token_table
 from plum_utils.provenance import ROOT
-from plum_utils.study import policy_prompt
 
 FIGURE_3 = (
     "You are a teaching assistant helping to write reference solutions and tests for programming questions. Given a "
@@ -170,7 +177,7 @@ def test_what_cannot_be_rendered_says_so():
 def tokenizer():
     from transformers import AutoTokenizer
 
-    from plum_utils.models import embedded_model
+    from plum_utils.models.weights import embedded_model
 
     return AutoTokenizer.from_pretrained(embedded_model())
 

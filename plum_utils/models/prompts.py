@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from plum_utils.params import Params
+
 # Zhang et al. 2024, Figure 3 ("Prompt for Test Case Generation"), quoted.
 GENERATOR_PROMPT = """\
 You are a teaching assistant helping to write reference solutions and tests for programming questions. Given a \
@@ -174,3 +176,9 @@ def token_table(tokenizer: Any, text: str) -> pd.DataFrame:
     starts = [start for start, _ in encoded["offset_mapping"]] + [len(text)]
     return pd.DataFrame({"position": range(len(encoded["input_ids"])), "id": encoded["input_ids"],
                          "text": [text[start:end] for start, end in zip(starts, starts[1:])]})
+
+
+def policy_prompt(p: Params, tokenizer: Any, instruction: str) -> str:
+    """The exact string the policy is conditioned on, the same in sampling, training and evaluation."""
+    return render(tokenizer, policy_message(instruction, p.policy.answer_instruction), p.policy.prompt,
+                  p.policy.system)

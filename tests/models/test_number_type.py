@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plum_utils import number_type as module
-from plum_utils.number_type import Device, number_type, settled
+from plum_utils.models import number_type as module
+from plum_utils.models.number_type import Device, number_type, settled
 from plum_utils.params import Params
 from plum_utils.pipeline import Pipeline
 from plum_utils.provenance import CPU_FLAGS, cpu
