@@ -22,8 +22,8 @@ from pathlib import Path
 
 from programs import humaneval_programs
 
-from plum_utils import static_checks
-from plum_utils.static_checks import StaticVerdict, check_programs
+from plum_utils.preferences import static_checks
+from plum_utils.preferences.static_checks import StaticVerdict, check_programs
 
 
 def one_process(source: str, cache: str) -> StaticVerdict:

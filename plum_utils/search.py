@@ -20,7 +20,7 @@ from plum_utils.models.completions import Backend
 from plum_utils.models.sampling import open_policy_backend
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
-from plum_utils.preferences import training_sets
+from plum_utils.preferences.labels import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.opening import open_sandbox

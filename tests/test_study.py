@@ -20,9 +20,11 @@ from plum_utils.models.number_type import settled
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.params import Params, ParamsError
+from plum_utils.preferences import verdicts
+from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox import Verdict
 from plum_utils.sandbox.opening import open_sandbox
-from plum_utils.study import caption, generate_solutions, gold_rows, judge_samples, open_stage
+from plum_utils.study import caption, generate_solutions, gold_rows, open_stage
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
@@ -276,7 +278,7 @@ def test_a_sandbox_failure_is_no_verdict_and_leaves_no_shard(tmp_path):
 
 
 def test_judged_shards_are_read_not_judged_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "JUDGED", 2)
+    monkeypatch.setattr(verdicts, "JUDGED", 2)
     rows = [sample(f"x = {number}", f"i{number}") for number in range(5)]
     suites = {f"i{number}": SUITE for number in range(5)}
     first = judge(rows, StubSandbox("failed"), tmp_path, suites=suites)
@@ -291,7 +293,7 @@ def test_judged_shards_are_read_not_judged_again(tmp_path, monkeypatch):
 
 
 def test_only_one_shard_of_samples_is_read_ahead(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "JUDGED", 2)
+    monkeypatch.setattr(verdicts, "JUDGED", 2)
     read, seen = [], []
 
     class Watching(StubSandbox):

@@ -203,7 +203,7 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     """One bar from all judged samples to the KTO set: what each rule removes, and what is left on either side.
 
     Args:
-        counts: samples by fate (``preferences.flow_counts``), in the order in which the rules apply.
+        counts: samples by fate (``labels.flow_counts``), in the order in which the rules apply.
     """
     figure, axis = _axes(9.0, 2.8)
     colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,

@@ -11,7 +11,7 @@ from smoke_command import SMOKE, call
 
 from plum_utils.jsonl import read_jsonl
 from plum_utils.params import load_params
-from plum_utils.preferences import LABEL_OF_STATUS
+from plum_utils.preferences.labels import LABEL_OF_STATUS
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plum_utils import static_checks
-from plum_utils.static_checks import CANNOT_RUN_CODES, HARMLESS_CODES, StaticVerdict, check_programs
+from plum_utils.preferences import static_checks
+from plum_utils.preferences.static_checks import CANNOT_RUN_CODES, HARMLESS_CODES, StaticVerdict, check_programs
 
 PROGRAMS = {
     # name: (source, status, a mypy code that must be among those reported)

@@ -19,7 +19,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer, TextLexer
 
-from plum_utils import preferences
+from plum_utils.preferences import labels
 
 MOST_INSTRUCTIONS = 50  # in the widget: with MOST_SAMPLES and MOST_TEXT it bounds its memory, whatever the run's size
 MOST_SAMPLES = 50       # of an instruction
@@ -78,7 +78,7 @@ def most_mixed(verdicts: pd.DataFrame, limit: int | None = None) -> list[str]:
     """
     table = pd.crosstab(verdicts.instruction_id, verdicts.status)
     keys = pd.DataFrame({
-        "labels": -(table.T.groupby(preferences.LABEL_OF_STATUS).sum() > 0).sum(),
+        "labels": -(table.T.groupby(labels.LABEL_OF_STATUS).sum() > 0).sum(),
         "verdicts": -(table > 0).sum(axis="columns"),
         "unevenness": (table.div(table.sum(axis="columns"), axis="index") ** 2).sum(axis="columns").round(9)})
     return list(keys.sort_index().sort_values(list(keys), kind="stable").index[:limit])
@@ -96,7 +96,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
     """What is shown of some instructions, in their order; both streams are read once, and only these rows are kept.
 
     Args:
-        labelled: of ``preferences.label_samples``.
+        labelled: of ``labels.label_samples``.
         samples: those that were labelled, in the same order.
         instruction_ids: at most ``MOST_INSTRUCTIONS`` of them are taken, and ``MOST_SAMPLES`` samples of each.
     """
@@ -108,7 +108,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
     details = {key: detail for key, detail in keyed if key in wanted}
     found: dict[str, list[Sample]] = {name: [] for name in ids}
     prompts: dict[str, str] = {}
-    for row, sample in preferences.pick(part, samples):
+    for row, sample in labels.pick(part, samples):
         prompts.setdefault(row.instruction_id, _cut(sample["prompt"]))
         found[row.instruction_id].append(Sample(
             row.sample_index, _cut(sample["code"]), "" if sample["code"].strip() else _cut(sample["completion"]),
@@ -119,7 +119,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
 def _fate(row: Any) -> str:
     if row.used:
         return "in KTO's set"
-    if row.label == preferences.UNRUNNABLE:
+    if row.label == labels.UNRUNNABLE:
         return "left out: it cannot run"
     return "left out: an earlier sample is the same text" if row.duplicate else \
         "left out: no sample of its instruction passes"

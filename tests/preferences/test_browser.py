@@ -8,15 +8,16 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from plum_utils import preferences, sample_browser
-from plum_utils.sample_browser import Gathered, Sample, SampleBrowser, code_html, failing_lines, static_html
+from plum_utils.preferences import browser as browser_module
+from plum_utils.preferences import labels
+from plum_utils.preferences.browser import Gathered, Sample, SampleBrowser, code_html, failing_lines, static_html
 
 SUITE = 'assert twice(2) == 4\nassert twice(\n    "a"\n) == "aa"\nfor n in (1, 2):\n    assert twice(n) == 2 * n\n'
 HOSTILE = "x = '</pre></div><script>alert(1)</script><img src=x onerror=alert(2)>' # \ud800 \x00 \u202e end"
 
 
 def sample(index: int, status: str, code: str = "def twice(n):\n    return n\n", detail: str = "") -> Sample:
-    label = preferences.LABEL_OF_STATUS[status]
+    label = labels.LABEL_OF_STATUS[status]
     return Sample(index, code, "" if code else "I cannot.", status, label, detail, "in KTO's set")
 
 
@@ -54,7 +55,7 @@ def marked(html: str) -> list[str]:
 def test_the_failing_assert_is_marked_as_a_whole():
     failed = sample(0, "failed", detail="AssertionError: assert twice( (test line 3)")
     assert failing_lines(failed, SUITE) == (range(0), range(2, 5))
-    lines = marked(sample_browser.sample_html(failed, SUITE))
+    lines = marked(browser_module.sample_html(failed, SUITE))
     assert [line.split(maxsplit=2)[1] for line in lines] == ["2", "3", "4"]
     assert "assert twice(" in lines[0] and '"a"' in lines[1]
 
@@ -131,15 +132,15 @@ def test_most_mixed_puts_labels_first_then_verdicts_then_evenness():
     rows = {"a": "PPPF", "b": "PPFF", "c": "PFSS", "d": "FFFF", "e": "FSEN", "f": "FFPP"}
     frame = pd.DataFrame([(name, status[one]) for name, all_of in rows.items() for one in all_of],
                          columns=["instruction_id", "status"])
-    assert sample_browser.most_mixed(frame) == ["c", "e", "b", "f", "a", "d"]
-    assert sample_browser.most_mixed(frame, 2) == ["c", "e"]
-    assert sample_browser.most_mixed(frame[frame.instruction_id == "d"], 2) == ["d"]
+    assert browser_module.most_mixed(frame) == ["c", "e", "b", "f", "a", "d"]
+    assert browser_module.most_mixed(frame, 2) == ["c", "e"]
+    assert browser_module.most_mixed(frame[frame.instruction_id == "d"], 2) == ["d"]
 
 
 def test_different_takes_every_kind_before_a_second_of_any():
-    assert sample_browser.different(list("FFFPSF"), 4) == [0, 1, 3, 4]
-    assert sample_browser.different(list("FFFPSF"), 2) == [0, 3]
-    assert sample_browser.different(list("FF"), 5) == [0, 1]
+    assert browser_module.different(list("FFFPSF"), 4) == [0, 1, 3, 4]
+    assert browser_module.different(list("FFFPSF"), 2) == [0, 3]
+    assert browser_module.different(list("FF"), 5) == [0, 1]
 
 
 def stage(n: int, k: int, code: str):
@@ -148,12 +149,12 @@ def stage(n: int, k: int, code: str):
                 "code": code if j % 2 else ""} for i in range(n) for j in range(k)]
     verdicts = [{"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "detail": f"seen {j}",
                  "status": "failed" if row["sample_index"] else "passed"} for j, row in enumerate(samples)]
-    return preferences.label_samples(verdicts, samples), samples, verdicts, {f"i{i}": f"assert {i}" for i in range(n)}
+    return labels.label_samples(verdicts, samples), samples, verdicts, {f"i{i}": f"assert {i}" for i in range(n)}
 
 
 def test_gather_joins_rows_of_the_wanted_instructions_in_their_order():
     labelled, samples, verdicts, suites = stage(3, 2, "x = 1")
-    last, first = sample_browser.gather(labelled, iter(samples), iter(verdicts), suites, ["i2", "i0"])
+    last, first = browser_module.gather(labelled, iter(samples), iter(verdicts), suites, ["i2", "i0"])
     assert (last.instruction_id, last.prompt, last.suite) == ("i2", "prompt 2", "assert 2")
     assert [one.detail for one in last.samples] == ["seen 4", "seen 5"]
     assert last.samples[0].completion == "x = 10" and last.samples[1].code == "x = 1"
@@ -163,16 +164,16 @@ def test_gather_joins_rows_of_the_wanted_instructions_in_their_order():
 def test_fates():
     labelled, samples, verdicts, suites = stage(1, 3, "x")
     labelled["used"], labelled["duplicate"] = False, [True, False, False]
-    labelled.loc[2, "label"] = preferences.UNRUNNABLE
-    (one,) = sample_browser.gather(labelled, samples, verdicts, suites, ["i0"])
+    labelled.loc[2, "label"] = labels.UNRUNNABLE
+    (one,) = browser_module.gather(labelled, samples, verdicts, suites, ["i0"])
     assert [row.fate.split()[-1] for row in one.samples] == ["text", "passes", "run"]
 
 
 def test_what_is_kept_is_bounded():
     labelled, samples, verdicts, suites = stage(60, 60, "#" * 9000)
-    kept = sample_browser.gather(labelled, iter(samples), iter(verdicts), suites, list(suites))
-    assert len(kept) == sample_browser.MOST_INSTRUCTIONS
-    assert {len(one.samples) for one in kept} == {sample_browser.MOST_SAMPLES}
+    kept = browser_module.gather(labelled, iter(samples), iter(verdicts), suites, list(suites))
+    assert len(kept) == browser_module.MOST_INSTRUCTIONS
+    assert {len(one.samples) for one in kept} == {browser_module.MOST_SAMPLES}
     assert max(len(one.code) + len(one.completion) for each in kept for one in each.samples) < 3100
     browser = SampleBrowser(kept, len(suites))
     assert "50 of 60 instructions" in browser.children[0].value

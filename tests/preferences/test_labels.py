@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils import preferences
 from plum_utils.data import instructions as instructions_module
 from plum_utils.params import LabelParams, TrainingParams
-from plum_utils.preferences import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
+from plum_utils.preferences import labels
+from plum_utils.preferences import sets as sets_module
+from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
 
 STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
 # (instruction, status, text): few of each, so that duplicates and unsolved instructions are frequent
@@ -27,8 +28,8 @@ def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n
         completion = f"```python\n{status}{text}\n```\n"
         samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish})
         verdicts.append(key | {"status": status, "detail": "?"})
-    samples = list(preferences.add_end_tokens(samples, "<end>", list(stop)))
-    return preferences.label_samples(verdicts, iter(samples), deduplicate), samples
+    samples = list(labels.add_end_tokens(samples, "<end>", list(stop)))
+    return labels.label_samples(verdicts, iter(samples), deduplicate), samples
 
 
 def texts(rows: list[dict]) -> list[tuple[str, str]]:
@@ -51,7 +52,7 @@ def test_a_verdict_that_is_our_fault_never_becomes_a_label():
 def test_a_sample_without_a_verdict_is_an_error():
     sample = {"instruction_id": "i", "sample_index": 3, "completion": "x"}
     with pytest.raises(ValueError, match="i/3 has no verdict"):
-        preferences.label_samples([], [sample])
+        labels.label_samples([], [sample])
 
 
 def test_an_unknown_verdict_is_an_error():
@@ -61,7 +62,7 @@ def test_an_unknown_verdict_is_an_error():
 
 @given(outcomes)
 def test_kto_holds_runnable_distinct_samples_of_solved_instructions(items):
-    rows = list(preferences.kto_rows(*labelled(items)))
+    rows = list(sets_module.kto_rows(*labelled(items)))
     solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
     expected = {(f"i{instruction}", status, text) for instruction, status, text in items
                 if f"i{instruction}" in solved and LABEL_OF_STATUS[status] in (CHOSEN, REJECTED)}
@@ -75,7 +76,7 @@ def test_a_part_of_the_table_gives_the_same_part_of_the_sets(items, some):
     frame, samples = labelled(items)
     names = {f"i{number}" for number in some}
     part = frame[frame.instruction_id.isin(names)]
-    for make in (preferences.kto_rows, preferences.sft_rows, preferences.unrunnable_rows):
+    for make in (sets_module.kto_rows, sets_module.sft_rows, sets_module.unrunnable_rows):
         assert list(make(part, samples)) == [row for row in make(frame, samples) if row["instruction_id"] in names]
 
 
@@ -83,7 +84,7 @@ def test_samples_in_another_order_than_when_they_were_labelled_are_an_error():
     frame, samples = labelled([(0, "passed", 0), (0, "failed", 0), (1, "passed", 0)])
     for wrong in (samples[::-1], samples[:-1]):
         with pytest.raises(ValueError, match="not where it was when it was labelled"):
-            list(preferences.kto_rows(frame, wrong))
+            list(sets_module.kto_rows(frame, wrong))
 
 
 def test_pairs_are_written_as_soon_as_their_instruction_is_read():
@@ -91,14 +92,14 @@ def test_pairs_are_written_as_soon_as_their_instruction_is_read():
     frame, samples = labelled([(number, status, 0) for number in range(3) for status in ("passed", "failed")])
     read = []
     stream = (read.append(sample) or sample for sample in samples)
-    assert [(pair["instruction_id"], len(read)) for pair in preferences.dpo_rows(frame, stream)] == \
+    assert [(pair["instruction_id"], len(read)) for pair in sets_module.dpo_rows(frame, stream)] == \
         [("i0", 2), ("i1", 4), ("i2", 6)]
 
 
 @given(outcomes, st.booleans())
 def test_each_sample_has_one_fate(items, deduplicate):
     frame, _ = labelled(items, deduplicate)
-    flow = preferences.flow_counts(frame)
+    flow = labels.flow_counts(frame)
     assert sum(flow.values()) == len(items)
     assert flow[CHOSEN] + flow[REJECTED] == frame.used.sum()
     assert flow["un-runnable"] == sum(LABEL_OF_STATUS[status] == UNRUNNABLE for _, status, _ in items)
@@ -109,7 +110,7 @@ def test_each_sample_has_one_fate(items, deduplicate):
 def test_dpo_has_as_many_pairs_as_the_smaller_side_and_none_twice(items, seed):
     frame, samples = labelled(items)
     frame["completion"] = [sample["completion"] + sample["end"] for sample in samples]
-    pairs = list(preferences.dpo_rows(frame, iter(samples), seed))
+    pairs = list(sets_module.dpo_rows(frame, iter(samples), seed))
     for name, group in frame[frame.used].groupby("instruction_id"):
         sides = group.label.value_counts()
         ours = [pair for pair in pairs if pair["instruction_id"] == name]
@@ -118,22 +119,22 @@ def test_dpo_has_as_many_pairs_as_the_smaller_side_and_none_twice(items, seed):
             used = [pair[side][0]["content"] for pair in ours]
             assert len(set(used)) == len(used)
             assert set(used) <= set(group[group.label == label].completion)
-    assert pairs == list(preferences.dpo_rows(frame, samples, seed))
+    assert pairs == list(sets_module.dpo_rows(frame, samples, seed))
 
 
 @given(outcomes)
 def test_sft_has_exactly_the_chosen_rows_of_kto(items):
     frame, samples = labelled(items)
-    rows = list(preferences.sft_rows(frame, samples))
-    assert texts(rows) == texts([row for row in preferences.kto_rows(frame, samples) if row["label"]])
+    rows = list(sets_module.sft_rows(frame, samples))
+    assert texts(rows) == texts([row for row in sets_module.kto_rows(frame, samples) if row["label"]])
     assert all("label" not in row for row in rows)
 
 
 @given(outcomes)
 def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(items):
     frame, samples = labelled(items)
-    rows = list(preferences.unrunnable_rows(frame, samples))
-    assert texts([row for row in rows if row["label"]]) == texts(preferences.sft_rows(frame, samples))
+    rows = list(sets_module.unrunnable_rows(frame, samples))
+    assert texts([row for row in rows if row["label"]]) == texts(sets_module.sft_rows(frame, samples))
     solved = {f"i{instruction}" for instruction, status, _ in items if status == "passed"}
     expected = {(f"i{instruction}", status, text) for instruction, status, text in items
                 if f"i{instruction}" in solved and LABEL_OF_STATUS[status] == UNRUNNABLE}
@@ -146,12 +147,12 @@ def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(ite
     ("  a = 1\n\n", "a = 1"),
 ])
 def test_white_space_does_not_make_another_answer(text, same):
-    assert preferences.normalise(text) == preferences.normalise(same)
+    assert labels.normalise(text) == labels.normalise(same)
 
 
 @pytest.mark.parametrize(("text", "other"), [("a = 1", "a = 2"), ("a\nb", "a b"), ("a\n\nb", "a\nb")])
 def test_other_answers_stay_other(text, other):
-    assert preferences.normalise(text) != preferences.normalise(other)
+    assert labels.normalise(text) != labels.normalise(other)
 
 
 def test_duplicates_count_once_within_an_instruction_only():
@@ -170,8 +171,8 @@ def test_the_end_token_is_trained_on_only_where_it_was_sampled(finish, completio
     sample = {"instruction_id": "i", "sample_index": 0, "prompt": "p", "completion": completion,
               "finish_reason": finish}
     verdict = {"instruction_id": "i", "sample_index": 0, "status": "passed", "detail": ""}
-    samples = list(preferences.add_end_tokens([sample], "<end>", ["\n```\n"]))
-    (row,) = preferences.sft_rows(preferences.label_samples([verdict], samples), samples)
+    samples = list(labels.add_end_tokens([sample], "<end>", ["\n```\n"]))
+    (row,) = sets_module.sft_rows(labels.label_samples([verdict], samples), samples)
     assert row["completion"] == [{"role": "assistant", "content": completion + ("<end>" if ended else "")}]
     assert row["prompt"] == [{"role": "user", "content": "p"}]
 
@@ -183,17 +184,17 @@ def test_without_stop_strings_every_finished_answer_ended_by_itself():
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=50), st.integers(1, 4), st.integers(0, 3))
 def test_the_cap_holds_per_side_and_keeps_order(items, most, seed):
     rows = [{"instruction_id": f"i{one}", "label": label, "place": place} for place, (one, label) in enumerate(items)]
-    kept = preferences.cap_per_side(rows, most, seed)
+    kept = labels.cap_per_side(rows, most, seed)
     before, after = (Counter((row["instruction_id"], row["label"]) for row in some) for some in (rows, kept))
     assert after == Counter({key: min(count, most) for key, count in before.items()})
     assert [row["place"] for row in kept] == sorted(row["place"] for row in kept)
-    assert kept == preferences.cap_per_side(rows, most, seed)
-    assert preferences.cap_per_side(rows, None, seed) == rows
+    assert kept == labels.cap_per_side(rows, most, seed)
+    assert labels.cap_per_side(rows, None, seed) == rows
 
 
 def test_the_cap_counts_pairs_per_instruction():
     pairs = [{"instruction_id": "i0", "chosen": str(n)} for n in range(5)] + [{"instruction_id": "i1", "chosen": "x"}]
-    assert Counter(row["instruction_id"] for row in preferences.cap_per_side(pairs, 2, 0)) == {"i0": 2, "i1": 1}
+    assert Counter(row["instruction_id"] for row in labels.cap_per_side(pairs, 2, 0)) == {"i0": 2, "i1": 1}
 
 
 @given(st.sets(st.integers(0, 500), max_size=80), st.floats(0, 0.99), st.integers(0, 5))
@@ -207,7 +208,7 @@ def test_the_split_is_complete_disjoint_and_blind_to_order(numbers, fraction, se
 
 def test_figure_2_counts_every_sample_duplicates_too():
     frame, _ = labelled([(0, "passed", 1), (0, "passed", 1), (0, "syntax", 0), (0, "failed", 0), (1, "error", 0)])
-    assert preferences.correctness_ratios(frame).to_dict() == {"i0": 0.5, "i1": 0.0}
+    assert labels.correctness_ratios(frame).to_dict() == {"i0": 0.5, "i1": 0.0}
 
 
 @pytest.mark.parametrize(("items", "missing"), [
@@ -216,16 +217,16 @@ def test_figure_2_counts_every_sample_duplicates_too():
 ])
 def test_nothing_to_prefer_is_an_error_that_says_what_to_do(items, missing):
     with pytest.raises(ValueError, match=f"is {missing}: .*sampling.k"):
-        preferences.require_both_sides(labelled(items)[0])
+        sets_module.require_both_sides(labelled(items)[0])
 
 
 def test_no_sample_at_all_is_the_same_error():
     with pytest.raises(ValueError, match="none of 0 judged samples"):
-        preferences.require_both_sides(pd.DataFrame())
+        sets_module.require_both_sides(pd.DataFrame())
 
 
 def test_two_sides_are_enough():
-    preferences.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)])[0])
+    sets_module.require_both_sides(labelled([(0, "passed", 0), (0, "failed", 0)])[0])
 
 
 def rows_of(ids, **more):
@@ -238,7 +239,7 @@ def test_sft_gets_the_same_instructions_as_preference_learning_or_the_rest(side,
     sets = {"kto": rows_of(ids, label=True), "dpo": rows_of(ids), "sft": rows_of(ids)}
     training = TrainingParams(preference_fraction=0.5, sft_instructions=side, max_per_side=2)
     found = {name: {row["instruction_id"] for row in rows}
-             for name, rows in preferences.training_sets(sets, training, 0).items()}
+             for name, rows in labels.training_sets(sets, training, 0).items()}
     assert len(found["kto"]) == 10 and found["dpo"] == found["kto"]
     assert (found["sft"] == found["kto"]) is shared
     assert shared or found["sft"] == set(ids) - found["kto"]
@@ -246,8 +247,8 @@ def test_sft_gets_the_same_instructions_as_preference_learning_or_the_rest(side,
 
 def test_all_instructions_train_by_default_and_the_cap_holds():
     sets = {"kto": rows_of("abc", label=True), "sft": rows_of("abc")}
-    assert preferences.training_sets(sets, TrainingParams(), 0) == sets
-    capped = preferences.training_sets(sets, TrainingParams(max_per_side=1), 0)
+    assert labels.training_sets(sets, TrainingParams(), 0) == sets
+    capped = labels.training_sets(sets, TrainingParams(max_per_side=1), 0)
     assert [len(rows) for rows in capped.values()] == [3, 3]
 
 
@@ -260,7 +261,7 @@ def sampled(instructions: int, k: int) -> list[dict]:
 def test_a_part_is_labelled_of_few_instructions_and_the_first_samples(instructions, k, wanted, first_k, seed):
     rows = sampled(instructions, k)
     ids = {row["instruction_id"] for row in rows}
-    part = list(preferences.selected(iter(rows), LabelParams(first_k=first_k, instructions=wanted), ids, seed))
+    part = list(labels.selected(iter(rows), LabelParams(first_k=first_k, instructions=wanted), ids, seed))
     names = {row["instruction_id"] for row in part}
     assert len(names) == min(wanted, instructions)
     assert part == [row for row in rows if row["instruction_id"] in names and row["sample_index"] < first_k]
@@ -269,8 +270,8 @@ def test_a_part_is_labelled_of_few_instructions_and_the_first_samples(instructio
 def test_without_limits_every_row_is_selected():
     rows = sampled(5, 3)
     ids = ["i0", "i1", "i2", "i3", "i4"]
-    assert list(preferences.selected(rows, LabelParams(), ids, 0)) == rows
-    assert list(preferences.selected(rows, LabelParams(), ids[:1], 0)) == rows[:3]
+    assert list(labels.selected(rows, LabelParams(), ids, 0)) == rows
+    assert list(labels.selected(rows, LabelParams(), ids[:1], 0)) == rows[:3]
 
 
 def test_smaller_parts_lie_within_larger_ones_and_depend_on_the_seed():
@@ -278,7 +279,7 @@ def test_smaller_parts_lie_within_larger_ones_and_depend_on_the_seed():
     ids = [row["instruction_id"] for row in rows]
 
     def names(size: int, seed: int = 0) -> set[str]:
-        part = preferences.selected(rows, LabelParams(instructions=size), reversed(ids), seed)
+        part = labels.selected(rows, LabelParams(instructions=size), reversed(ids), seed)
         return {row["instruction_id"] for row in part}
 
     assert names(5) < names(12) < names(30)
@@ -291,7 +292,7 @@ def test_the_part_is_the_same_in_samples_and_in_verdicts_so_that_it_can_be_label
     verdicts = everything.drop(columns=["label"]).to_dict("records")
     few = LabelParams(first_k=2, instructions=2)
     ids = set(everything.instruction_id)
-    part = [list(preferences.selected(rows, few, ids, 0)) for rows in (verdicts, samples)]
-    frame = preferences.label_samples(*part)
+    part = [list(labels.selected(rows, few, ids, 0)) for rows in (verdicts, samples)]
+    frame = labels.label_samples(*part)
     assert len(frame) == 4 and list(frame.index) == [0, 1, 2, 3]
-    assert [row["completion"] for _, row in preferences.pick(frame, part[1])] == [row["completion"] for row in part[1]]
+    assert [row["completion"] for _, row in labels.pick(frame, part[1])] == [row["completion"] for row in part[1]]
