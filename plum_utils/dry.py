@@ -14,7 +14,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from plum_utils import generators
 from plum_utils.data import hub, selection
 from plum_utils.data.evalplus import OVERRIDES as DATA_PATHS
 from plum_utils.data.livecodebench import bundled_path
@@ -26,6 +25,7 @@ from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.sweep_report import write_sweep_report
 from plum_utils.sweeps import Experiment, Sweep, SweepRun, execute, is_sweep, load_sweep
+from plum_utils.testgen import generator
 from plum_utils.weak_hosts import check_host
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -140,7 +140,7 @@ def fill_store(params: Params) -> None:
     """Put a response to every request of stage 01 into the generator's store, so that nothing is asked."""
     response = (f"[Analysis]\nAdd one.\n[Solution]\n```python\n{PROGRAMS[0]}```\n[Start Code]\n```python\n"
                 "def answer(x):\n    pass\n```\n[Test Code]\n```python\nassert answer(1) == 2\nassert answer(5) == 6\n```\n")
-    generators.store_responses(params, selection.training_instructions(params), lambda item, attempt: response)
+    generator.store_responses(params, selection.training_instructions(params), lambda item, attempt: response)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
 from plum_utils.study import generate_solutions
-from plum_utils.testgen import suites_by_instruction
+from plum_utils.testgen.suites import suites_by_instruction
 from plum_utils.training import train
 
 BASELINE = "baseline"

@@ -25,7 +25,7 @@ from plum_utils.sandbox import Sandbox
 from plum_utils.stages import STAGES
 from plum_utils.stats import claimed_gains, whole_problems
 from plum_utils.sweeps import sweep_of_table
-from plum_utils.testgen import as_rows, build_suites
+from plum_utils.testgen.suites import as_rows, build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
 EXPERIMENTS = ROOT / "docs" / "experiments.md"

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from plum_utils import dry, generators
+from plum_utils import dry
 from plum_utils.data import selection
 from plum_utils.jsonl import read_jsonl
 from plum_utils.models import prompts
@@ -17,6 +17,7 @@ from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.sweeps import is_sweep
+from plum_utils.testgen import generator
 
 PAPER = ROOT / "params" / "paper"
 FILES = [path for path in sorted(PAPER.glob("*.yaml")) if not is_sweep(path)]
@@ -51,7 +52,7 @@ def test_the_rows_pass_the_real_filters_and_every_request_has_its_response(name,
     small = dry.dry_params(load_params(path), parts)
     chosen = selection.training_instructions(small)
     assert len(chosen) == dry.N_INSTRUCTIONS and all(item.solution for item in chosen)
-    answered = generators.responses(small, chosen, tmp_path)
+    answered = generator.responses(small, chosen, tmp_path)
     assert all(len(item.responses) == small.generator.responses for item in answered)
 
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils.audit import (
+from plum_utils.data.instructions import load_instructions
+from plum_utils.sandbox import Program, Sandbox
+from plum_utils.testgen.audit import (
     base_false_positives,
     draw_instructions,
     false_positives,
-    mutants,
     mutation_scores,
     suite_verdicts,
 )
-from plum_utils.data.instructions import load_instructions
-from plum_utils.sandbox import Program, Sandbox
-from plum_utils.testgen import parse_response
+from plum_utils.testgen.mutation import mutants
+from plum_utils.testgen.suites import parse_response
 
 CLAMP = """def clamp(x, low, high):
     if x < low:

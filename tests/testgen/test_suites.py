@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils import testgen
 from plum_utils.data.instructions import Instruction, load_instructions
 from plum_utils.sandbox import Limits, Sandbox, Verdict
-from plum_utils.testgen import (
+from plum_utils.testgen import suites as suites_module
+from plum_utils.testgen.suites import (
     MalformedResponse,
     as_rows,
     build_suites,
@@ -88,7 +88,7 @@ def test_reasons(text, reason):
 @pytest.mark.parametrize("heading", ["## [{}]", "**[{}]**", "[{}]:", "  [{}]  ", "### **[{}]**"])
 def test_decorated_headings_are_headings(heading):
     text = response()
-    for name in testgen.SECTIONS:
+    for name in suites_module.SECTIONS:
         text = text.replace(f"[{name}]", heading.format(name))
     assert parse_response(text).solution == SOLUTION
 

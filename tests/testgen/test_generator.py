@@ -9,12 +9,13 @@ import pytest
 from chat_server import USAGE, completion, serving, wrong
 from test_study import Memory, Words
 
-from plum_utils import generators, provenance
+from plum_utils import provenance
 from plum_utils.data.instructions import Instruction
-from plum_utils.generators import Draw, estimate, generate_responses, ledger, responses
-from plum_utils.http_backend import GeneratorError, ResponseStore
 from plum_utils.models.prompts import generator_message
 from plum_utils.params import Params
+from plum_utils.testgen import generator
+from plum_utils.testgen.generator import Draw, estimate, generate_responses, ledger, responses
+from plum_utils.testgen.server import GeneratorError, ResponseStore
 
 ITEMS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(3)]
 BYTES = sum(len(generator_message(item.instruction)) for item in ITEMS)
@@ -182,7 +183,7 @@ def test_a_refused_prompt_becomes_an_empty_response(tmp_path):
 
 
 def test_a_store_is_found_from_the_root(tmp_path):
-    store = generators._store(params(tmp_path, store="outputs/generator"))
+    store = generator._store(params(tmp_path, store="outputs/generator"))
     assert store.path.parent == provenance.ROOT / "outputs" / "generator"
     assert isinstance(store, ResponseStore)
 

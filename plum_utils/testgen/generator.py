@@ -13,7 +13,6 @@ from typing import Any, Callable
 import pandas as pd
 
 from plum_utils.data.instructions import Instruction
-from plum_utils.http_backend import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
 from plum_utils.models.completions import Backend
 from plum_utils.models.prompts import generator_message, render
 from plum_utils.models.vllm_engine import VllmBackend
@@ -22,6 +21,7 @@ from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
 from plum_utils.provenance import ROOT
 from plum_utils.runs import fingerprint, make_shards, shard_rows
+from plum_utils.testgen.server import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
 
 CHARACTERS_PER_TOKEN = 4  # English and code under a byte-level BPE; a token is a byte at least
 COMPLETION_TOKENS = 500  # expected where nothing is stored: the bundled Evol-Instruct responses average 506

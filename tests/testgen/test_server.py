@@ -19,11 +19,11 @@ from email.utils import format_datetime
 import pytest
 from chat_server import USAGE, completion, echo, serving, wrong
 
-from plum_utils import http_backend
-from plum_utils.http_backend import GeneratorError, HttpBackend, Request, ResponseStore
 from plum_utils.jsonl import JsonlError
 from plum_utils.params import GeneratorParams
 from plum_utils.provenance import ROOT
+from plum_utils.testgen import server as server_module
+from plum_utils.testgen.server import GeneratorError, HttpBackend, Request, ResponseStore
 
 KEY = "sk-very-secret-0123456789"
 
@@ -44,7 +44,7 @@ def ask(port: int, folder, asked: list[Request], **more) -> dict[str, dict]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(http_backend, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(server_module, "FIRST_WAIT", 0.1)
     monkeypatch.setenv("PLUM_TEST_KEY", KEY)
 
 
@@ -285,7 +285,7 @@ def test_failures_stop_nobody_and_only_they_are_asked_again(tmp_path):
     assert sorted(body["messages"][0]["content"] for body in served.bodies[before:]) == failed
 
 
-@pytest.mark.parametrize("code", http_backend.REFUSALS)
+@pytest.mark.parametrize("code", server_module.REFUSALS)
 def test_a_refused_prompt_is_an_empty_response(tmp_path, code):
     """A study must not stand still for ever before one prompt that is too long or that a filter dislikes."""
     def answer(body, nth):
@@ -340,7 +340,7 @@ def test_nothing_on_disk_holds_the_key_or_a_password(tmp_path):
 CHILD = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
-from plum_utils.http_backend import HttpBackend, Request, ResponseStore
+from plum_utils.testgen.server import HttpBackend, Request, ResponseStore
 from plum_utils.params import GeneratorParams
 how, folder, asked = json.loads(sys.argv[1])
 how = GeneratorParams(**how)
