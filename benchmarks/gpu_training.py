@@ -200,8 +200,8 @@ def peak_gib() -> float:
 
 def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any, float]:
     """The variant's parameters, and the bytes that the plan expects on the device."""
-    from plum_utils.memory import card_memory, plan, settled
     from plum_utils.params import TrainingParams
+    from plum_utils.training.planner import card_memory, plan, settled
 
     base = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length, max_steps=arguments.steps,
                           scheduler="constant_with_warmup", save_steps=10**6, quantization="nf4", fit_to_card=True,
@@ -219,17 +219,17 @@ def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any
 
 def build(name: str, params: Any, arguments: argparse.Namespace) -> Any:
     """The variant's trainer over sequences that all fill ``length`` tokens."""
-    from plum_utils import training
-    from plum_utils.speed import prepare_process
+    from plum_utils.training import policy, trainers
+    from plum_utils.training.speed import prepare_process
 
-    tokenizer = training.load_tokenizer(arguments.model)
+    tokenizer = policy.load_tokenizer(arguments.model)
     rows = full_rows(tokenizer, SAMPLES * arguments.steps, arguments.length, arguments.prompt_share)
     folder = Path(tempfile.mkdtemp(prefix="plum-gpu-"))
     if name == "trl":
         return trl_trainer(tokenizer, rows, params, folder, arguments)
     prepare_process(params)
-    model = training.load_policy(arguments.model, params)
-    return training.make_kto_trainer(model, tokenizer, rows, params, folder, 0)
+    model = policy.load_policy(arguments.model, params)
+    return trainers.make_kto_trainer(model, tokenizer, rows, params, folder, 0)
 
 
 def full_rows(tokenizer: Any, count: int, length: int, prompt_share: float) -> list[dict[str, Any]]:
@@ -251,7 +251,7 @@ def trl_trainer(tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder:
     from transformers import BitsAndBytesConfig
     from trl import KTOConfig, KTOTrainer
 
-    from plum_utils import training
+    from plum_utils.training import policy
 
     quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                       bnb_4bit_compute_dtype=torch.bfloat16)
@@ -261,7 +261,7 @@ def trl_trainer(tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder:
                        save_strategy="no", report_to=[], use_cpu=not torch.cuda.is_available(),
                        model_init_kwargs={"dtype": "bfloat16"})
     return KTOTrainer(model=arguments.model, args=config, train_dataset=Dataset.from_list(rows),
-                      processing_class=tokenizer, peft_config=training.new_adapter(None, params),
+                      processing_class=tokenizer, peft_config=policy.new_adapter(None, params),
                       quantization_config=quantization)
 
 

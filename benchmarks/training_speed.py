@@ -170,11 +170,11 @@ def work(name: str, arguments: argparse.Namespace) -> None:
 
 def build(name: str, arguments: argparse.Namespace) -> Any:
     """The variant's trainer over the run's KTO rows."""
-    from plum_utils import training
     from plum_utils.jsonl import read_jsonl
     from plum_utils.models.weights import resolve_model
     from plum_utils.params import TrainingParams, load_params
-    from plum_utils.speed import prepare_process
+    from plum_utils.training import batches, policy, trainers
+    from plum_utils.training.speed import prepare_process
 
     base = load_params(ROOT / "params" / "mini.yaml").training
     changes = {"batch_size": arguments.batch_size, "accumulation": arguments.accumulation,
@@ -182,13 +182,13 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
                "save_steps": 10**6} | OURS.get(name, {}) | ({"length_grouped": False} if name == "trl_shuffled" else {})
     params = TrainingParams.model_validate(base.model_dump() | changes)
     model_path, rows = resolve_model("embedded:smollm2"), read_jsonl(arguments.rows)
-    tokenizer = training.load_tokenizer(model_path)
-    rows, _ = training.trainable_rows(tokenizer, rows, params.max_length)
+    tokenizer = policy.load_tokenizer(model_path)
+    rows, _ = batches.trainable_rows(tokenizer, rows, params.max_length)
     folder = Path(tempfile.mkdtemp(prefix="plum-speed-"))
     if name in TRL:
         return trl_trainer(name, model_path, tokenizer, rows, params, folder)
     prepare_process(params)
-    return training.make_kto_trainer(training.load_policy(model_path, params), tokenizer, rows, params, folder, SEED)
+    return trainers.make_kto_trainer(policy.load_policy(model_path, params), tokenizer, rows, params, folder, SEED)
 
 
 def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder: Path
@@ -200,11 +200,11 @@ def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str,
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
-    from plum_utils import training
+    from plum_utils.training import batches, policy
 
-    ordered = training.repeat_epochs(rows, params.epochs, params.batch_size, SEED, params.length_grouped)
+    ordered = batches.repeat_epochs(rows, params.epochs, params.batch_size, SEED, params.length_grouped)
     counts = Counter(row["label"] for row in ordered)
-    desirable, undesirable = training.kto_weights(counts[True], counts[False], params.desirable_ratio)
+    desirable, undesirable = batches.kto_weights(counts[True], counts[False], params.desirable_ratio)
     config = KTOConfig(output_dir=str(folder), per_device_train_batch_size=params.batch_size,
                        gradient_accumulation_steps=params.accumulation, learning_rate=params.learning_rate,
                        lr_scheduler_type=params.scheduler, warmup_steps=1, max_length=params.max_length,
@@ -212,7 +212,7 @@ def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str,
                        logging_steps=1, save_strategy="no", report_to=[], use_cpu=not torch.cuda.is_available(),
                        model_init_kwargs={"dtype": "bfloat16"} if name == "trl_bf16" else None)
     return KTOTrainer(model=model_path, args=config, train_dataset=Dataset.from_list(ordered),
-                      processing_class=tokenizer, peft_config=training.new_adapter(None, params))
+                      processing_class=tokenizer, peft_config=policy.new_adapter(None, params))
 
 
 def _arguments() -> argparse.Namespace:

@@ -241,15 +241,15 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from plum_utils import memory
     from plum_utils.models.shapes import model_config
+    from plum_utils.training import planner
 
     if arguments.gpu_gb is not None and not 0 < arguments.gpu_gb < math.inf:
         raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")
     if arguments.params.is_dir():
         raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
     params = load_params(arguments.params, _overrides(arguments))
-    here = memory.card_memory()
+    here = planner.card_memory()
     card = arguments.gpu_gb or here
     try:
         config = model_config(params.policy.model, params.policy.revision)
@@ -260,7 +260,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"number type here: {kind.name} ({kind.reason})" + (f"\nwarning: {kind.warning}" if kind.warning else ""))
     on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
     print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
-    print(memory.tables(config, params.training, [card] if card else memory.CARDS, on_card))
+    print(planner.tables(config, params.training, [card] if card else planner.CARDS, on_card))
     if arguments.gpu_gb is None:
         announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
     return 0

@@ -22,13 +22,13 @@ from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
 from plum_utils.evaluation import decodings
-from plum_utils.memory import Shape, shape_of
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
 from plum_utils.progress import every_second, spoken
 from plum_utils.provenance import ROOT
 from plum_utils.stages import SAMPLING
+from plum_utils.training.memory import Shape, shape_of
 
 LONG = 90 * 60  # seconds; a run that takes more says what to do
 PATIENCE = 30   # seconds that a run waits for the probe, which takes about four

@@ -20,7 +20,6 @@ from plum_utils.models.completions import Backend
 from plum_utils.models.sampling import open_policy_backend
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
-from plum_utils.preferences.labels import training_sets
 from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.opening import open_sandbox
@@ -28,7 +27,8 @@ from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
 from plum_utils.study import generate_solutions
 from plum_utils.testgen.suites import suites_by_instruction
-from plum_utils.training import train
+from plum_utils.training.objectives import training_sets
+from plum_utils.training.phases import train
 
 BASELINE = "baseline"
 COLUMNS = ["candidate", "rows", "steps", "greedy", "greedy_low", "greedy_high", "sampled", "sampled_low", "sampled_high"]

@@ -10,13 +10,11 @@ from typing import Any
 from IPython.display import Markdown
 
 from plum_utils.data.livecodebench import grade
-from plum_utils.data.selection import training_instructions
 from plum_utils.evaluation import score, take_program
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Backend
 from plum_utils.models.number_type import settled
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, load_params
 from plum_utils.progress import Bar
 from plum_utils.runs import Run, fingerprint, shards
@@ -49,26 +47,6 @@ def caption(p: Params, text: str) -> Markdown:
     """A figure's or table's caption: the finding, with the parameters it was made with."""
     warning = " **Smoke run: not evidence.**" if p.name.startswith("smoke") else ""
     return Markdown(f"*{text} Parameters: `{p.name}`.*{warning}")
-
-
-def gold_rows(p: Params) -> list[dict[str, Any]]:
-    """SFT rows of the data set's own solutions under the policy's prompt, the end token after each (paper, section 3:
-    SFT relies on gold solutions, PLUM never sees them).
-
-    Raises:
-        ValueError: the data set has no solutions.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(p.policy.model, p.policy.revision))
-    rows = [{"instruction_id": item.instruction_id,
-             "prompt": [{"role": "user", "content": policy_prompt(p, tokenizer, item.instruction)}],
-             "completion": [{"role": "assistant", "content": item.solution + tokenizer.eos_token}]}
-            for item in training_instructions(p) if item.solution]
-    if not rows:
-        raise ValueError(f"training.sft_solutions: {p.data.train!r} brings no solutions of its own; use chosen, or a "
-                         "data set that has them")
-    return rows
 
 
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,

@@ -15,7 +15,7 @@ from plum_utils.__main__ import main
 from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params
 from plum_utils.runs import Run
-from plum_utils.training import save_adapter
+from plum_utils.training.policy import save_adapter
 
 
 def train_somehow(run: Run, model: str, seed: int) -> None:

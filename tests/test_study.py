@@ -24,7 +24,8 @@ from plum_utils.preferences import verdicts
 from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox import Verdict
 from plum_utils.sandbox.opening import open_sandbox
-from plum_utils.study import caption, generate_solutions, gold_rows, open_stage
+from plum_utils.study import caption, generate_solutions, open_stage
+from plum_utils.training.objectives import gold_rows
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]

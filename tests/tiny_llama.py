@@ -8,8 +8,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from plum_utils import training
 from plum_utils.params import TrainingParams
+from plum_utils.training import policy, trainers
 
 END = "<|end|>"
 BASE = dict(quantization="none", lora_r=4, lora_alpha=8, learning_rate=2e-2, sft_learning_rate=2e-2, batch_size=4,
@@ -40,8 +40,8 @@ def all_rows() -> dict[str, list[dict]]:
 
 
 def kto_trainer(tiny: str, tmp_path: Path, rows: list[dict], changed: TrainingParams, dtype: str = "float32"):
-    model = training.load_policy(tiny, changed, dtype)
-    return training.make_kto_trainer(model, training.load_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
+    model = policy.load_policy(tiny, changed, dtype)
+    return trainers.make_kto_trainer(model, policy.load_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
 
 
 def save_tiny(folder: Path) -> str:

@@ -11,13 +11,12 @@ texts; what needs them reads the samples once more, so that the memory needed do
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
-from plum_utils.data.instructions import split_instructions
-from plum_utils.params import LabelParams, TrainingParams
+from plum_utils.params import LabelParams
 from plum_utils.runs import fingerprint
 
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
@@ -123,36 +122,6 @@ def pick(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[tup
     if row is not None:
         raise ValueError(f"sample {row.instruction_id}/{row.sample_index} is not where it was when it was labelled; "
                          "run stage 03 again")
-
-
-def cap_per_side(rows: list[dict[str, Any]], max_per_side: int | None, seed: int) -> list[dict[str, Any]]:
-    """At most ``max_per_side`` rows of each label per instruction (of each instruction, where rows have no label),
-    drawn with a seed; order kept."""
-    if max_per_side is None:
-        return rows
-    places: dict[tuple, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        places[row["instruction_id"], row.get("label")].append(place)
-    rng = random.Random(seed)
-    kept = {place for group in places.values() for place in rng.sample(group, min(len(group), max_per_side))}
-    return [row for place, row in enumerate(rows) if place in kept]
-
-
-def training_sets(sets: dict[str, list[dict[str, Any]]], training: TrainingParams, seed: int
-                  ) -> dict[str, list[dict[str, Any]]]:
-    """What each objective trains on: the sets of stage 3 by the settings of section 4, capped by ``max_per_side``.
-
-    Preference learning gets ``preference_fraction`` of the instructions; SFT gets the same ones, or (``unseen``) the
-    rest, so that preference learning meets instructions that SFT has not seen.
-
-    Args:
-        sets: rows with ``instruction_id`` by objective (``kto``, ``dpo``, ``sft``).
-    """
-    ids = [row["instruction_id"] for rows in sets.values() for row in rows]
-    preferred, rest = map(set, split_instructions(ids, 1 - training.preference_fraction, seed))
-    mine = {name: rest if name == "sft" and training.sft_instructions == "unseen" else preferred for name in sets}
-    return {name: cap_per_side([row for row in rows if row["instruction_id"] in mine[name]], training.max_per_side, seed)
-            for name, rows in sets.items()}
 
 
 def correctness_ratios(frame: pd.DataFrame) -> pd.Series:

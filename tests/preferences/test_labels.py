@@ -14,6 +14,7 @@ from plum_utils.params import LabelParams, TrainingParams
 from plum_utils.preferences import labels
 from plum_utils.preferences import sets as sets_module
 from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
+from plum_utils.training import objectives
 
 STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
 # (instruction, status, text): few of each, so that duplicates and unsolved instructions are frequent
@@ -184,17 +185,17 @@ def test_without_stop_strings_every_finished_answer_ended_by_itself():
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=50), st.integers(1, 4), st.integers(0, 3))
 def test_the_cap_holds_per_side_and_keeps_order(items, most, seed):
     rows = [{"instruction_id": f"i{one}", "label": label, "place": place} for place, (one, label) in enumerate(items)]
-    kept = labels.cap_per_side(rows, most, seed)
+    kept = objectives.cap_per_side(rows, most, seed)
     before, after = (Counter((row["instruction_id"], row["label"]) for row in some) for some in (rows, kept))
     assert after == Counter({key: min(count, most) for key, count in before.items()})
     assert [row["place"] for row in kept] == sorted(row["place"] for row in kept)
-    assert kept == labels.cap_per_side(rows, most, seed)
-    assert labels.cap_per_side(rows, None, seed) == rows
+    assert kept == objectives.cap_per_side(rows, most, seed)
+    assert objectives.cap_per_side(rows, None, seed) == rows
 
 
 def test_the_cap_counts_pairs_per_instruction():
     pairs = [{"instruction_id": "i0", "chosen": str(n)} for n in range(5)] + [{"instruction_id": "i1", "chosen": "x"}]
-    assert Counter(row["instruction_id"] for row in labels.cap_per_side(pairs, 2, 0)) == {"i0": 2, "i1": 1}
+    assert Counter(row["instruction_id"] for row in objectives.cap_per_side(pairs, 2, 0)) == {"i0": 2, "i1": 1}
 
 
 @given(st.sets(st.integers(0, 500), max_size=80), st.floats(0, 0.99), st.integers(0, 5))
@@ -239,7 +240,7 @@ def test_sft_gets_the_same_instructions_as_preference_learning_or_the_rest(side,
     sets = {"kto": rows_of(ids, label=True), "dpo": rows_of(ids), "sft": rows_of(ids)}
     training = TrainingParams(preference_fraction=0.5, sft_instructions=side, max_per_side=2)
     found = {name: {row["instruction_id"] for row in rows}
-             for name, rows in labels.training_sets(sets, training, 0).items()}
+             for name, rows in objectives.training_sets(sets, training, 0).items()}
     assert len(found["kto"]) == 10 and found["dpo"] == found["kto"]
     assert (found["sft"] == found["kto"]) is shared
     assert shared or found["sft"] == set(ids) - found["kto"]
@@ -247,8 +248,8 @@ def test_sft_gets_the_same_instructions_as_preference_learning_or_the_rest(side,
 
 def test_all_instructions_train_by_default_and_the_cap_holds():
     sets = {"kto": rows_of("abc", label=True), "sft": rows_of("abc")}
-    assert labels.training_sets(sets, TrainingParams(), 0) == sets
-    capped = labels.training_sets(sets, TrainingParams(max_per_side=1), 0)
+    assert objectives.training_sets(sets, TrainingParams(), 0) == sets
+    capped = objectives.training_sets(sets, TrainingParams(max_per_side=1), 0)
     assert [len(rows) for rows in capped.values()] == [3, 3]
 
 

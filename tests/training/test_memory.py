@@ -11,25 +11,15 @@ from memory_trace import peak
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, TrainerCallback
 
-from plum_utils import training
 from plum_utils.__main__ import main
-from plum_utils.memory import (
-    GIB,
-    SPARING,
-    DoesNotFit,
-    Setting,
-    plan,
-    settle_for,
-    settled,
-    shape_of,
-    tensor_parts,
-    usable_bytes,
-)
 from plum_utils.models.shapes import model_config
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.provenance import ROOT
-from plum_utils.speed import prepare_process
+from plum_utils.training import policy, trainers
+from plum_utils.training.memory import GIB, Setting, shape_of, tensor_parts
+from plum_utils.training.planner import SPARING, DoesNotFit, plan, settle_for, settled, usable_bytes
+from plum_utils.training.speed import prepare_process
 
 MODELS = {"llama": "deepseek-ai/deepseek-coder-6.7b-base", "qwen2": "Qwen/CodeQwen1.5-7B",
           "starcoder2": "bigcode/starcoder2-7b"}
@@ -151,8 +141,8 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
     params = TrainingParams(**{"quantization": "none", "batch_size": 4, "accumulation": 1, "max_steps": 2, **changes})
     path, dtype = resolve_model("embedded:smollm2"), "bfloat16"  # the type that the plans are for
     prepare_process(params)
-    model, tokenizer = training.load_policy(path, params, dtype), training.load_tokenizer(path)
-    trainer = training.make_kto_trainer(model, tokenizer, kto_rows(), params, tmp_path, 0)
+    model, tokenizer = policy.load_policy(path, params, dtype), policy.load_tokenizer(path)
+    trainer = trainers.make_kto_trainer(model, tokenizer, kto_rows(), params, tmp_path, 0)
     seen, batches = SecondStep(), list(trainer.get_train_dataloader())
     trainer.add_callback(seen)
     trainer.train()

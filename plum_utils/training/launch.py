@@ -1,9 +1,9 @@
 """Training on several devices or machines: each phase as one ``accelerate launch`` of this module.
 
-    python -m plum_utils.distributed_training job.json     # in each process; ``accelerate launch`` sets its rank
+    python -m plum_utils.training.launch job.json     # in each process; ``accelerate launch`` sets its rank
 
 The notebook's process writes a job (``job.json``, its rows beside it), launches, and waits; every worker calls the
-same ``training.train_phase`` as a training in one process does, and the first of them writes what it writes. A step
+same ``trainers.train_phase`` as a training in one process does, and the first of them writes what it writes. A step
 sees the same rows as in one process: accelerate gives whole batches to the workers in turn, ``accumulation`` is shared
 out among them, and gradients are averaged. So KTO's rule for a batch's neighbours holds on each of them
 (``order_for_kl``). Two things differ: KTO's KL term, which TRL takes over the workers' batches together instead of one
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +39,7 @@ class DistributedTrainingError(RuntimeError):
 
 def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
                  seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
-    """``training.train_phase`` in ``params.processes`` processes; their output goes to this one's ``stderr``.
+    """``trainers.train_phase`` in ``params.processes`` processes; their output goes to this one's ``stderr``.
 
     Raises:
         ValueError: ``accumulation`` cannot be shared out.
@@ -85,7 +84,7 @@ def launch_command(params: TrainingParams, job: Path) -> list[str]:
         one_machine = load_config_from_file(str(config)).num_machines == 1
     port = ["--main_process_port", "0"] if one_machine else []  # a free one: several trainings can share a machine
     return [sys.executable, "-m", "accelerate.commands.launch", *how, "--num_processes", str(params.processes), *port,
-            "-m", "plum_utils.distributed_training", str(job)]
+            "-m", "plum_utils.training.launch", str(job)]
 
 
 def run_streaming(command: list[str]) -> None:
@@ -141,25 +140,6 @@ def last_lines(output: str) -> str:
     return "\n".join(quoted + [line.strip() for line in lines[end:] if re.match(r"\s*exitcode\s*:", line)])
 
 
-def is_sharded() -> bool:
-    """Whether this is a worker whose launch shares out the model's weights too (FSDP)."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
-def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Any:
-    """The rows as a data set whose cache all processes share: TRL's first process writes the precomputed reference
-    there, where the others look for it."""
-    from accelerate import PartialState
-    from datasets import Dataset, load_from_disk
-
-    state = PartialState()
-    with state.main_process_first():
-        if state.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-            Dataset.from_list(rows).save_to_disk(folder)
-        return load_from_disk(folder)
-
-
 def work(job: Path) -> None:
     """One worker's part of a job.
 
@@ -170,14 +150,14 @@ def work(job: Path) -> None:
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())  # first of all: it binds this process to its own device
-    from plum_utils import training
+    from plum_utils.training import trainers
 
     order = json.loads(job.read_text())
     params = TrainingParams.model_validate(order["params"])
     if state.num_processes != params.processes:
         raise ValueError(f"training.processes: expected {params.processes} processes, got {state.num_processes}; start "
                          "them by `accelerate launch`, with as many on each machine as it has devices")
-    training.train_phase(order["phase"], order["model_path"], read_jsonl(job.parent / order["rows"]), params,
+    trainers.train_phase(order["phase"], order["model_path"], read_jsonl(job.parent / order["rows"]), params,
                          job.parent, order["seed"], order["dtype"],
                          Path(order["adapter"]) if order["adapter"] else None, order["policy_name"])
     state.destroy_process_group()

@@ -14,9 +14,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from tiny_llama import all_rows, kto_rows, params
 
-from plum_utils import distributed_training, training
-from plum_utils.distributed_training import DistributedTrainingError, check_shares, last_lines, launch_command
 from plum_utils.provenance import ROOT
+from plum_utils.training import batches as batches_module
+from plum_utils.training import launch, phases, trainers
+from plum_utils.training.launch import DistributedTrainingError, check_shares, last_lines, launch_command
 
 CONFIGS = sorted((ROOT / "params" / "accelerate").glob("*.yaml"))
 PROBE = Path(__file__).with_name("distributed_probe.py")
@@ -34,14 +35,14 @@ def one_thread_each():
 def run(tiny: str, folder: Path, processes: int, **changes):
     """The folder of a KTO training's phase, and its history."""
     how = params(**HOW | {"processes": processes} | changes)
-    adapter, history = training.train("kto", tiny, all_rows(), how, folder, SEED, "bfloat16", "the policy")
+    adapter, history = phases.train("kto", tiny, all_rows(), how, folder, SEED, "bfloat16", "the policy")
     return adapter.parent, history
 
 
 def probed(tiny: str, folder: Path, **changes):
     """As ``run`` with two processes, and what each of them wrote (``distributed_probe``)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed_training, "launch_command", lambda how, job: [
+        patch.setattr(launch, "launch_command", lambda how, job: [
             *launch_command(how, job)[:-3], str(PROBE), str(job)])
         phase, history = run(tiny, folder, 2, **changes)
     return phase, history, [json.loads((phase / f"rank{rank}.json").read_text()) for rank in (0, 1)]
@@ -62,7 +63,7 @@ def together(tiny, tmp_path_factory):
 @pytest.mark.long("cluster")
 def test_each_process_gets_whole_batches_that_keep_the_kl_rule(together):
     """accelerate gives batches to the processes in turn: not one is cut, so neighbours stay neighbours."""
-    ordered = training.repeat_epochs(kto_rows(), 10.0, 4, SEED)
+    ordered = batches_module.repeat_epochs(kto_rows(), 10.0, 4, SEED)
     batches = [[(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in ordered[start:start + 4]]
                for start in range(0, len(ordered), 4)]
     for rank, wrote in enumerate(together[2]):
@@ -104,7 +105,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         line = " ".join(process.cmdline())
-        if "plum_utils.distributed_training" in line and "accelerate.commands" not in line:
+        if "plum_utils.training.launch" in line and "accelerate.commands" not in line:
             found.append(process)
     return found
 
@@ -123,7 +124,7 @@ def kill_a_worker_after(mark: Path) -> threading.Thread:
 @pytest.mark.long("cluster")
 def test_after_a_worker_was_killed_the_training_goes_on_to_the_same_end(tiny, together, tmp_path):
     checkpoints = tmp_path / "kto-seed3" / "kto" / "checkpoints"
-    killer = kill_a_worker_after(checkpoints / "checkpoint-10" / training.COMPLETE)
+    killer = kill_a_worker_after(checkpoints / "checkpoint-10" / trainers.COMPLETE)
     with pytest.raises(DistributedTrainingError, match=r"training.processes: the workers failed(.|\n)*exitcode\s*: -9"):
         run(tiny, tmp_path, 2)
     killer.join()
@@ -133,7 +134,7 @@ def test_after_a_worker_was_killed_the_training_goes_on_to_the_same_end(tiny, to
     noted["log_history"][0]["loss"] = 123.0  # to see that it is read
     for kept in checkpoints.glob("checkpoint-*"):
         if kept.name != "checkpoint-10":
-            (kept / training.COMPLETE).unlink(missing_ok=True)
+            (kept / trainers.COMPLETE).unlink(missing_ok=True)
     state.write_text(json.dumps(noted))
     phase, history = run(tiny, tmp_path, 2)
     assert history.loss[0] == 123.0 and history[1:].equals(together[1][1:])
@@ -144,7 +145,7 @@ def test_after_a_worker_was_killed_the_training_goes_on_to_the_same_end(tiny, to
 @pytest.mark.long("cluster")
 def test_what_a_worker_raises_is_in_the_error(tiny, tmp_path, capfd):
     with pytest.raises(DistributedTrainingError, match=r"KTO needs both labels; got \d+ desirable and 0 undesirable"):
-        training.train("kto", tiny, {"kto": [row | {"label": True} for row in kto_rows()]}, params(**HOW, processes=2),
+        phases.train("kto", tiny, {"kto": [row | {"label": True} for row in kto_rows()]}, params(**HOW, processes=2),
                        tmp_path, SEED, "float32")
     assert "KTO needs both labels" in capfd.readouterr().err
 
@@ -159,7 +160,7 @@ def test_another_number_of_processes_than_the_job_says_is_an_error(tmp_path):
     job = tmp_path / "job.json"
     job.write_text(json.dumps({"params": params(accumulation=2, processes=2).model_dump(mode="json")}))
     with pytest.raises(ValueError, match="training.processes: expected 2 processes, got 1"):
-        distributed_training.work(job)
+        launch.work(job)
 
 
 def test_the_cause_is_quoted_and_not_the_workers_that_lost_it():
@@ -180,10 +181,10 @@ def test_ctrl_c_ends_the_launcher_and_what_it_started(monkeypatch):
         began.extend(one for one in psutil.Process().children(recursive=True) if one not in others)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distributed_training, "END_SECONDS", 1.0)
+    monkeypatch.setattr(launch, "END_SECONDS", 1.0)
     monkeypatch.setattr(sys.stderr, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        distributed_training.run_streaming([sys.executable, "-c", code])
+        launch.run_streaming([sys.executable, "-c", code])
     assert len(began) >= 2
     assert not [process for process in began if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 

@@ -17,14 +17,15 @@ from safetensors.torch import load_file
 from tiny_llama import END, all_rows, kto_rows, kto_trainer, params, row
 from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
-from plum_utils import training
 from plum_utils.provenance import ROOT
+from plum_utils.training import batches, phases, trainers
+from plum_utils.training import policy as policy_module
 
 # --- weights and order ------------------------------------------------------------------------------------------------
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 4 / 3))
 def test_weights_keep_the_papers_interval_and_the_smaller_one_is_one(desirable, undesirable, ratio):
-    good, bad = training.kto_weights(desirable, undesirable, ratio)
+    good, bad = batches.kto_weights(desirable, undesirable, ratio)
     assert good * desirable / (bad * undesirable) == pytest.approx(ratio)
     assert min(good, bad) == 1
 
@@ -32,7 +33,7 @@ def test_weights_keep_the_papers_interval_and_the_smaller_one_is_one(desirable, 
 @pytest.mark.parametrize("counts", [(0, 3), (3, 0), (0, 0)])
 def test_one_label_alone_is_an_error_that_says_what_to_do(counts):
     with pytest.raises(ValueError, match="both labels.*sampling.k"):
-        training.kto_weights(*counts)
+        batches.kto_weights(*counts)
 
 
 label_lists = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.booleans()), max_size=60)
@@ -41,26 +42,26 @@ label_lists = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.boole
 @given(label_lists, st.integers(2, 8), st.integers(0, 5))
 def test_no_batch_holds_an_instruction_twice(items, size, seed):
     rows = [row(one, "x" * length + str(place), label) for place, (one, length, label) in enumerate(items)]
-    ordered = training.order_for_kl(rows, size, seed)
+    ordered = batches.order_for_kl(rows, size, seed)
     assert len(ordered) % size == 0
     for start in range(0, len(ordered), size):
         batch = ordered[start:start + size]
         assert len({one["instruction_id"] for one in batch}) == size
     text = Counter(one["completion"][0]["content"] for one in rows)
     assert not Counter(one["completion"][0]["content"] for one in ordered) - text  # no row twice, none invented
-    assert ordered == training.order_for_kl(rows, size, seed)
+    assert ordered == batches.order_for_kl(rows, size, seed)
 
 
 @settings(max_examples=25)
 @given(st.integers(8, 40), st.integers(4, 8))
 def test_order_loses_less_than_a_batch_when_every_instruction_gives_one_row(instructions, size):
     rows = [row(one, "x", bool(one % 2)) for one in range(instructions)]
-    assert len(training.order_for_kl(rows, size, 0)) == instructions // size * size
+    assert len(batches.order_for_kl(rows, size, 0)) == instructions // size * size
 
 
 def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
     rows = kto_rows(8)
-    ordered = training.repeat_epochs(rows, 2.5, 4, seed=1)
+    ordered = batches.repeat_epochs(rows, 2.5, 4, seed=1)
     assert len(ordered) == 80
     assert Counter(map(json.dumps, ordered[:32])) == Counter(map(json.dumps, rows))
     assert Counter(map(json.dumps, ordered[32:64])) == Counter(map(json.dumps, rows)) and ordered[:32] != ordered[32:64]
@@ -71,7 +72,7 @@ def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
 def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
     tokenizer = trainer.processing_class
-    expected = training.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    expected = batches.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
     seen = []
     for batch in trainer.get_train_dataloader():
         def text(prefix: str, place: int, learned: int, batch=batch) -> str:
@@ -87,7 +88,7 @@ def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(
 
 def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_was_sampled(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
-    tokenizer, expected = trainer.processing_class, training.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    tokenizer, expected = trainer.processing_class, batches.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
     for item, one in zip(trainer.train_dataset, expected):
         prompt, answer = one["prompt"][0]["content"], one["completion"][0]["content"]
         assert item["prompt_ids"] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -98,7 +99,7 @@ def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_w
 def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
     long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
     merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
-    kept, dropped = training.trainable_rows(training.load_tokenizer(tiny), [long, merged, fine], 128)
+    kept, dropped = batches.trainable_rows(policy_module.load_tokenizer(tiny), [long, merged, fine], 128)
     assert kept == [fine] and dropped == [long, merged]
 
 
@@ -144,8 +145,8 @@ def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
 
 
 def test_dpo_starts_at_ln_2(tiny, tmp_path):
-    model, rows = training.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
-    trainer = training.make_dpo_trainer(model, training.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
+    model, rows = policy_module.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
+    trainer = trainers.make_dpo_trainer(model, policy_module.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
     loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
 
@@ -154,7 +155,7 @@ def test_reference_computed_before_training_gives_the_same_losses(tiny, tmp_path
     losses = []
     for ahead in (False, True):
         changed = params(precompute_reference=ahead, max_steps=4)
-        _, history = training.train("kto", tiny, all_rows(), changed, tmp_path / str(ahead), 0, "float32")
+        _, history = phases.train("kto", tiny, all_rows(), changed, tmp_path / str(ahead), 0, "float32")
         losses.append(history.loss.tolist())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(set(losses[0])) > 1
 
@@ -162,7 +163,7 @@ def test_reference_computed_before_training_gives_the_same_losses(tiny, tmp_path
 # --- whole trainings ----------------------------------------------------------------------------------------------------
 
 def run(tiny: str, folder: Path, objective: str, seed: int = 0, dtype: str = "float32", **changes):
-    adapter, history = training.train(objective, tiny, all_rows(), params(objective=objective, **changes), folder, seed,
+    adapter, history = phases.train(objective, tiny, all_rows(), params(objective=objective, **changes), folder, seed,
                                       dtype, "the policy")
     return adapter, history, (adapter / "adapter_model.safetensors").read_bytes()
 
@@ -198,7 +199,7 @@ def test_a_training_shows_seconds_a_step_and_goes_on_counting_where_it_stopped(t
     said = capsys.readouterr()
     assert re.search(r"^kto, seed 0: 3/3 steps, .*(s a step|steps/s), \d+ s$", said.err, re.MULTILINE)
     assert "loss" not in said.out
-    monkeypatch.setattr(training, "MarkComplete", KillOnce)
+    monkeypatch.setattr(trainers, "MarkComplete", KillOnce)
     monkeypatch.setenv("PLUM_PROGRESS", "0")
     monkeypatch.setattr("plum_utils.progress.BAR_SECONDS", 0.0)
     with pytest.raises(Killed):
@@ -212,7 +213,7 @@ class Killed(BaseException):
     pass
 
 
-class KillOnce(training.MarkComplete):
+class KillOnce(trainers.MarkComplete):
     """Stops each phase once after step 3's update, when the last complete checkpoint is that of step 2."""
 
     killed: set[str] = set()
@@ -233,7 +234,7 @@ class KillOnce(training.MarkComplete):
 def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(objective, dtype, changes, tiny, tmp_path,
                                                                     monkeypatch):
     _, history, undisturbed = run(tiny, tmp_path / "a", objective, dtype=dtype, **changes)
-    monkeypatch.setattr(training, "MarkComplete", KillOnce)
+    monkeypatch.setattr(trainers, "MarkComplete", KillOnce)
     for _ in objective.split("+"):
         with pytest.raises(Killed):
             run(tiny, tmp_path / "b", objective, dtype=dtype, **changes)
@@ -275,7 +276,7 @@ def test_a_policy_whose_dropout_is_a_function_trains_without_it(tmp_path):
                               num_attention_heads=4, num_key_value_heads=2, residual_dropout=0.1, attention_dropout=0.1,
                               embedding_dropout=0.1)
     Starcoder2ForCausalLM(config).save_pretrained(tmp_path)
-    model = training.load_policy(str(tmp_path), params(), "float32")
+    model = policy_module.load_policy(str(tmp_path), params(), "float32")
     ids = torch.arange(16)[None]
     assert model.training and torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
@@ -283,7 +284,7 @@ def test_a_policy_whose_dropout_is_a_function_trains_without_it(tmp_path):
 def test_qlora_runs_on_the_cpu(tiny, tmp_path):
     """4-bit NormalFloat weights below, the adapter above them: the GPU's path, here on bitsandbytes' CPU kernels."""
     changed = params(quantization="nf4", max_steps=2)
-    model = training.load_policy(tiny, changed, "bfloat16")
+    model = policy_module.load_policy(tiny, changed, "bfloat16")
     kinds = Counter(type(module).__name__ for module in model.modules())
     assert kinds["Linear4bit"] == 14 and model.model.layers[0].mlp.up_proj.weight.quant_type == "nf4"
     adapter, history, _ = run(tiny, tmp_path, "kto", dtype="bfloat16", quantization="nf4", max_steps=2)

@@ -8,7 +8,7 @@ import trl.trainer.utils as trl_utils
 from peft.tuners.lora import LoraLayer
 from tiny_llama import kto_rows, kto_trainer, params
 
-from plum_utils import speed
+from plum_utils.training import speed
 
 
 def drifted(trainer) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from plum_utils.kto_figures import (
+from plum_utils.training.value_function import (
     ValuedBatch,
     _draw,
     describe,

@@ -28,9 +28,9 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from plum_utils.memory import Setting
-from plum_utils.speed import compute_adapters_in_model_dtype
-from plum_utils.training import without_dropout
+from plum_utils.training.memory import Setting
+from plum_utils.training.policy import without_dropout
+from plum_utils.training.speed import compute_adapters_in_model_dtype
 
 
 class LiveBytes(TorchDispatchMode):
@@ -137,7 +137,7 @@ def _quantise(model: Any) -> None:
 
 
 def _model(config: Any, setting: Setting) -> Any:
-    """The policy as ``training.load_policy`` and TRL's trainer make it."""
+    """The policy as ``policy.load_policy`` and TRL's trainer make it."""
     config._attn_implementation = "eager" if setting.attention == "eager" else "as_on_a_gpu"
     model = AutoModelForCausalLM.from_config(without_dropout(config), dtype=getattr(torch, setting.dtype))
     model.requires_grad_(setting.lora_r is None)

@@ -18,7 +18,8 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from plum_utils import distributed_training, training
+from plum_utils.training import launch, processes
+from plum_utils.training import trainers as trainers_module
 
 seen: list[list[dict[str, str]]] = []
 trainers = []
@@ -62,13 +63,13 @@ def as_on_gpus(init):
     return made
 
 
-if distributed_training.is_sharded():
+if processes.is_sharded():
     PartialState.__init__ = as_on_gpus(PartialState.__init__)
-trained, training._trained = training._trained, watched
-training.TRAINERS["kto"] = watch_batches(training.TRAINERS["kto"])
+trained, trainers_module._trained = trainers_module._trained, watched
+trainers_module.TRAINERS["kto"] = watch_batches(trainers_module.TRAINERS["kto"])
 job = Path(sys.argv[1])
 rank = PartialState(cpu=True).process_index
-distributed_training.work(job)
+launch.work(job)
 own = {name: getattr(weight, "_local_tensor", weight).detach() for name, weight in trainers[0].model.named_parameters()}
 adapter = hashlib.sha256(b"".join(own[name].float().numpy().tobytes() for name in sorted(own) if "lora" in name))
 (job.parent / f"rank{rank}.json").write_text(json.dumps(

@@ -1,0 +1,16 @@
+"""KTO, DPO and SFT (lesson 04)."""
+
+import lazy_loader
+
+NAMES = {
+    "batches": ["kto_weights", "order_for_kl", "trainable_rows"],
+    "memory": ["ARCHITECTURES", "GIB"],
+    "objectives": ["gold_rows", "training_sets"],
+    "phases": ["peak_memory", "settle", "train"],
+    "planner": ["CARDS", "card_memory", "plan"],
+    "policy": ["load_policy", "load_tokenizer"],
+    "speed": ["prepare_process"],
+    "trainers": ["make_kto_trainer"],
+    "value_function": ["ValuedBatch", "fig_value", "mean_loss", "pull", "static_value", "value_widget"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

@@ -1,0 +1,64 @@
+"""Lesson 04: one policy, phase by phase."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import (
+    AutoConfig,
+)
+
+from plum_utils.models.number_type import number_type
+from plum_utils.params import TrainingParams
+from plum_utils.training.launch import launch_phase
+from plum_utils.training.planner import card_memory, settle_for
+from plum_utils.training.trainers import train_phase
+
+
+def settle(params: TrainingParams, model_path: str, dtype: str = "auto") -> TrainingParams:
+    """The parameters with every ``auto`` decided: by the memory plan of the card at hand, or for a CPU.
+
+    Raises:
+        memory.DoesNotFit: nothing that may be chosen fits the card.
+    """
+    return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), number_type(dtype).name)
+
+
+def peak_memory() -> str:
+    """This process's largest resident size so far, and the GPU's where there is one, for a line of print."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS reports bytes, Linux KiB
+    text = f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"
+    return text + (f", GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB" if torch.cuda.is_available() else "")
+
+
+def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]], params: TrainingParams,
+          stage_dir: Path, seed: int, dtype: str = "auto", policy_name: str = "") -> tuple[Path, pd.DataFrame]:
+    """Train one policy; a finished phase is kept, an interrupted one goes on from its last complete checkpoint.
+
+    Args:
+        objective: ``kto``, ``dpo``, ``sft`` or ``sft+kto``: KTO then goes on with SFT's adapter, and its reference is
+            the policy with that adapter as SFT left it.
+        rows: for each single objective the rows its trainer takes.
+        stage_dir: adapters go to ``<stage_dir>/<objective>-seed<seed>/<phase>/adapter``.
+        policy_name: what the adapter's own record calls its base model; a path would name this machine.
+
+    Returns:
+        The adapter's folder and the history: one row per step (``objective``, ``seed``, ``step``, ``loss``, ...).
+    """
+    params = settle(params, model_path, dtype)
+    home = stage_dir / f"{objective.replace('+', '-')}-seed{seed}"
+    histories, adapter = [], None
+    for phase in objective.split("+"):
+        phase_dir = home / phase
+        if not (phase_dir / "history.json").exists():
+            run_phase = train_phase if params.processes == 1 else launch_phase
+            run_phase(phase, model_path, rows[phase], params, phase_dir, seed, dtype, adapter,
+                      policy_name or Path(model_path).name)
+        histories.append(pd.read_json(phase_dir / "history.json").assign(objective=phase, seed=seed))
+        adapter = phase_dir / "adapter"
+    return adapter, pd.concat(histories, ignore_index=True)

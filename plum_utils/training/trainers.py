@@ -1,0 +1,201 @@
+"""Stage 4: KTO, DPO and SFT on TRL's trainers with LoRA or QLoRA adapters, resumable after a kill.
+
+Rules kept here: KTO's KL neighbours belong to different instructions, its class weights follow the class counts, and
+the policy is trained on the text that it sampled, with an end token only where it sampled one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
+
+from plum_utils.jsonl import write_json
+from plum_utils.params import TrainingParams
+from plum_utils.progress import Bar
+from plum_utils.training.batches import kto_weights, repeat_epochs, trainable_rows
+from plum_utils.training.policy import load_policy, load_tokenizer, new_adapter, save_adapter
+from plum_utils.training.processes import shared_dataset
+from plum_utils.training.speed import prepare_model, prepare_process
+
+COMPLETE = "complete.json"
+
+
+def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learning_rate: float, n_rows: int,
+                     dtype: torch.dtype) -> dict[str, Any]:
+    """Trainer arguments shared by the three objectives. A float16 policy trains under loss scaling: its gradients would
+    vanish without."""
+    steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
+    steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
+    on_gpu = torch.cuda.is_available()
+    return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
+                gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
+                max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
+                fp16=on_gpu and dtype == torch.float16,
+                warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
+                weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
+                max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
+                save_total_limit=2, report_to=[], use_cpu=not on_gpu, dataloader_pin_memory=on_gpu,
+                gradient_checkpointing=params.gradient_checkpointing is True, ddp_find_unused_parameters=False,
+                disable_tqdm=True)  # ShowSteps says more
+
+
+def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
+                     seed: int) -> Any:
+    """TRL's KTOTrainer over the rows in an order that keeps the KL rule.
+
+    Args:
+        rows: KTO rows (``prompt``, ``completion``, ``label``, ``instruction_id``).
+
+    Raises:
+        ValueError: only one label, or fewer instructions than a batch needs.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    ordered = repeat_epochs(rows, params.epochs, params.batch_size, seed, params.length_grouped)
+    if not ordered:
+        raise ValueError(f"training.batch_size is {params.batch_size}, but only "
+                         f"{len({row['instruction_id'] for row in rows})} instructions have labelled samples: the KL "
+                         "term needs a batch of different instructions. Lower the batch size or label more.")
+    counts = Counter(row["label"] for row in ordered)
+    desirable, undesirable = kto_weights(counts[True], counts[False], params.desirable_ratio)
+    config = KTOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, len(ordered), model.dtype),
+                       beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
+                       precompute_ref_log_probs=params.precompute_reference)
+    dataset = Dataset.from_list(ordered) if params.processes == 1 else shared_dataset(ordered, output_dir / "rows")
+    return _ready(KTOTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
+                             peft_config=new_adapter(model, params)), params)
+
+
+def _ready(trainer: Any, params: TrainingParams) -> Any:
+    prepare_model(trainer.model, params)
+    return trainer
+
+
+def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
+                     seed: int) -> Any:
+    """TRL's DPOTrainer over the balanced pairs (``prompt``, ``chosen``, ``rejected``)."""
+    from trl import DPOConfig, DPOTrainer
+
+    n_rows = round(len(rows) * params.epochs)
+    config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows, model.dtype),
+                       beta=params.beta)
+    return _ready(DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
+                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+
+
+def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
+                     seed: int) -> Any:
+    """TRL's SFTTrainer over chosen completions; the loss is on the completion only."""
+    from trl import SFTConfig, SFTTrainer
+
+    n_rows = round(len(rows) * params.sft_epochs)
+    config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows, model.dtype),
+                       completion_only_loss=True)
+    return _ready(SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
+                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint once everything in it is on disk: a kill while saving leaves no marker.
+
+    TRL keeps the reference of ``sft+kto`` as a second, frozen adapter. Where a checkpoint holds one, transformers loads
+    it *instead of* the one in training (5.19, ``Trainer._load_from_checkpoint``), and the training would silently go
+    on from its start. It is always SFT's adapter, so it is left out.
+    """
+
+    def on_save(self, args, state, control, **_):
+        args.distributed_state.wait_for_everyone()  # each process writes its own random state
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        shutil.rmtree(folder / "ref", ignore_errors=True)
+        sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+        partial = folder / (COMPLETE + ".partial")
+        partial.write_text(json.dumps(sizes))
+        partial.replace(folder / COMPLETE)
+
+
+class ShowSteps(TrainerCallback):
+    """Progress of a training: seconds a step, and the time left."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = Bar(self.name, state.max_steps, "step", hidden=not state.is_world_process_zero)
+        self.bar.add(state.global_step, made=False)  # where an interrupted training goes on
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.add()
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
+def last_checkpoint(output_dir: Path) -> str | None:
+    """Newest complete checkpoint, or ``None``; incomplete ones are removed."""
+    complete = []
+    for folder in output_dir.glob("checkpoint-*"):
+        if (folder / COMPLETE).exists():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    newest = max(complete, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+    return str(newest) if newest else None
+
+
+TRAINERS = {"kto": make_kto_trainer, "dpo": make_dpo_trainer, "sft": make_sft_trainer}
+
+
+def _steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a step, without the token count, which TRL starts again at zero after a resume."""
+    return [{key: value for key, value in entry.items() if key != "num_tokens"} for entry in log if "loss" in entry]
+
+
+def train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+                seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
+    """Train one phase: ``adapter`` and ``history.json`` in ``phase_dir``. Where several processes train together, each
+    calls this, and the first one writes.
+
+    Args:
+        adapter: to go on with, and to measure KTO's and DPO's rewards from; ``None`` for a new one.
+    """
+    trainer = _trained(phase, model_path, rows, params, phase_dir, seed, dtype, adapter)
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None  # from all of them
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), phase_dir / "adapter", policy_name, weights)
+        write_json(phase_dir / "history.json", _steps(trainer.state.log_history))
+        shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+             seed: int, dtype: str, adapter: Path | None) -> Any:
+    set_seed(seed)
+    prepare_process(params)
+    tokenizer = load_tokenizer(model_path)
+    model = load_policy(model_path, params, dtype)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    rows, _ = trainable_rows(tokenizer, rows, params.max_length)
+    trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
+    trainer.add_callback(MarkComplete())
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ShowSteps(f"{phase}, seed {seed}"))
+    with trainer.accelerator.main_process_first():  # it removes incomplete ones
+        checkpoint = last_checkpoint(phase_dir / "checkpoints")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
