@@ -35,7 +35,8 @@ from parity import KNOWN, candidates
 
 from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable, evalplus_path
 from plum_utils.data.problems import Problem, load_suite
-from plum_utils.evaluation import score, take_program
+from plum_utils.evaluation.scoring import score
+from plum_utils.evaluation.solutions import take_program
 from plum_utils.jsonl import iter_jsonl, write_json, write_jsonl
 from plum_utils.sandbox import Limits, Sandbox
 from plum_utils.stats import problem_rates

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation import score  # noqa: E402
+from plum_utils.evaluation.scoring import score  # noqa: E402
+from plum_utils.evaluation.solutions import generate_solutions  # noqa: E402
 from plum_utils.models.completions import Metered  # noqa: E402
 from plum_utils.models.number_type import number_type  # noqa: E402
 from plum_utils.models.sampling import open_policy_backend
@@ -30,7 +31,6 @@ from plum_utils.params import Params, load_params  # noqa: E402
 from plum_utils.provenance import cpu  # noqa: E402
 from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stats import bootstrap_mean_interval, problem_rates  # noqa: E402
-from plum_utils.study import generate_solutions  # noqa: E402
 
 TYPES = ("float32", "bfloat16")
 DECODINGS = (("greedy", 1, 0.0), ("T=0.8", 5, 0.8))

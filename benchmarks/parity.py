@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from plum_utils.data.evalplus import evalplus_rows
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation import runnable, score
+from plum_utils.evaluation.scoring import runnable, score
 from plum_utils.sandbox import Limits, Sandbox
 
 ROOT = Path(__file__).parents[1]
@@ -49,10 +49,10 @@ def policy_samples(path: Path, work: Path) -> dict[str, list[tuple[str, str]]]:
     """
     from transformers import AutoTokenizer
 
+    from plum_utils.evaluation.solutions import generate_solutions
     from plum_utils.models.engines import open_backend
     from plum_utils.models.weights import resolve_model
     from plum_utils.params import load_params
-    from plum_utils.study import generate_solutions
 
     p = load_params(path)
     model = resolve_model(p.policy.model, p.policy.revision)

@@ -21,7 +21,7 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation import decodings
+from plum_utils.evaluation.solutions import decodings
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params

@@ -20,7 +20,7 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from plum_utils.evaluation import headline
+from plum_utils.evaluation.tables import headline
 from plum_utils.jsonl import write_text
 from plum_utils.params import Params
 from plum_utils.report import cost, results_frame, sharpness_frame

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils.evaluation import headline
+from plum_utils.evaluation.tables import headline
 from plum_utils.jsonl import write_text
 from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION

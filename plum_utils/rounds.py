@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from plum_utils.evaluation import headline
+from plum_utils.evaluation.tables import headline
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.weights import merge_adapter, resolve_model
 from plum_utils.params import Params

@@ -14,7 +14,8 @@ import pandas as pd
 
 from plum_utils.data.problems import Problem
 from plum_utils.data.selection import training_instructions
-from plum_utils.evaluation import score
+from plum_utils.evaluation.scoring import score
+from plum_utils.evaluation.solutions import generate_solutions
 from plum_utils.jsonl import read_jsonl, write_json
 from plum_utils.models.completions import Backend
 from plum_utils.models.sampling import open_policy_backend
@@ -25,7 +26,6 @@ from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
-from plum_utils.study import generate_solutions
 from plum_utils.testgen.suites import suites_by_instruction
 from plum_utils.training.objectives import training_sets
 from plum_utils.training.phases import train

@@ -10,10 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-# Problems of a benchmark, the likeliest first. MBPP(+) of EvalPlus has 378 since its v0.2.0 (April 2024) and 399 before
-# (EvalPlus' release notes); most of the MBPP scores that PLUM's paper prints are whole numbers of 399 only.
-SUITE_SIZES = {"HE": (164,), "HE+": (164,), "MBPP": (399, 378), "MBPP+": (399, 378)}
-
 
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased estimate of the chance that one of ``k`` samples passes, from ``c`` passes among ``n``.
@@ -147,36 +143,6 @@ def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: 
                   "p_mcnemar": mcnemar_exact(wins, losses) if greedy else float("nan")}
 
 
-def slices(scored: pd.DataFrame, groups: Mapping[str, set[str]], n_resamples: int = 2000, seed: int = 0
-           ) -> pd.DataFrame:
-    """The trained policies (averaged over seeds, problem by problem) against the baseline on parts of each suite:
-    contaminated and clean problems, say.
-
-    Args:
-        scored: rows of ``evaluation.long_form``: suite, decoding, policy (``baseline`` or another), task_id, passed.
-        groups: name of a slice -> its task ids; slices may overlap, and ids of other suites do no harm.
-
-    Returns:
-        One row a suite, decoding and slice: ``slice`` and all of ``compare``; a slice without a problem of the suite
-        has ``problems`` 0 and no other value.
-
-    Raises:
-        ValueError: the policies were not measured on the same problems.
-    """
-    rows = []
-    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
-        rates = {name: problem_rates(part, "passed") for name, part in group.groupby("policy", sort=False)}
-        before = rates.pop("baseline")
-        if any(set(one.index) != set(before.index) for one in rates.values()):
-            raise ValueError(f"{suite}, {decoding}: the policies were evaluated on different problems")
-        after = pd.DataFrame(rates).mean(axis=1).loc[before.index]
-        for name, ids in groups.items():
-            one, two = (side[side.index.isin(ids)] for side in (before, after))
-            rows.append({"suite": suite, "decoding": decoding, "slice": name}
-                        | (compare(one, two, n_resamples, seed) if len(one) else {"problems": 0}))
-    return pd.DataFrame(rows)
-
-
 def seed_summary(values_by_seed: Mapping[Any, float], level: float = 0.95) -> dict[str, Any]:
     """What several training seeds say of one score, in the score's unit.
 
@@ -202,62 +168,3 @@ def seed_summary(values_by_seed: Mapping[Any, float], level: float = 0.95) -> di
     few = "few seeds, so that the interval is wide and rests on their being normal; " if n < 10 else ""
     return {"seeds": n, "mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach,
             "note": f"n = {n} seeds: {few}t-interval with {n - 1} degrees of freedom"}
-
-
-# --- gains that others print ----------------------------------------------------------------------------------------
-
-def problems_of_gain(points: float, n_problems: int) -> float:
-    """How many problems a gain amounts to: ``points`` (percentage points) of ``n_problems``, not rounded."""
-    return points * n_problems / 100
-
-
-def whole_problems(score: float, n_problems: int) -> bool:
-    """Whether a score in percent, printed with one digit, is a whole number of problems (one greedy try each)."""
-    nearest = round(score * n_problems / 100)
-    return abs(100 * nearest / n_problems - score) <= 0.05 + 1e-9
-
-
-def claimed_gains(table: pd.DataFrame, before: str = "Baseline", after: str = "PLUM") -> pd.DataFrame:
-    """How many problems the printed gains of a table amount to, and whether so few could be chance.
-
-    A score alone does not tell which problems were won and lost. ``best_case_p`` is the p-value of the case that
-    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than ``least_wins``
-    problems) McNemar's test cannot call the gain significant, whatever the outcomes were; where it is below, the gain
-    may still be chance.
-
-    Args:
-        table: of ``paper.table``: columns model, row, maybe data and type, and scores in percent.
-        before, after: values of ``row`` to compare.
-
-    Returns:
-        One row a model and benchmark: ``data`` (where the table has it), ``model``, ``benchmark``, ``before``,
-        ``after``, ``gain`` (points), ``problems`` (whole; NaN where the suite's size is not known), ``best_case_p``,
-        ``of`` (the size used) and ``fits``: both printed scores are whole numbers of problems of one size. Where they
-        are not, one of them was measured on another version of the suite, or printed wrongly.
-
-    Raises:
-        ValueError: no model has both rows, or one has a row twice.
-    """
-    keys = [name for name in ("data", "model") if name in table]
-    scores = [name for name in table.select_dtypes("number") if not name.startswith("Avg.")]
-    long = [table[table.row == name].melt(keys, scores, "benchmark", side)
-            for name, side in ((before, "before"), (after, "after"))]
-    try:
-        both = long[0].merge(long[1], on=[*keys, "benchmark"], sort=False, validate="one_to_one")
-    except pd.errors.MergeError as error:
-        raise ValueError(f"a model has a row {before!r} or {after!r} twice: {error}") from None
-    if both.empty:
-        raise ValueError(f"no model has both rows {before!r} and {after!r}; the table has {sorted(set(table.row))}")
-    both["gain"] = (both.after - both.before).round(4)
-    return both.join(pd.DataFrame([_in_problems(row) for row in both.itertuples()], both.index))
-
-
-def _in_problems(row: Any) -> dict[str, Any]:
-    """``problems``, ``best_case_p``, ``of`` and ``fits`` of one row of ``claimed_gains``."""
-    sizes = SUITE_SIZES.get(row.benchmark, ())
-    if not sizes:
-        return {"problems": float("nan"), "best_case_p": float("nan"), "of": float("nan"), "fits": None}
-    fitting = [n for n in sizes if whole_problems(row.before, n) and whole_problems(row.after, n)]
-    of = (fitting or sizes)[0]
-    problems = round(problems_of_gain(row.gain, of))
-    return {"problems": problems, "best_case_p": mcnemar_exact(abs(problems), 0), "of": of, "fits": bool(fitting)}

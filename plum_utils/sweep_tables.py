@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils.beside_paper import NAMES
 from plum_utils.data import paper
-from plum_utils.evaluation import headline, long_form
+from plum_utils.evaluation.beside_paper import NAMES
+from plum_utils.evaluation.tables import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
 from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN

@@ -17,13 +17,13 @@ import pytest
 from plum_utils.__main__ import _parser, main
 from plum_utils.data import paper
 from plum_utils.data.instructions import load_instructions
+from plum_utils.evaluation.beside_paper import claimed_gains, whole_problems
 from plum_utils.params import Params, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
 from plum_utils.sandbox import Sandbox
 from plum_utils.stages import STAGES
-from plum_utils.stats import claimed_gains, whole_problems
 from plum_utils.sweeps import sweep_of_table
 from plum_utils.testgen.suites import as_rows, build_suites
 

@@ -12,7 +12,7 @@ import pytest
 def test_a_files_tests_stay_together_and_so_do_the_timed_ones():
     """As xdist's own scheduler gives them out."""
     pytest.importorskip("xdist")
-    files = ["tests/sandbox/test_a.py", "tests/test_b.py", "tests/test_livecodebench.py"]
+    files = ["tests/sandbox/test_a.py", "tests/test_b.py", "tests/evaluation/test_contests.py"]
     tests = [f"{file}::test_{number}[x::y]" for number in range(3) for file in files]
     config, workers = Mock(), [Mock(shutting_down=False) for _ in range(2)]
     config.getvalue.return_value = ["popen"] * 2

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from plum_utils.__main__ import main
-from plum_utils.evaluation import pass_at_k_table, results_table
+from plum_utils.evaluation.tables import pass_at_k_table, results_table
 from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.params import Params
 from plum_utils.report import END, START, NoResults, results_block, write_report, write_results

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from plum_utils.data import paper
+from plum_utils.evaluation.beside_paper import claimed_gains, problems_of_gain, whole_problems
+from plum_utils.evaluation.tables import slices
 from plum_utils.stats import (
     bootstrap_mean_interval,
     bootstrap_share_interval,
-    claimed_gains,
     compare,
     holm,
     least_wins,
@@ -24,10 +25,7 @@ from plum_utils.stats import (
     pass_at_k,
     pass_at_k_by_problem,
     problem_rates,
-    problems_of_gain,
     seed_summary,
-    slices,
-    whole_problems,
 )
 
 

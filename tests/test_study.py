@@ -13,6 +13,7 @@ import pytest
 from plum_utils import study
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
+from plum_utils.evaluation.solutions import generate_solutions
 from plum_utils.models import ray_engines
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Completion
@@ -24,7 +25,7 @@ from plum_utils.preferences import verdicts
 from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox import Verdict
 from plum_utils.sandbox.opening import open_sandbox
-from plum_utils.study import caption, generate_solutions, open_stage
+from plum_utils.study import caption, open_stage
 from plum_utils.training.objectives import gold_rows
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})

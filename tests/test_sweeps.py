@@ -11,7 +11,7 @@ from plum_utils import pipeline as pipeline_module
 from plum_utils import sweep_tables, sweeps
 from plum_utils.__main__ import main
 from plum_utils.data import paper
-from plum_utils.evaluation import long_form, pass_at_k_table, results_table
+from plum_utils.evaluation.tables import long_form, pass_at_k_table, results_table
 from plum_utils.jsonl import write_jsonl
 from plum_utils.params import ParamsError, RowParams, load_params
 from plum_utils.provenance import ROOT

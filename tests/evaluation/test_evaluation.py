@@ -12,25 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plum_utils import evaluation
 from plum_utils.data import evalplus
 from plum_utils.data import problems as problems_module
 from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable
 from plum_utils.data.problems import BUNDLED, Problem, load_suite, preamble, self_contained
-from plum_utils.evaluation import (
-    MOST_LINES,
-    decodings,
-    defines,
+from plum_utils.evaluation import tables
+from plum_utils.evaluation.beside_paper import table2
+from plum_utils.evaluation.scoring import score
+from plum_utils.evaluation.solutions import MOST_LINES, decodings, defines, sanitised, take_program
+from plum_utils.evaluation.tables import (
     describe_change,
     describe_sharpness,
     headline,
     long_form,
     pass_at_k_table,
     results_table,
-    sanitised,
-    score,
-    table2,
-    take_program,
     wins_losses,
 )
 from plum_utils.models.extract import extract_code
@@ -398,14 +394,14 @@ def test_reach_gives_each_side_its_best_temperature():
     both = pd.concat([cold, hot])
     at_one = pass_at_k_table(hot, [2], 200)
     assert at_one[(at_one.k == 2) & (at_one.policy == "PLUM")]["difference"].item() == 50
-    row = next(evaluation.reach_table(both, 200).itertuples())
+    row = next(tables.reach_table(both, 200).itertuples())
     assert (row.k, row.before_temperature, row.before, row.after, row.difference) == (2, 0.8, 50, 50, 0)
-    assert "no sign that more problems" in evaluation.describe_reach(row)
+    assert "no sign that more problems" in tables.describe_reach(row)
 
 
 def test_reach_of_greedy_answers_is_not_asked():
     greedy = scored_rows({0: [[1]]}, [[0]], "greedy").assign(temperature=0.0)
-    assert evaluation.reach_table(greedy).empty
+    assert tables.reach_table(greedy).empty
 
 
 def test_a_tiny_p_value_is_not_zero():

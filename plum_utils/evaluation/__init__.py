@@ -1,0 +1,15 @@
+"""Did it get better? (lessons 05 and 06)."""
+
+import lazy_loader
+
+NAMES = {
+    "beside_paper": ["beside_table2", "beside_table4", "claimed_gains", "dumbbells", "problems_of_gain", "table2",
+                     "table4"],
+    "contests": ["grade", "lcb_limits", "lcb_program"],
+    "scoring": ["score"],
+    "solutions": ["decodings", "defines", "generate_solutions", "score_solutions", "take_program"],
+    "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",
+               "long_form", "pass_at_k_table", "platform_table", "reach_table", "results_table", "slices",
+               "window_table", "wins_losses"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

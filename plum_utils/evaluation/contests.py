@@ -1,0 +1,147 @@
+"""A program against a contest's tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from plum_utils.data.livecodebench import LcbProblem
+from plum_utils.sandbox import Limits, Program, Sandbox
+
+MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
+# LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
+IMPORTS = "".join(f"from {name} import *\n" for name in (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
+    "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
+    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
+# In the candidate's process: a program that reads standard input, as a function from input to output.
+STDIN_RUNNER = '''
+import builtins as _builtins, io as _io, sys as _sys
+
+_open, _compiled = open, []
+
+def _run(given):
+    if not _compiled:
+        _compiled.append(compile(_SOURCE, "<solution>", "exec"))
+    buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
+    kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
+    _sys.stdin, _sys.stdout = buffer, out
+    _builtins.open = lambda file, *rest, **named: buffer if file == 0 else _open(file, *rest, **named)
+    try:
+        exec(_compiled[0], {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    finally:
+        _builtins.open, (_sys.stdin, _sys.stdout) = _open, kept
+    return out.getvalue()
+'''
+# The same for a method of the class Solution, made once.
+METHOD_RUNNER = '''
+_solution = []
+
+def _run(*arguments):
+    if not _solution:
+        _solution.append(Solution())
+    return _solution[0].{method}(*arguments)
+'''
+# In the judge's process, where the time of each test is measured and expected outputs stay.
+JUDGE = '''
+import json, signal
+
+class OutOfTime(Exception):
+    pass
+
+def alarm(*_):
+    raise OutOfTime("out of time in one test")
+
+def timed(function, arguments, seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return function(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+signal.signal(signal.SIGALRM, alarm)
+'''
+STDIN_JUDGE = JUDGE + '''
+from decimal import Decimal
+
+def numbers(line):
+    try:
+        return [Decimal(word) for word in line.split()]
+    except ArithmeticError:
+        return None
+
+def same(got, expected):
+    got = [line.strip() for line in got.strip().split("\\n")]
+    expected = [line.strip() for line in expected.strip().split("\\n")]
+    if len(got) != len(expected):
+        return False
+    for one, two in zip(got, expected):
+        if one != two and (numbers(one) is None or numbers(one) != numbers(two)):
+            return False
+    return True
+
+def judge(run, tests, seconds):
+    for given, expected in tests:
+        out = timed(run, (given,), seconds)
+        assert type(out) is str and same(out, expected), (given[:60], str(out)[:60], expected[:60])
+'''
+METHOD_JUDGE = JUDGE + '''
+def judge(run, tests, seconds):
+    for given, expected in tests:
+        out = timed(run, [json.loads(line) for line in given.split("\\n")], seconds)
+        out = list(out) if isinstance(out, tuple) else out
+        assert out == json.loads(expected), (given[:60], str(out)[:60], expected[:60])
+'''
+
+
+def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0) -> Program:
+    """The program that is judged on all public and private tests; the expected outputs stay in the judge's process.
+
+    A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
+
+    Args:
+        seconds: limit of each test (LiveCodeBench: 6); give the sandbox ``lcb_limits`` for the whole.
+    """
+    tests = json.dumps([(test.input, test.output) for test in problem.public_tests + problem.private_tests])
+    judge = f"{METHOD_JUDGE if problem.func_name else STDIN_JUDGE}\njudge(_run, json.loads({tests!r}), {seconds!r})\n"
+    if problem.func_name:
+        return Program(name, IMPORTS + code + METHOD_RUNNER.format(method=problem.func_name), judge, mode="split")
+    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n{STDIN_RUNNER}", judge, mode="split")
+
+
+def lcb_limits(problems: list[LcbProblem], limits: Limits, seconds: float) -> Limits:
+    """The sandbox's limits for whole programs: each test's seconds for every test of the longest suite."""
+    most = max(len(problem.public_tests) + len(problem.private_tests) for problem in problems)
+    return replace(limits, seconds=(seconds + 1) * most + 5, memory_mb=max(MEMORY_MB, limits.memory_mb))
+
+
+def grade(problems: list[LcbProblem], solutions: list[dict[str, Any]], sandbox: Sandbox, seconds: float = 6.0
+          ) -> list[dict[str, Any]]:
+    """Judge solutions (``task_id``, ``sample_index``, ``solution``) on all tests of their problems.
+
+    Returns:
+        Rows task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
+        detail.
+
+    Raises:
+        RuntimeError: the sandbox failed on a program.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    programs = [lcb_program(by_id[row["task_id"]], row["solution"], f"{row['task_id']}/{row['sample_index']}", seconds)
+                for row in solutions]
+    verdicts = sandbox.run(programs, limits=lcb_limits(problems, sandbox.limits, seconds))
+    broken = next((verdict for verdict in verdicts if verdict.status == "infrastructure"), None)
+    if broken:
+        raise RuntimeError(f"{broken.id}: the sandbox failed, not the program: {broken.detail}")
+    return [_origin(by_id[row["task_id"]]) | {
+        "sample_index": row["sample_index"], "solution": row["solution"], "passed": verdict.status == "passed",
+        "status": verdict.status, "detail": verdict.detail} for row, verdict in zip(solutions, verdicts)]
+
+
+def _origin(problem: LcbProblem) -> dict[str, str]:
+    return {"task_id": problem.task_id, "difficulty": problem.difficulty, "platform": problem.platform,
+            "contest_date": problem.contest_date.isoformat()}

@@ -1,0 +1,224 @@
+"""Pass@1, pass@k, wins; and in words."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Mapping
+
+import pandas as pd
+
+from plum_utils.data.livecodebench import DIFFICULTIES, PLATFORMS
+from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
+
+
+def long_form(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Scored rows of all policies with one column ``passed``; plus tests become a suite of their own, ``<suite>+``."""
+    frame = pd.DataFrame(rows).astype({"seed": "Int64"})
+    base = frame.assign(passed=frame.base_passed.astype(bool))
+    plus = frame[frame.plus_passed.notna()]
+    plus = plus.assign(suite=plus.suite + "+", passed=plus.plus_passed.astype(bool))
+    return pd.concat([base, plus], ignore_index=True)
+
+
+def results_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@1 of every trained policy against the baseline, in percent: one row a suite, decoding and training seed.
+
+    With several seeds a further row, ``seed`` = ``mean``, compares the baseline with each problem's rate averaged over
+    the seeds; ``spread`` is the standard deviation of pass@1 between seeds, in points.
+
+    Args:
+        scored: of ``long_form``; the baseline's rows have the policy ``baseline``.
+    """
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        before = problem_rates(group[group.policy == "baseline"], "passed")
+        trained = group[group.policy != "baseline"]
+        rates = {name: problem_rates(part, "passed") for name, part in trained.groupby("seed", sort=False)}
+        for name, after in rates.items():
+            rows.append({"suite": suite, "decoding": decoding, "seed": str(name)}
+                        | compare(before, after, n_resamples, seed) | {"spread": float("nan")})
+        if len(rates) > 1:
+            means = pd.DataFrame(rates)
+            rows.append({"suite": suite, "decoding": decoding, "seed": "mean"}
+                        | compare(before, means.mean(axis=1), n_resamples, seed)
+                        | {"spread": 100 * means.mean().std(ddof=1)})
+    return pd.DataFrame(rows)
+
+
+def headline(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a suite and decoding: the mean over seeds where there are several."""
+    several = (results.seed == "mean").any()
+    return results[results.seed == "mean"] if several else results
+
+
+def pass_at_k_table(scored: pd.DataFrame, ks: list[int], n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@k of the baseline and of PLUM (averaged over seeds), for every k that the samples allow.
+
+    Returns:
+        Columns suite, temperature, k, policy (``baseline`` or ``PLUM``), value, low, high (95% interval over problems,
+        percent), and for PLUM the change: difference, difference_low, difference_high (points).
+    """
+    rows = []
+    for (suite, temperature), group in scored.groupby(["suite", "temperature"], sort=False):
+        n = int(group.groupby(["policy", "task_id"]).size().min())
+        for k in (k for k in sorted(set(ks) | {1}) if k <= n):
+            rates = {name: pass_at_k_by_problem(part, k, "passed") for name, part in group.groupby("policy")}
+            before = rates.pop("baseline")
+            row = compare(before, pd.DataFrame(rates).mean(axis=1), n_resamples, seed)
+            for policy, name in (("baseline", "before"), ("PLUM", "after")):
+                change = {key: row[key] for key in ("difference", "difference_low", "difference_high")}
+                rows.append({"suite": suite, "temperature": temperature, "k": k, "policy": policy, "value": row[name],
+                             "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+                            | (change if policy == "PLUM" else {}))
+    return pd.DataFrame(rows)
+
+
+def reach_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@n with all samples of a problem, each side at the temperature that suits it best: the fair test of reach.
+
+    At one temperature a sharper policy has an edge of its own: it makes fewer slips, as if it were sampled colder.
+
+    Returns:
+        One row a sampled suite: suite, k, before_temperature, after_temperature, and all of ``stats.compare``.
+    """
+    rows = []
+    for suite, group in scored[scored.temperature > 0].groupby("suite", sort=False):
+        k, best = int(group.groupby(["policy", "temperature", "task_id"]).size().min()), {}
+        for side, part in group.groupby(group.policy == "baseline"):
+            rates = {value: pd.DataFrame({name: pass_at_k_by_problem(one, k, "passed")
+                                          for name, one in at.groupby("policy")}).mean(axis=1)
+                     for value, at in part.groupby("temperature")}
+            best[side] = max(rates.items(), key=lambda item: item[1].mean())
+        rows.append({"suite": suite, "k": k, "before_temperature": best[True][0], "after_temperature": best[False][0]}
+                    | compare(best[True][1], best[False][1], n_resamples, seed))
+    return pd.DataFrame(rows)
+
+
+def wins_losses(scored: pd.DataFrame) -> pd.DataFrame:
+    """Each problem's pass rate before and after (averaged over seeds) in percent, and the change in points."""
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        before = problem_rates(group[group.policy == "baseline"], "passed")
+        rates = [problem_rates(part, "passed") for _, part in group[group.policy != "baseline"].groupby("seed")]
+        after = pd.concat(rates, axis=1).mean(axis=1).loc[before.index]
+        rows.append(pd.DataFrame({"suite": suite, "decoding": decoding, "task_id": before.index,
+                                  "before": 100 * before.values, "after": 100 * after.values}))
+    table = pd.concat(rows, ignore_index=True)
+    return table.assign(change=table.after - table.before)
+
+
+def describe_change(row: Any) -> str:
+    """What one row of ``results_table`` says, whichever way it points."""
+    p_value = "p < 0.001" if row.p_permutation < 0.001 else f"p = {row.p_permutation:.3f}"
+    numbers = (f"{row.before:.1f}% to {row.after:.1f}% ({row.difference:+.1f} points, 95% interval "
+               f"{row.difference_low:+.1f} to {row.difference_high:+.1f}, {p_value}; "
+               f"of {row.problems} problems {row.wins} better, {row.losses} worse)")
+    return f"{row.suite}, {row.decoding}: {direction(row.difference_low, row.difference_high)}: {numbers}"
+
+
+def describe_reach(row: Any) -> str:
+    """What one row of ``reach_table`` says, whichever way it points."""
+    way = direction(row.difference_low, row.difference_high)
+    meaning = {"better": "the policy got better: problems came within reach that were not",
+               "worse": "problems were lost from reach"}.get(way, "no sign that more problems came within reach")
+    return (f"{row.suite}: best pass@{row.k} {row.before:.1f}% (baseline, T={row.before_temperature:g}) against "
+            f"{row.after:.1f}% (PLUM, T={row.after_temperature:g}), {row.difference:+.1f} points "
+            f"({row.difference_low:+.1f} to {row.difference_high:+.1f}): {meaning}.")
+
+
+def direction(low: float, high: float) -> str:
+    """Better, worse, or no difference that the problems can show, from a difference's interval."""
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "no difference beyond chance"
+
+
+def describe_sharpness(table: pd.DataFrame) -> str:
+    """Better or only sharper: the changes of pass@1 and of the largest k, from PLUM's rows of ``pass_at_k_table``."""
+    first, last = table.loc[table.k.idxmin()], table.loc[table.k.idxmax()]
+    one, many = (direction(row.difference_low, row.difference_high) for row in (first, last))
+    meaning = {
+        ("better", "better"): "more often right, and more problems within reach of that many draws at "
+                              "this temperature",
+        ("better", "no difference beyond chance"): "sharper: it finds more often what it could already "
+                                                   "find, and no more problems come within reach",
+        ("better", "worse"): "sharper at the price of variety: fewer problems are within its reach",
+    }.get((one, many), f"pass@{first.k:g}: {one}; pass@{last.k:g}: {many}")
+    return (f"pass@{first.k:g} {first.difference:+.1f} points ({first.difference_low:+.1f} to "
+            f"{first.difference_high:+.1f}), pass@{last.k:g} {last.difference:+.1f} ({last.difference_low:+.1f} to "
+            f"{last.difference_high:+.1f}): {meaning}.")
+
+
+def slices(scored: pd.DataFrame, groups: Mapping[str, set[str]], n_resamples: int = 2000, seed: int = 0
+           ) -> pd.DataFrame:
+    """The trained policies (averaged over seeds, problem by problem) against the baseline on parts of each suite:
+    contaminated and clean problems, say.
+
+    Args:
+        scored: rows of ``tables.long_form``: suite, decoding, policy (``baseline`` or another), task_id, passed.
+        groups: name of a slice -> its task ids; slices may overlap, and ids of other suites do no harm.
+
+    Returns:
+        One row a suite, decoding and slice: ``slice`` and all of ``compare``; a slice without a problem of the suite
+        has ``problems`` 0 and no other value.
+
+    Raises:
+        ValueError: the policies were not measured on the same problems.
+    """
+    rows = []
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        rates = {name: problem_rates(part, "passed") for name, part in group.groupby("policy", sort=False)}
+        before = rates.pop("baseline")
+        if any(set(one.index) != set(before.index) for one in rates.values()):
+            raise ValueError(f"{suite}, {decoding}: the policies were evaluated on different problems")
+        after = pd.DataFrame(rates).mean(axis=1).loc[before.index]
+        for name, ids in groups.items():
+            one, two = (side[side.index.isin(ids)] for side in (before, after))
+            rows.append({"suite": suite, "decoding": decoding, "slice": name}
+                        | (compare(one, two, n_resamples, seed) if len(one) else {"problems": 0}))
+    return pd.DataFrame(rows)
+
+
+def difficulty_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """pass@1 in percent by difficulty and overall, before and after, with intervals over problems.
+
+    Args:
+        scored: graded rows with ``policy`` (``baseline`` or a trained one) and ``seed``; several training seeds are
+            averaged problem by problem.
+
+    Returns:
+        Columns label (Easy, Medium, Hard, Overall; those with problems) and all of ``stats.compare``.
+    """
+    return _by_label(scored, scored.difficulty.str.capitalize(), [name.capitalize() for name in DIFFICULTIES],
+                     n_resamples, seed)
+
+
+def platform_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """As ``difficulty_table``, by contest site: LeetCode, AtCoder, Codeforces (those with problems), Overall."""
+    return _by_label(scored, scored.platform.map(PLATFORMS), list(PLATFORMS.values()), n_resamples, seed)
+
+
+def window_table(scored: pd.DataFrame, cut: date | None = None, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """As ``difficulty_table``, by the month of the contest (``2023-08``), or before a day and from it on.
+
+    Args:
+        cut: the day after a model's training data ends: what is older may have been in it. Of a policy that does better
+            on the older problems only, contamination is the first suspect (LiveCodeBench's own reading of its dates).
+    """
+    if cut is None:
+        months = scored.contest_date.str[:7]
+        return _by_label(scored, months, sorted(set(months)), n_resamples, seed)
+    names = [f"before {cut}", f"from {cut}"]
+    newer = scored.contest_date >= cut.isoformat()
+    return _by_label(scored, newer.map({False: names[0], True: names[1]}), names, n_resamples, seed)
+
+
+def _by_label(scored: pd.DataFrame, labels: pd.Series, order: list[str], n_resamples: int, seed: int) -> pd.DataFrame:
+    """``stats.compare`` for the problems of each label (one for each row of ``scored``) and for all: ``Overall``."""
+    before = problem_rates(scored[scored.policy == "baseline"], "passed")
+    trained = scored[scored.policy != "baseline"].groupby("seed")
+    after = pd.concat([problem_rates(part, "passed") for _, part in trained], axis=1).mean(axis=1)
+    label = labels.groupby(scored.task_id).first()
+    groups = {name: label.index[label == name] for name in order} | {"Overall": label.index}
+    return pd.DataFrame([{"label": name} | compare(before[ids], after[ids], n_resamples, seed)
+                         for name, ids in groups.items() if len(ids)])
