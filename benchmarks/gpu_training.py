@@ -114,7 +114,7 @@ def random_checkpoint(shape: str, small: bool, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from plum_utils.dry import tiny_tokenizer
+    from plum_utils.study.dry import tiny_tokenizer
 
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

@@ -22,7 +22,11 @@ from urllib.parse import unquote
 import jinja2
 import yaml
 
-from plum_utils.html_report import (
+from plum_utils.provenance import ROOT
+from plum_utils.runs import Run
+from plum_utils.site_notebooks import escaped, image, page, text_of, title_and_question
+from plum_utils.stages import EVALUATION, STAGES
+from plum_utils.study.page import (
     DPI,
     DRAWN,
     ROWS_SHOWN,
@@ -33,11 +37,7 @@ from plum_utils.html_report import (
     read_table,
     title_of,
 )
-from plum_utils.provenance import ROOT
-from plum_utils.report import NoResults, results_block
-from plum_utils.runs import Run
-from plum_utils.site_notebooks import escaped, image, page, text_of, title_and_question
-from plum_utils.stages import EVALUATION, STAGES
+from plum_utils.study.report import NoResults, results_block
 
 CONFIGURATION = ROOT / "docs" / "site"
 SHOWN_FILES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", ".json": "json",

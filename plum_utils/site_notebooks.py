@@ -12,8 +12,8 @@ import re
 from functools import lru_cache
 from typing import Any, Iterator
 
-from plum_utils.html_report import DRAWN, SAVED, caption_of, saved_pattern
 from plum_utils.provenance import PACKAGE
+from plum_utils.study.page import DRAWN, SAVED, caption_of, saved_pattern
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/latex", "text/plain")  # the first one there is
@@ -28,7 +28,7 @@ def page(notebook: dict[str, Any], captions: dict[str, str]) -> tuple[dict[str, 
 
     Args:
         notebook: an executed notebook, as its JSON reads; it stays as it is.
-        captions: by pattern of a saved figure (``figures/table1``), as ``html_report.captions_of`` reads them.
+        captions: by pattern of a saved figure (``figures/table1``), as ``page.captions_of`` reads them.
     """
     shown, images = copy.deepcopy(notebook), {}
     shown["metadata"] = {key: shown["metadata"][key] for key in ("kernelspec", "language_info")

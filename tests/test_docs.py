@@ -14,17 +14,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from plum_utils.__main__ import _parser, main
 from plum_utils.data import paper
 from plum_utils.data.instructions import load_instructions
 from plum_utils.evaluation.beside_paper import claimed_gains, whole_problems
 from plum_utils.params import Params, load_params
 from plum_utils.provenance import ROOT
-from plum_utils.report import END, START, results_block
 from plum_utils.runs import Run
 from plum_utils.sandbox import Sandbox
 from plum_utils.stages import STAGES
-from plum_utils.sweeps import sweep_of_table
+from plum_utils.study.commands import _parser, main
+from plum_utils.study.report import END, START, results_block
+from plum_utils.study.sweeps import sweep_of_table
 from plum_utils.testgen.suites import as_rows, build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plum_utils.data.problems import load_suite
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT
-from plum_utils.sweeps import is_sweep
+from plum_utils.study.sweeps import is_sweep
 
 FILES = [path for path in sorted((ROOT / "params").rglob("*.yaml"))
          if path.parent.name not in ("parts", "accelerate") and not is_sweep(path)]

@@ -9,9 +9,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from plum_utils.models.completions import Completion
-from plum_utils.notebook_runs import _tidy
 from plum_utils.progress import WIDTH, Bar, spoken, told_to_kernels
 from plum_utils.runs import shards
+from plum_utils.study.notebooks import _tidy
 
 
 class Terminal(io.StringIO):

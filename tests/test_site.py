@@ -12,11 +12,11 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from plum_utils import site
-from plum_utils.html_report import captions_of
 from plum_utils.plots import lessons
 from plum_utils.provenance import ROOT
 from plum_utils.site import SiteError, Source
 from plum_utils.site_notebooks import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
+from plum_utils.study.page import captions_of
 
 REFERENCE = ROOT / "outputs" / "reference"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (700).to_bytes(4, "big") + (300).to_bytes(4, "big")).decode()

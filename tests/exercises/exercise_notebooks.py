@@ -12,9 +12,9 @@ from typing import Any, Callable
 import nbformat
 from nbclient import NotebookClient
 
-from plum_utils.notebook_runs import changed_environment, own_kernel
 from plum_utils.provenance import ROOT
 from plum_utils.stages import STAGES
+from plum_utils.study.notebooks import changed_environment, own_kernel
 
 SOLUTIONS, RELEASED = ROOT / "teaching" / "solutions", ROOT / "notebooks" / "exercises"
 NAMES = [stage.name for stage in STAGES]

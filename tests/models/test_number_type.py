@@ -8,9 +8,9 @@ import torch
 from plum_utils.models import number_type as module
 from plum_utils.models.number_type import Device, number_type, settled
 from plum_utils.params import Params
-from plum_utils.pipeline import Pipeline
 from plum_utils.provenance import CPU_FLAGS, cpu
 from plum_utils.runs import Run
+from plum_utils.study.pipeline import Pipeline
 
 ZEN3 = {"avx2": True, "cpu_name": "Zen 3"}
 SKYLAKE = ZEN3 | {"avx512_f": True, "avx512_vnni": True}

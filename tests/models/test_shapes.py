@@ -13,7 +13,7 @@ from plum_utils.models.shapes import BUNDLED, bundled_shapes, model_config
 from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
-from plum_utils.sweeps import is_sweep
+from plum_utils.study.sweeps import is_sweep
 from plum_utils.training.memory import shape_of
 
 PUBLISHED = {"Qwen/CodeQwen1.5-7B": 7.25, "deepseek-ai/deepseek-coder-6.7b-base": 6.74, "bigcode/starcoder2-7b": 7.17,

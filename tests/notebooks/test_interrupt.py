@@ -14,9 +14,9 @@ import pytest
 from jupyter_client import BlockingKernelClient, KernelManager
 from smoke_command import FIRST_PIECE, SMOKE, up_to
 
-from plum_utils.notebook_runs import changed_environment, kernel_environment, own_kernel
 from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
+from plum_utils.study.notebooks import changed_environment, kernel_environment, own_kernel
 
 pytestmark = pytest.mark.long("seconds")
 

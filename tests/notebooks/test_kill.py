@@ -13,9 +13,9 @@ import psutil
 import pytest
 from smoke_command import FIRST_PIECE, call, command, up_to
 
-from plum_utils.notebook_runs import MARK
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.study.notebooks import MARK
 
 pytestmark = pytest.mark.long("seconds")
 

@@ -15,8 +15,8 @@ from typing import Any, Iterator
 import nbformat
 import pytest
 
-from plum_utils import lab
 from plum_utils.provenance import ROOT
+from plum_utils.study import lab
 
 pytestmark = pytest.mark.long("browser")
 TOKEN = secrets.token_hex(8)

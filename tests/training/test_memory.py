@@ -11,11 +11,11 @@ from memory_trace import peak
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, TrainerCallback
 
-from plum_utils.__main__ import main
 from plum_utils.models.shapes import model_config
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.provenance import ROOT
+from plum_utils.study.commands import main
 from plum_utils.training import policy, trainers
 from plum_utils.training.memory import GIB, Setting, shape_of, tensor_parts
 from plum_utils.training.planner import SPARING, DoesNotFit, plan, settle_for, settled, usable_bytes

@@ -18,10 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from plum_utils.params import Params, ParamsError, RowParams, load_params, load_yaml
-from plum_utils.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.provenance import ROOT
-from plum_utils.runs import Run
-from plum_utils.stages import STAGES
 
 
 class SweepRun(BaseModel):
@@ -114,30 +111,3 @@ def sweep_of_table(table: str, folder: Path = ROOT / "params" / "paper") -> Path
     if table not in by_table:
         raise ParamsError(f"--table {table}: no sweep for it in {folder.name}/; one of {', '.join(sorted(by_table))}")
     return by_table[table]
-
-
-def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebooks: Path = ROOT / "notebooks",
-            force: bool = False) -> dict[str, str]:
-    """Run every experiment as far as the sweep's table needs; one that fails does not stop the others.
-
-    Args:
-        outputs: folder of the runs' folders, ``<outputs>/<name>``; a finished stage of any of them is taken over.
-
-    Returns:
-        Name -> cause of each experiment that failed.
-    """
-    wanted, failures = [stage for stage in STAGES if stage.number <= sweep.until], {}
-    for place, one in enumerate(experiments, 1):
-        print(f"=== {place}/{len(experiments)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
-        run = Run(outputs / one.params.name)
-        try:
-            Pipeline(one.params, run, notebooks, others=other_runs(outputs, run)).execute(wanted, force)
-        except (StageFailed, NotReady, RunLocked) as error:
-            failures[one.params.name] = str(error)
-            print(f"failed: {error}", flush=True)
-    return failures
-
-
-def other_runs(outputs: Path, run: Run) -> tuple[Run, ...]:
-    """The runs beside this one."""
-    return tuple(Run(path.parent) for path in sorted(outputs.glob("*/manifest.json")) if path.parent != run.path)

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from plum_utils.evaluation.tables import headline
 from plum_utils.jsonl import write_text
 from plum_utils.params import Params
-from plum_utils.report import cost, results_frame, sharpness_frame
 from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION
+from plum_utils.study.report import cost, results_frame, sharpness_frame
 
 DPI = 150  # of figures, as ``Run.save_figure`` writes them
 ROWS_SHOWN = 50  # of a run's table; all of them are in its CSV file

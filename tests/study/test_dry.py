@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from plum_utils import dry
 from plum_utils.data import selection
 from plum_utils.jsonl import read_jsonl
 from plum_utils.models import prompts
@@ -16,7 +15,8 @@ from plum_utils.models.engines import open_backend
 from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
-from plum_utils.sweeps import is_sweep
+from plum_utils.study import dry
+from plum_utils.study.sweeps import is_sweep
 from plum_utils.testgen import generator
 
 PAPER = ROOT / "params" / "paper"
@@ -67,7 +67,7 @@ def test_every_experiment_of_the_paper_has_a_dry_form_that_keeps_what_it_is_abou
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"policy.model": "org/unknown"}, "of no known architecture; add it to plum_utils/dry.py"),
+    ({"policy.model": "org/unknown"}, "of no known architecture; add it to plum_utils/study/dry.py"),
     ({"data.train": "basics_train"}, "is no hub data set; it needs no dry run"),
 ])
 def test_what_cannot_be_run_dry_is_said(changes, message, parts):

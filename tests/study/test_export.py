@@ -12,13 +12,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from plum_utils import export
-from plum_utils.__main__ import main
-from plum_utils.export import ExportError, convert, converter_command, export_policy
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.weights import embedded_model, merge_adapter
 from plum_utils.params import Params
 from plum_utils.runs import Run
+from plum_utils.study import export
+from plum_utils.study.commands import main
+from plum_utils.study.export import ExportError, convert, converter_command, export_policy
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils import study
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
 from plum_utils.evaluation.solutions import generate_solutions
@@ -25,7 +24,8 @@ from plum_utils.preferences import verdicts
 from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox import Verdict
 from plum_utils.sandbox.opening import open_sandbox
-from plum_utils.study import caption, open_stage
+from plum_utils.study import lesson
+from plum_utils.study.lesson import caption, open_stage
 from plum_utils.training.objectives import gold_rows
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
@@ -156,7 +156,7 @@ def test_k_samples_of_each_instruction_in_order(tmp_path):
 def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, changes, kind):
     p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
     settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
-    monkeypatch.setattr(study, "open_backend", lambda *which, **how: ("one", which, how))
+    monkeypatch.setattr(lesson, "open_backend", lambda *which, **how: ("one", which, how))
     monkeypatch.setattr(ray_engines, "RayBackend", lambda *which, **how: ("several", which, how))
     where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
     assert open_policy_backend(p, "model", 8) == (kind, ("vllm", "model", *where), settings)

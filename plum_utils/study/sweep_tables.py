@@ -15,7 +15,7 @@ from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
 from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN
 from plum_utils.stats import compare, holm, problem_rates
-from plum_utils.sweeps import Experiment
+from plum_utils.study.sweeps import Experiment
 
 LONG = ["group", "method", "metric", "value", "low", "high", "problems", "seeds", "origin"]
 BASELINE = "Baseline"
@@ -135,3 +135,30 @@ def sources(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     """Table 1 of all runs: one row a source, ours beside the paper's rate."""
     tables = [run.load_table("table1") for _, run in _finished(experiments, outputs, TESTGEN)]
     return pd.concat(tables).drop_duplicates("source", ignore_index=True) if tables else pd.DataFrame()
+
+
+def rounds_table(runs: list[Run]) -> pd.DataFrame:
+    """pass@1 (percent, with its 95% interval over problems) of the policy before the first round (0) and after each.
+
+    Returns:
+        Columns round, metric, value, low, high.
+    """
+    rows = []
+    for number, run in enumerate(runs, 1):
+        sides = (("before", 0), ("after", 1)) if number == 1 else (("after", number),)
+        for row in headline(run.load_table("results").astype({"seed": str})).itertuples():
+            rows += [{"round": place, "metric": metric(row.suite, row.decoding), "value": getattr(row, side),
+                      "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
+                     for side, place in sides]
+        rows += _reach(run, sides)
+    return pd.DataFrame(rows)
+
+
+def _reach(run: Run, sides: tuple[tuple[str, int], ...]) -> list[dict]:
+    """pass@k at the largest k that was sampled: whether rounds widen the policy's reach or only sharpen it."""
+    curves, policies, rows = run.load_table("pass_at_k"), {"before": "baseline", "after": "PLUM"}, []
+    for (suite, temperature), group in curves[curves.k > 1].groupby(["suite", "temperature"], sort=False):
+        last = group[group.k == group.k.max()].set_index("policy")
+        rows += [{"round": place, "metric": f"{metric(suite, f'T={temperature:g}')}, pass@{group.k.max()}"}
+                 | last.loc[policies[side], ["value", "low", "high"]].to_dict() for side, place in sides]
+    return rows

@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from plum_utils import forecast as forecast_module
-from plum_utils.forecast import Speed, announce, foresee, known_shape, told_again
 from plum_utils.params import Params, load_params
-from plum_utils.pipeline import Pipeline
-from plum_utils.probe import look
 from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study import forecast as forecast_module
+from plum_utils.study.forecast import Speed, announce, foresee, known_shape, told_again
+from plum_utils.study.pipeline import Pipeline
+from plum_utils.study.probe import look
 
 NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from plum_utils.__main__ import main
 from plum_utils.evaluation.tables import pass_at_k_table, results_table
-from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.params import Params
-from plum_utils.report import END, START, NoResults, results_block, write_report, write_results
 from plum_utils.runs import Run
+from plum_utils.study.commands import main
+from plum_utils.study.page import write_html, write_sweep_html
+from plum_utils.study.report import END, START, NoResults, results_block, write_report, write_results
 
 STAGES = ("01_testgen", "05_evalplus_eval")
 

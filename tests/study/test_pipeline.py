@@ -16,15 +16,15 @@ import nbformat
 import psutil
 import pytest
 
-from plum_utils import pipeline as pipeline_module
-from plum_utils.__main__ import main
 from plum_utils.models.number_type import settled
-from plum_utils.notebook_runs import MARK, kernel_environment
 from plum_utils.params import Params
-from plum_utils.pipeline import NotReady, Pipeline, RunLocked
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study import pipeline as pipeline_module
+from plum_utils.study.commands import main
+from plum_utils.study.notebooks import MARK, kernel_environment
+from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked
 
 PARAMS = Params(name="tiny", sampling={"k": 2})
 

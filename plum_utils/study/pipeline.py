@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from plum_utils.data.evalplus import OVERRIDES
-from plum_utils.forecast import Forecast, announce, told_again
 from plum_utils.jsonl import sha256_file
 from plum_utils.models.number_type import number_type, settled
-from plum_utils.notebook_runs import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.params import Params
 from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
-from plum_utils.sharing import lend_baseline, take
 from plum_utils.stages import SAMPLING, STAGES, Stage
+from plum_utils.study.forecast import Forecast, announce, told_again
+from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
+from plum_utils.study.reuse import lend_baseline, take
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
 NO_INPUTS = ("generator.store",)  # grows while stage 01 runs; what is in it is found by request

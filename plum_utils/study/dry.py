@@ -23,10 +23,11 @@ from plum_utils.models.shapes import bundled_shapes
 from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
-from plum_utils.sweep_report import write_sweep_report
-from plum_utils.sweeps import Experiment, Sweep, SweepRun, execute, is_sweep, load_sweep
+from plum_utils.study.batches import execute
+from plum_utils.study.sweep_page import write_sweep_report
+from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep
+from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen import generator
-from plum_utils.weak_hosts import check_host
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 4096, "bos_token_id": 0,
@@ -77,7 +78,7 @@ def dry_params(params: Params, parts: Path) -> Params:
     """
     if params.policy.model not in bundled_shapes():
         raise ParamsError(f"--dry: policy.model {params.policy.model!r} is of no known architecture; add it to "
-                          "plum_utils/dry.py's models, which are those of plum_utils/data/model_shapes.json")
+                          "plum_utils/study/dry.py's models, which are those of plum_utils/data/model_shapes.json")
     if params.data.train not in hub.HUB_SETS:
         raise ParamsError(f"--dry: data.train {params.data.train!r} is no hub data set; it needs no dry run")
     values = params.model_dump(mode="json")

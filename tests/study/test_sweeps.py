@@ -7,15 +7,15 @@ import json
 import pandas as pd
 import pytest
 
-from plum_utils import pipeline as pipeline_module
-from plum_utils import sweep_tables, sweeps
-from plum_utils.__main__ import main
 from plum_utils.data import paper
 from plum_utils.evaluation.tables import long_form, pass_at_k_table, results_table
 from plum_utils.jsonl import write_jsonl
 from plum_utils.params import ParamsError, RowParams, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
+from plum_utils.study import batches, sweep_tables, sweeps
+from plum_utils.study import pipeline as pipeline_module
+from plum_utils.study.commands import main
 
 PAPER = ROOT / "params" / "paper"
 SWEEPS = sweeps.find_sweeps(ROOT / "params")
@@ -109,9 +109,9 @@ def executed(monkeypatch) -> list[str]:
 
 def test_a_sweep_shares_stages_and_is_up_to_date_when_run_again(files, tmp_path, tiny_notebooks, executed):
     sweep, experiments = sweeps.load_sweep(files)
-    assert sweeps.execute(sweep, experiments, tmp_path / "out", tiny_notebooks) == {}
+    assert batches.execute(sweep, experiments, tmp_path / "out", tiny_notebooks) == {}
     assert executed == ["a/01", "a/02", "a/03", "b/03"]
-    sweeps.execute(sweep, experiments, tmp_path / "out", tiny_notebooks)
+    batches.execute(sweep, experiments, tmp_path / "out", tiny_notebooks)
     assert len(executed) == 4
 
 

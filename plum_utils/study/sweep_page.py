@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from plum_utils import sweep_tables
-from plum_utils.html_report import write_html, write_sweep_html
 from plum_utils.params import Params
 from plum_utils.plots import comparisons, lessons
 from plum_utils.plots.comparisons import fig_figure3
-from plum_utils.report import write_report
-from plum_utils.rounds import rounds_table
 from plum_utils.runs import Run
-from plum_utils.sweeps import Experiment, Sweep, find_sweeps, load_sweep
+from plum_utils.study import sweep_tables
+from plum_utils.study.page import write_html, write_sweep_html
+from plum_utils.study.report import write_report
+from plum_utils.study.sweep_tables import rounds_table
+from plum_utils.study.sweeps import Experiment, Sweep, find_sweeps, load_sweep
 
 Shown = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
 MULTIPLE = ("p_holm holds the chance of any false alarm among all rows of the comparison table at its level; p_permutation "

@@ -11,7 +11,7 @@ from IPython.display import Markdown
 from plum_utils.models.number_type import settled
 from plum_utils.params import Params, load_params
 from plum_utils.runs import Run
-from plum_utils.stage_inputs import find_inputs
+from plum_utils.study.reuse import find_inputs
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from plum_utils import pipeline as pipeline_module
-from plum_utils import weak_hosts
-from plum_utils.__main__ import main
 from plum_utils.params import Params
 from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox import Limits, Program, Sandbox, weakness
 from plum_utils.sandbox.opening import open_sandbox
+from plum_utils.study import pipeline as pipeline_module
+from plum_utils.study import weak_hosts
+from plum_utils.study.commands import main
 
 WEAK = "network and file writes"
 SWEEP = "title: t\ntable: x\nruns: [{params: tiny.yaml, model: m, row: r}]\n"

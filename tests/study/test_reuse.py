@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils.__main__ import _chosen, _parser
 from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params, ParamsError
 from plum_utils.runs import Run
-from plum_utils.stage_inputs import MissingInputs, find_inputs
 from plum_utils.stages import STAGES
+from plum_utils.study.commands import _chosen, _parser
+from plum_utils.study.reuse import MissingInputs, find_inputs
 
 P = Params(name="one", sampling={"k": 3})
 

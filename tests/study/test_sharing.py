@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from plum_utils import pipeline as pipeline_module
 from plum_utils.params import Params
-from plum_utils.pipeline import Pipeline
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study import pipeline as pipeline_module
+from plum_utils.study.pipeline import Pipeline
 
 PARAMS = Params(name="one", generator={"live_instructions": 0})
 

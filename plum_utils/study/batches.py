@@ -1,8 +1,4 @@
-"""PLUM in rounds: sample from the policy that the last round trained, label, train again (beyond the paper).
-
-Each round is a whole run in a folder of its own; round r's policy is round r-1's with its adapter merged into the
-weights, so that every notebook works as in a single run, and KTO's reference is always the policy that was sampled.
-"""
+"""Many runs: sweeps and rounds."""
 
 from __future__ import annotations
 
@@ -10,18 +6,42 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
-from plum_utils.evaluation.tables import headline
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.weights import merge_adapter, resolve_model
 from plum_utils.params import Params
-from plum_utils.pipeline import Pipeline
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES, TRAINING
-from plum_utils.sweep_tables import metric
-from plum_utils.sweeps import other_runs
+from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
+from plum_utils.study.sweeps import Experiment, Sweep
+
+
+def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebooks: Path = ROOT / "notebooks",
+            force: bool = False) -> dict[str, str]:
+    """Run every experiment as far as the sweep's table needs; one that fails does not stop the others.
+
+    Args:
+        outputs: folder of the runs' folders, ``<outputs>/<name>``; a finished stage of any of them is taken over.
+
+    Returns:
+        Name -> cause of each experiment that failed.
+    """
+    wanted, failures = [stage for stage in STAGES if stage.number <= sweep.until], {}
+    for place, one in enumerate(experiments, 1):
+        print(f"=== {place}/{len(experiments)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
+        run = Run(outputs / one.params.name)
+        try:
+            Pipeline(one.params, run, notebooks, others=other_runs(outputs, run)).execute(wanted, force)
+        except (StageFailed, NotReady, RunLocked) as error:
+            failures[one.params.name] = str(error)
+            print(f"failed: {error}", flush=True)
+    return failures
+
+
+def other_runs(outputs: Path, run: Run) -> tuple[Run, ...]:
+    """The runs beside this one."""
+    return tuple(Run(path.parent) for path in sorted(outputs.glob("*/manifest.json")) if path.parent != run.path)
+
 
 MERGED = "policy-{number}"
 DIGEST = "plum_adapter.txt"
@@ -59,30 +79,3 @@ def merged_policy(run: Run, model: str, revision: str | None, name: str, dtype: 
     (partial / DIGEST).write_text(digest)
     partial.rename(target)
     return target
-
-
-def rounds_table(runs: list[Run]) -> pd.DataFrame:
-    """pass@1 (percent, with its 95% interval over problems) of the policy before the first round (0) and after each.
-
-    Returns:
-        Columns round, metric, value, low, high.
-    """
-    rows = []
-    for number, run in enumerate(runs, 1):
-        sides = (("before", 0), ("after", 1)) if number == 1 else (("after", number),)
-        for row in headline(run.load_table("results").astype({"seed": str})).itertuples():
-            rows += [{"round": place, "metric": metric(row.suite, row.decoding), "value": getattr(row, side),
-                      "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
-                     for side, place in sides]
-        rows += _reach(run, sides)
-    return pd.DataFrame(rows)
-
-
-def _reach(run: Run, sides: tuple[tuple[str, int], ...]) -> list[dict]:
-    """pass@k at the largest k that was sampled: whether rounds widen the policy's reach or only sharpen it."""
-    curves, policies, rows = run.load_table("pass_at_k"), {"before": "baseline", "after": "PLUM"}, []
-    for (suite, temperature), group in curves[curves.k > 1].groupby(["suite", "temperature"], sort=False):
-        last = group[group.k == group.k.max()].set_index("policy")
-        rows += [{"round": place, "metric": f"{metric(suite, f'T={temperature:g}')}, pass@{group.k.max()}"}
-                 | last.loc[policies[side], ["value", "low", "high"]].to_dict() for side, place in sides]
-    return rows

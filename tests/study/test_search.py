@@ -7,12 +7,12 @@ import json
 import pandas as pd
 import pytest
 
-from plum_utils import search as module
 from plum_utils.data.instructions import load_instructions
 from plum_utils.jsonl import write_json, write_jsonl
 from plum_utils.models.completions import Completion
 from plum_utils.params import Params
 from plum_utils.runs import Run
+from plum_utils.study import search as module
 from plum_utils.testgen.suites import parse_response
 
 ITEMS = load_instructions("basics_train", 6)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from plum_utils import lab
-from plum_utils.notebook_runs import MARK
 from plum_utils.provenance import ROOT
+from plum_utils.study import lab
+from plum_utils.study.notebooks import MARK
 
 
 def test_it_opens_the_first_lesson_in_the_repository(monkeypatch):

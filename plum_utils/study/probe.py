@@ -1,5 +1,5 @@
 """A short look at this machine, in a process of its own, which takes what it loads and allocates along:
-``python -m plum_utils.probe float32 576 1536`` prints FLOP/s of a matrix product, the device, and what it is."""
+``python -m plum_utils.study.probe float32 576 1536`` prints FLOP/s of a matrix product, the device, and what it is."""
 
 from __future__ import annotations
 

@@ -221,12 +221,12 @@ def _downloaded(name: str, revision: str | None) -> dict[str, Any] | None:
 
 @cache
 def probe(dtype: str, inner: int, outer: int) -> tuple[float, str, str]:
-    """``plum_utils.probe``'s answer for the machine as the lessons find it.
+    """``plum_utils.study.probe``'s answer for the machine as the lessons find it.
 
     Raises:
         RuntimeError: it did not come, or came too late.
     """
-    command = [sys.executable, "-m", "plum_utils.probe", dtype, str(inner), str(outer)]
+    command = [sys.executable, "-m", "plum_utils.study.probe", dtype, str(inner), str(outer)]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True)
     except subprocess.TimeoutExpired:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from plum_utils.notebook_runs import QUIET
 from plum_utils.provenance import PACKAGE, ROOT
+from plum_utils.study.notebooks import QUIET
 
 # No question about news, and of nbgrader only what a student uses: the button that validates an exercise notebook.
 CONFIG = PACKAGE / "data" / "jupyter"

@@ -9,12 +9,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from plum_utils import pipeline as pipeline_module
-from plum_utils import rounds
-from plum_utils.__main__ import main
 from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params
 from plum_utils.runs import Run
+from plum_utils.study import batches, sweep_tables
+from plum_utils.study import pipeline as pipeline_module
+from plum_utils.study.commands import main
 from plum_utils.training.policy import save_adapter
 
 
@@ -39,22 +39,22 @@ def logits(model) -> torch.Tensor:
 def test_the_merged_policy_is_the_trained_one_and_made_once(tiny, tmp_path):
     run = Run(tmp_path / "round1")
     train_somehow(run, tiny, 1)
-    merged = rounds.merged_policy(run, tiny, None, "policy-1", "float32")
+    merged = batches.merged_policy(run, tiny, None, "policy-1", "float32")
     trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), run.path / "04_train_kto/adapter")
     assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged)), logits(trained), atol=1e-4)
     assert not torch.allclose(logits(trained), logits(AutoModelForCausalLM.from_pretrained(tiny)), atol=1e-2)
     before = (merged / "model.safetensors").stat().st_mtime_ns
-    rounds.merged_policy(run, tiny, None, "policy-1", "float32")
+    batches.merged_policy(run, tiny, None, "policy-1", "float32")
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_adapter_or_an_interrupted_merge_is_merged_anew(tiny, tmp_path):
     run = Run(tmp_path / "round1")
     train_somehow(run, tiny, 1)
-    first = sha256_file(rounds.merged_policy(run, tiny, None, "policy-1", "float32") / "model.safetensors")
+    first = sha256_file(batches.merged_policy(run, tiny, None, "policy-1", "float32") / "model.safetensors")
     train_somehow(run, tiny, 2)
     (run.path / "policy-1.partial").mkdir()
-    second = rounds.merged_policy(run, tiny, None, "policy-1", "float32")
+    second = batches.merged_policy(run, tiny, None, "policy-1", "float32")
     assert sha256_file(second / "model.safetensors") != first and not (run.path / "policy-1.partial").exists()
 
 
@@ -74,12 +74,12 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tin
 
     monkeypatch.setattr(pipeline_module, "run_notebook", stand_in)
     params = Params(name="r", rounds=2, policy={"model": tiny, "dtype": "float32"}, generator={"live_instructions": 0})
-    rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)
+    batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
     name = tiny.rsplit("/", 1)[-1]
     assert [one for one in seen if one[0] == "round1"] == [("round1", f"0{n}", name) for n in range(1, 7)]
     assert [one for one in seen if one[0] == "round2"] == [("round2", f"0{n}", "policy-1") for n in range(2, 7)]
     seen.clear()
-    rounds.execute_rounds(params, tmp_path / "out", tiny_notebooks)
+    batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
     assert seen == []
 
 
@@ -96,7 +96,7 @@ def measured(run: Run, before: float, after: float) -> Run:
 
 def test_the_table_starts_with_the_untrained_policy_and_ends_with_the_last(tmp_path):
     runs = [measured(Run(tmp_path / "1"), 20, 30), measured(Run(tmp_path / "2"), 30, 35)]
-    table = rounds.rounds_table(runs)
+    table = sweep_tables.rounds_table(runs)
     greedy, reach = (table[table.metric == name] for name in
                      ("heldout_basics, greedy", "heldout_basics, T=0.8, pass@5"))
     assert list(zip(greedy["round"], greedy.value)) == [(0, 20), (1, 30), (2, 35)]

@@ -1,0 +1,8 @@
+"""Notebooks as runs; sweeps; pages; the command line."""
+
+import lazy_loader
+
+NAMES = {
+    "lesson": ["caption", "open_stage"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

@@ -1,0 +1,279 @@
+"""``python -m plum_utils run|lab|list|status|report|search|export|plan``: the study from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plum_utils.jsonl import DiskFull
+from plum_utils.models.number_type import number_type
+from plum_utils.models.weights import ModelNotFound
+from plum_utils.params import Params, ParamsError, load_params
+from plum_utils.provenance import ROOT
+from plum_utils.runs import Run
+from plum_utils.sandbox import SandboxError
+from plum_utils.stages import STAGES, Stage
+from plum_utils.study.batches import execute, execute_rounds
+from plum_utils.study.export import ExportError, export_policy
+from plum_utils.study.forecast import announce
+from plum_utils.study.page import write_html
+from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
+from plum_utils.study.report import NoResults, write_report, write_results
+from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
+from plum_utils.study.sweeps import is_sweep, load_sweep, sweep_of_table
+from plum_utils.study.weak_hosts import check_host
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit status is 0, 1 (a stage failed), 2 (bad input) or 130 (interrupted)."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return arguments.action(arguments)
+    except (ParamsError, NotReady, RunLocked, NoResults, ExportError, SandboxError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (StageFailed, DiskFull) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m plum_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="run the notebooks that are not up to date")
+    run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
+    run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
+    run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
+                     "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
+    run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
+    run.add_argument("--until", dest="last", metavar="NN", help="end with this stage")
+    run.add_argument("--only", metavar="NN", help="only this stage")
+    run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
+    run.set_defaults(action=_run)
+    listing = commands.add_parser("list", help="the experiments by table, and which have been run")
+    listing.add_argument("folder", type=Path, nargs="?", default=ROOT / "params", help="default: params/")
+    listing.set_defaults(action=_list)
+    status = commands.add_parser("status", help="which stages are up to date")
+    status.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    status.set_defaults(action=_status)
+    report = commands.add_parser("report", help="write report.md with all tables and figures")
+    report.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this file, between "
+                        "its markers")
+    report.set_defaults(action=_report)
+    search = commands.add_parser("search", help="choose training parameters on the validation instructions")
+    search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
+    search.set_defaults(action=_search)
+    export = commands.add_parser("export", help="write a trained policy, merged, with its tokenizer and a model card")
+    export.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
+    export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
+    export.add_argument("--force", action="store_true", help="replace the folder if it is there")
+    export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
+    export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
+    export.set_defaults(action=_export)
+    plan = commands.add_parser("plan", help="what training needs of a card's memory, what is chosen for it, "
+                                "and how long a run takes here")
+    plan.add_argument("params", type=Path, help="a parameter file")
+    plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
+                      "24, 48 and 80")
+    plan.set_defaults(action=_plan)
+    lab = commands.add_parser("lab", help="open the lessons in JupyterLab")
+    lab.add_argument("options", nargs="*", metavar="-- option", help="handed on to JupyterLab, as: lab -- --port=9000")
+    lab.set_defaults(action=_lab)
+    for command in (run, search):
+        command.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this "
+                             "host cannot deny them network and files; as -p sandbox.allow_weak=true")
+    for command in (run, status, report, search, export):
+        command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
+                             "folder of its runs' folders, by default outputs/")
+        command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
+    for command in (run, status, report, search, export, plan):
+        command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
+                             help="override a parameter, e.g. -p training.learning_rate=1e-4")
+    return parser
+
+
+def _pipeline(arguments: argparse.Namespace) -> Pipeline:
+    overrides = _overrides(arguments)
+    if arguments.params.is_dir():
+        if overrides:
+            raise ParamsError("-p: give a parameter file to override, not a run's folder")
+        run = Run(arguments.params)
+        return Pipeline(_recorded_params(run), run, arguments.notebooks)
+    params = load_params(arguments.params, overrides)
+    return Pipeline(params, Run(arguments.run_dir or ROOT / "outputs" / params.name), arguments.notebooks)
+
+
+def _recorded_params(run: Run) -> Params:
+    recorded = run.manifest().get("params")
+    if recorded is None:
+        raise ParamsError(f"{run.path}: no run's folder (its manifest.json is missing); give a parameter file")
+    return Params.model_validate(recorded)
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    accepted = {"sandbox.allow_weak": True} if getattr(arguments, "allow_weak_sandbox", False) else {}
+    return dict(_override(text) for text in arguments.overrides) | accepted
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ParamsError(f"-p {text}: expected key=value, e.g. -p sampling.k=10")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ParamsError(f"-p {text}: the value is not YAML; quote it") from None
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Stage]:
+    numbers = {stage.number: place for place, stage in enumerate(STAGES)}
+    for given in (arguments.first, arguments.last, arguments.only):
+        if given is not None and given[:2] not in numbers:
+            raise ParamsError(f"unknown stage {given!r}: expected one of {', '.join(numbers)}")
+    first, last = arguments.only or arguments.first or "01", arguments.only or arguments.last or "06"
+    if first[:2] > last[:2]:
+        raise ParamsError(f"--from {first} comes after --until {last}: no stage is left to run")
+    return list(STAGES[numbers[first[:2]]:numbers[last[:2]] + 1])
+
+
+def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
+    if arguments.first or arguments.last or arguments.only:
+        raise ParamsError(f"--from, --until, --only: {why}")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    path = _what_to_run(arguments)
+    if arguments.dry or is_sweep(path):
+        return _run_sweep(arguments, path)
+    arguments.params = path
+    pipeline, chosen = _pipeline(arguments), _chosen(arguments)
+    check_host([pipeline.params], chosen)
+    if pipeline.params.rounds > 1:
+        _refuse_some_stages(arguments, "rounds run all stages; give one round's folder and parameters instead")
+        runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
+        print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
+        return 0
+    pipeline.execute(chosen, arguments.force)
+    print(f"report: {write_report(pipeline.run)}, {write_html(pipeline.run)}")
+    return 0
+
+
+def _what_to_run(arguments: argparse.Namespace) -> Path:
+    if (arguments.params is None) == (arguments.table is None):
+        raise ParamsError("run: give a parameter file, a sweep file, or --table N, and only one of them")
+    path = arguments.params or sweep_of_table(arguments.table)
+    if path.is_dir():
+        raise ParamsError(f"{path}: run takes a parameter file, not a folder")
+    return path
+
+
+def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
+    _refuse_some_stages(arguments, "a sweep decides itself which stages its runs need")
+    overrides = _overrides(arguments)
+    if arguments.dry:
+        from plum_utils.study.dry import dry_run
+
+        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
+    sweep, experiments = load_sweep(path, overrides)
+    check_host([one.params for one in experiments])
+    outputs = arguments.run_dir or ROOT / "outputs"
+    failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
+    print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
+    return 1 if failures else 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    if not arguments.folder.is_dir():
+        raise ParamsError(f"{arguments.folder}: list takes a folder of parameter files, by default params/")
+    print(listing(arguments.folder, ROOT / "outputs"))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    pipeline = _pipeline(arguments)
+    entries = pipeline.run.manifest()["stages"]
+    for stage in pipeline.stages:
+        state, why = pipeline.state(stage)
+        seconds = entries.get(stage.name, {}).get("seconds")
+        print(f"{stage.name:24}{state:14}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    if arguments.params.is_file() and is_sweep(arguments.params):
+        sweep, experiments = load_sweep(arguments.params, _overrides(arguments))
+        print(write_sweep_report(sweep, experiments, arguments.run_dir or ROOT / "outputs", arguments.params.stem, {}))
+        return 0
+    run = _pipeline(arguments).run
+    print(write_report(run))
+    write_html(run)
+    if arguments.readme:
+        write_results(run, arguments.readme)
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from plum_utils.study.search import search
+
+    if arguments.params.is_dir():
+        raise ParamsError(f"{arguments.params}: search takes a parameter file, not a folder")
+    pipeline = _pipeline(arguments)
+    check_host([pipeline.params])
+    pipeline.execute(list(STAGES[:3]))
+    search(pipeline.params, pipeline.run)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from plum_utils.models.shapes import model_config
+    from plum_utils.training import planner
+
+    if arguments.gpu_gb is not None and not 0 < arguments.gpu_gb < math.inf:
+        raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")
+    if arguments.params.is_dir():
+        raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
+    params = load_params(arguments.params, _overrides(arguments))
+    here = planner.card_memory()
+    card = arguments.gpu_gb or here
+    try:
+        config = model_config(params.policy.model, params.policy.revision)
+    except ModelNotFound as error:
+        raise ParamsError(str(error)) from None
+    kind = number_type(params.policy.dtype)
+    print(f"{params.policy.model}, objective {params.training.objective}")
+    print(f"number type here: {kind.name} ({kind.reason})" + (f"\nwarning: {kind.warning}" if kind.warning else ""))
+    on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
+    print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
+    print(planner.tables(config, params.training, [card] if card else planner.CARDS, on_card))
+    if arguments.gpu_gb is None:
+        announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
+    return 0
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from plum_utils.study.lab import open_lab
+
+    open_lab(arguments.options)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    pipeline = _pipeline(arguments)
+    print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
+                        arguments.gguf_converter))
+    return 0
