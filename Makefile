@@ -12,7 +12,7 @@ study: setup ; $(VENV_PYTHON) -m plum_utils run params/mini.yaml $(RUN_FLAGS)
 
 lab: setup ; $(VENV_PYTHON) -m plum_utils lab
 
-docs: setup ; $(VENV_PYTHON) -m plum_utils.site
+docs: setup ; $(VENV_PYTHON) -m docs.site.build
 
 # At most ten minutes on two cores: two processes, then the six notebooks alone, whose model takes both cores.
 test: test-units test-notebooks

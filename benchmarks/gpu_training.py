@@ -138,7 +138,7 @@ def work(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from plum_utils.flops import kto_flops
+    from benchmarks.flops import kto_flops
 
     seconds: list[float] = []
 

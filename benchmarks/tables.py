@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.costs import Rates, Workload, computed_rates, stage_times  # noqa: E402
+from benchmarks.flops import DEVICES  # noqa: E402
 from benchmarks.training_speed import NAMES  # noqa: E402
-from plum_utils.costs import Rates, Workload, computed_rates, stage_times  # noqa: E402
-from plum_utils.flops import DEVICES  # noqa: E402
 from plum_utils.models.shapes import model_config  # noqa: E402
 
 PAGES = (ROOT / "docs" / "sandbox.md", ROOT / "docs" / "speed.md", ROOT / "README.md")

@@ -66,7 +66,7 @@ def main() -> None:
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     show(result)
     if arguments.figure:
-        from plum_utils.speed_figures import fig_training_speed
+        from benchmarks.speed_figures import fig_training_speed
 
         fig_training_speed(result["variants"], NAMES).savefig(arguments.figure, dpi=110, metadata={"Software": None})
 

@@ -78,8 +78,8 @@ def reference_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference = ROOT / "outputs" / "reference"
     if not (reference / "manifest.json").exists():
         pytest.skip("outputs/reference is not there")
-    from plum_utils import site
+    from docs.site import build
 
     target = tmp_path_factory.mktemp("reference") / "site"
-    site.build(reference, target)
+    build.build(reference, target)
     return target

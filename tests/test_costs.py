@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoConfig
 
-from plum_utils.costs import DECODE_SHARE, MFU, Rates, Workload, computed_rates, stage_times
-from plum_utils.flops import DEVICES, decode_tokens_per_second, kto_flops
+from benchmarks.costs import DECODE_SHARE, MFU, Rates, Workload, computed_rates, stage_times
+from benchmarks.flops import DEVICES, decode_tokens_per_second, kto_flops
 
 WORK = Workload(samples=3600, prompt_tokens=100, completion_tokens=50, labelled=1800, seeds=2, epochs=1.5)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from docs import paper_claims
 from plum_utils.data import paper
 from plum_utils.data.instructions import load_instructions
 from plum_utils.evaluation.beside_paper import claimed_gains, whole_problems
@@ -64,7 +65,7 @@ def test_each_rule_has_a_function_and_a_test():
 
 def test_the_list_of_misprints_is_generated():
     block = NOTES.read_text().split("<!-- inconsistencies:start -->")[1].split("<!-- inconsistencies:end -->")[0]
-    assert block.strip() == paper.inconsistencies_markdown()
+    assert block.strip() == paper_claims.inconsistencies_markdown()
 
 
 def test_as_many_gains_are_small_as_the_notes_say():
@@ -83,7 +84,7 @@ def test_printed_scores_fit_the_sizes_that_the_notes_say():
 
 def test_the_list_of_claims_is_generated():
     block = NOTES.read_text().split("<!-- claims:start -->")[1].split("<!-- claims:end -->")[0]
-    assert block.strip() == paper.claims_markdown()
+    assert block.strip() == paper_claims.claims_markdown()
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

@@ -11,11 +11,11 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from plum_utils import site
+from docs.site import build
+from docs.site.build import SiteError, Source
+from docs.site.lesson_pages import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
 from plum_utils.plots import lessons
 from plum_utils.provenance import ROOT
-from plum_utils.site import SiteError, Source
-from plum_utils.site_notebooks import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
 from plum_utils.study.page import captions_of
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -217,10 +217,10 @@ def test_long_tables_are_cut_and_say_so(source, tiny_run):
 
 
 def test_a_folder_without_a_run_and_a_foreign_folder_are_refused(tiny_run, tmp_path, capsys):
-    assert site.main([str(tmp_path / "nothing")]) == 1
+    assert build.main([str(tmp_path / "nothing")]) == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    assert site.main([str(tiny_run), "--to", str(tmp_path / "mine")]) == 1
+    assert build.main([str(tiny_run), "--to", str(tmp_path / "mine")]) == 1
     assert "no run's folder" in (said := capsys.readouterr().err) and "not a site of this command" in said
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -230,7 +230,7 @@ def test_a_warning_stops_the_build_and_names_the_page(tiny_run, tmp_path, monkey
     path = tiny_run / "notebooks" / "01_testgen.ipynb"
     path.write_text(path.read_text().replace("#speed", "#no-such-heading"))
     with pytest.raises(SiteError, match=r"^lessons/01_testgen.ipynb:\d+: WARNING: .*no-such-heading"):
-        site.build(tiny_run, tmp_path / "built")
+        build.build(tiny_run, tmp_path / "built")
     assert not (tmp_path / "built").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plum_utils.speed_figures import fig_training_speed
+from benchmarks.speed_figures import fig_training_speed
 
 
 def variant(speedup: float, losses: list[float]) -> dict:

@@ -1,4 +1,4 @@
-"""Sphinx's configuration of the site that ``python -m plum_utils.site`` builds."""
+"""Sphinx's configuration of the site that ``python -m docs.site.build`` builds."""
 
 from __future__ import annotations
 

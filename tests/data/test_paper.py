@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from docs import paper_claims
 from plum_utils.data import paper
 
 # Rows and sums of each column, counted in the paper's text and not in the data file.
@@ -70,7 +71,7 @@ def test_relative_gains_are_recomputed_from_the_scores():
 
 def test_table_2_adds_up():
     """Every gain that the paper prints in its main table follows from its scores."""
-    assert 2 not in set(paper.inconsistencies().table)
+    assert 2 not in set(paper_claims.inconsistencies().table)
 
 
 def test_a_gain_over_nothing_is_undefined():
@@ -79,7 +80,7 @@ def test_a_gain_over_nothing_is_undefined():
 
 
 def found(table: int, model: str, row: str, column: str) -> pd.Series:
-    frame = paper.inconsistencies()
+    frame = paper_claims.inconsistencies()
     match = frame[(frame.table == table) & (frame.model == model) & (frame.row == row) & (frame.column == column)]
     return match.iloc[0]
 
@@ -92,7 +93,7 @@ def test_the_known_slips_are_found():
 
 def test_every_wrong_avg_plus_is_one_slip():
     """All of them equal the mean of MBPP+ and Avg. (Base): a range one column short in a sheet, as it seems."""
-    frame = paper.inconsistencies()
+    frame = paper_claims.inconsistencies()
     wrong = frame[frame.column == "Avg. (+)"]
     assert len(wrong) == 12 and set(wrong.fits) == {"mean of MBPP+ and Avg. (Base)"}
 
@@ -108,8 +109,8 @@ def test_rounding_explains_what_it_can_and_no_more():
 
 
 def test_the_tolerance_decides():
-    assert len(paper.inconsistencies(tolerance=20)) == 1  # the undefined one
-    assert len(paper.inconsistencies(tolerance=0.0)) > len(paper.inconsistencies())
+    assert len(paper_claims.inconsistencies(tolerance=20)) == 1  # the undefined one
+    assert len(paper_claims.inconsistencies(tolerance=0.0)) > len(paper_claims.inconsistencies())
 
 
 @pytest.mark.parametrize("number", [5, 6])
@@ -123,7 +124,7 @@ def test_averages_stand_beside_the_recomputed_ones(number):
 def test_every_wrong_average_is_an_inconsistency():
     frame = paper.averages(5).set_index(["model", "row"])
     off = (frame["Avg. (+)"] - frame["Avg. (+), recomputed"]).abs() > 0.15
-    assert int(off.sum()) == len(paper.inconsistencies().query("table == 5 and column == 'Avg. (+)'"))
+    assert int(off.sum()) == len(paper_claims.inconsistencies().query("table == 5 and column == 'Avg. (+)'"))
 
 
 def test_other_tables_have_no_averages():
@@ -153,12 +154,12 @@ def test_a_model_without_sft_is_printed_as_a_base_model():
 
 
 def claim(words: str) -> pd.Series:
-    frame = paper.claims()
+    frame = paper_claims.claims()
     return frame[frame.claim.str.contains(words, regex=False)].iloc[0]
 
 
 def test_claims_have_evidence_and_a_verdict():
-    frame = paper.claims()
+    frame = paper_claims.claims()
     assert list(frame.columns) == ["claim", "section", "holds", "evidence"]
     assert all(verdict in (True, False, None) for verdict in frame.holds) and frame.evidence.ne("").all()
 
@@ -205,7 +206,7 @@ def test_rows_that_are_printed_twice_agree():
 
 def test_what_has_no_numbers_is_neither_right_nor_wrong():
     assert claim("Un-runnable").holds is None
-    assert "| not printed |" in " ".join(paper.claims_markdown().split())
+    assert "| not printed |" in " ".join(paper_claims.claims_markdown().split())
 
 
 def test_a_claim_follows_the_numbers(monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from plum_utils.flops import Device, decode_tokens_per_second, kto_flops
+from benchmarks.flops import Device, decode_tokens_per_second, kto_flops
 
 MFU = 0.4  # assumed share of a data sheet's peak that training reaches
 DECODE_SHARE = 0.6  # assumed share of the memory bandwidth's bound that sampling reaches

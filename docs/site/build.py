@@ -1,4 +1,4 @@
-"""``python -m plum_utils.site [RUN] [--to FOLDER]``: a run as a small static site, to be read without running anything.
+"""``python -m docs.site.build [RUN] [--to FOLDER]``: a run as a small static site, to be read without running anything.
 
 Pages are the run's executed notebooks, the notes under docs/, README.md, and the tables and figures of the run's
 folders. Sphinx with MyST-NB builds them and executes nothing; each of its warnings is an error. A link to a file that
@@ -22,9 +22,9 @@ from urllib.parse import unquote
 import jinja2
 import yaml
 
+from docs.site.lesson_pages import escaped, image, page, text_of, title_and_question
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
-from plum_utils.site_notebooks import escaped, image, page, text_of, title_and_question
 from plum_utils.stages import EVALUATION, STAGES
 from plum_utils.study.page import (
     DPI,
@@ -311,7 +311,7 @@ def _toctree(pages: list[str]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit status is 0, or 1 with the pages and what is wrong with them on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m plum_utils.site", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m docs.site.build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, nargs="?", default=ROOT / "outputs" / "reference",
                         help="an executed run's folder; default: outputs/reference")
     parser.add_argument("--to", type=Path, default=ROOT / "outputs" / "site", metavar="FOLDER",
