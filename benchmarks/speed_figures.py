@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from plum_utils.plots.style import BLUE, GREY, ORANGE, _axes, _legend
+from plum_utils.plots.style import BLUE, GREY, ORANGE, legend_below, new_axes
 
 CURVES = {"trl": ("TRL's defaults", GREY, "-"), "ours": ("ours, the same batches", BLUE, "-"),
           "trl_bf16": ("TRL's defaults on bfloat16 weights", ORANGE, ":")}
@@ -19,13 +19,13 @@ def fig_training_speed(variants: dict[str, dict[str, Any]], names: dict[str, str
         variants: as ``benchmarks/training_speed.py`` writes them.
         names: what each variant is called in the figure; the others are left out of the right side.
     """
-    figure, (curves, bars) = _axes(11.0, 4.6, columns=2, gridspec_kw={"width_ratios": [1, 1.25]})
+    figure, (curves, bars) = new_axes(11.0, 4.6, columns=2, gridspec_kw={"width_ratios": [1, 1.25]})
     for name, (label, colour, line) in CURVES.items():
         if name in variants:
             losses = [step["loss"] for step in variants[name]["steps"]]
             curves.plot(range(1, len(losses) + 1), losses, line, color=colour, label=label, linewidth=2)
     curves.set(title="Loss, step by step", xlabel="optimizer step", ylabel="KTO loss")
-    _legend(figure, curves)
+    legend_below(figure, curves)
     shown = [name for name in names if name in variants]
     middle = [variants[name]["speedup"] for name in shown]
     ends = list(zip(*(variants[name]["speedup_range"] for name in shown)))

@@ -158,14 +158,14 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset, presen
 '''
 
 
-def _presence_counts(suite: str, entry_point: str) -> bool:
+def presence_counts(suite: str, entry_point: str) -> bool:
     return suite == "mbpp" and entry_point in NOT_NONE_TASKS
 
 
 def evalplus_tests(dataset: str, row: dict[str, Any], inputs: list[Any]) -> str:
     """Test source that compares the candidate with the benchmark's reference solution on the inputs."""
     reference, name = row["prompt"] + row["canonical_solution"], row["entry_point"]
-    presence = _presence_counts(dataset, name)
+    presence = presence_counts(dataset, name)
     candidate = "_plum_presence" if presence else name
     return (f"{EVALPLUS_JUDGE}\ninf, nan = float('inf'), float('nan')\n"
             f"_plum_judge({candidate}, {name!r}, {reference!r}, {inputs!r}, {row['atol']!r}, {dataset!r}, {presence})\n")

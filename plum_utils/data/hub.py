@@ -177,7 +177,7 @@ def hub_rows(name: str, source: str | None = None, revision: str | None = None) 
     import datasets
 
     hub = HUB_SETS[name]
-    paths = _local_files(name, source)
+    paths = local_files(name, source)
     try:
         if paths:
             return datasets.load_dataset("json", data_files=[str(path) for path in paths], split="train")
@@ -188,7 +188,7 @@ def hub_rows(name: str, source: str | None = None, revision: str | None = None) 
                              f"{_advice(hub)}") from error
 
 
-def _local_files(name: str, source: str | None) -> list[Path]:
+def local_files(name: str, source: str | None) -> list[Path]:
     if source is None:
         return []
     place, hub = Path(source), HUB_SETS[name]

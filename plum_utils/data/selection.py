@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from plum_utils.data.evalplus import OVERRIDES
-from plum_utils.data.hub import HUB_SETS, LeftOut, _local_files, hub_rows, to_instruction
+from plum_utils.data.hub import HUB_SETS, LeftOut, hub_rows, local_files, to_instruction
 from plum_utils.data.instructions import Instruction, load_instructions
 from plum_utils.data.overlaps import contamination_table, find_overlaps, load_benchmarks, without_overlaps
 from plum_utils.params import DataParams, LiveCodeBenchParams, Params
@@ -61,7 +61,7 @@ def _selected(p: Params) -> _Selection:
 
 def _stamps(data: DataParams) -> tuple[Any, ...]:
     """What else a selection depends on: the local files as they are now, and where MBPP is."""
-    paths = _local_files(data.train, data.source) if data.train in HUB_SETS else [Path(data.train)]
+    paths = local_files(data.train, data.source) if data.train in HUB_SETS else [Path(data.train)]
     states = [path.stat() for path in paths if path.is_file()]
     return os.environ.get(OVERRIDES["mbpp"]), *((state.st_mtime_ns, state.st_size) for state in states)
 

@@ -18,10 +18,10 @@ from plum_utils.plots.style import (
     SKY,
     STYLE,
     ShownFigure,
-    _axes,
-    _finish,
-    _legend,
+    finish,
+    legend_below,
     method_styles,
+    new_axes,
     plain,
 )
 
@@ -33,7 +33,7 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
         table: columns ``label``, ``before``, ``after`` and optionally ``before_low``, ``before_high``, ``after_low``,
             ``after_high``; all in percent.
     """
-    figure, axis = _axes(7.6, 1.6 + 0.5 * len(table))
+    figure, axis = new_axes(7.6, 1.6 + 0.5 * len(table))
     places = np.arange(len(table))[::-1]
     for name, colour, mark, shift in (("before", GREY, "o", 0.12), ("after", BLUE, "D", -0.12)):
         if f"{name}_low" in table:
@@ -49,9 +49,9 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
     axis.set_yticks(places, [plain(label, 44) for label in table["label"]])
     axis.set_ylim(-0.7, len(table) - 0.3)
     axis.set_xlim(min(0, axis.get_xlim()[0]), max(1, axis.get_xlim()[1]))
-    _legend(figure, axis)
+    legend_below(figure, axis)
     bars = "\nbar: 95% bootstrap interval over problems" if "before_low" in table else ""
-    _finish(axis, title, f"pass@1 (%){bars}")
+    finish(axis, title, f"pass@1 (%){bars}")
     return figure
 
 
@@ -143,7 +143,7 @@ def _sweep_side(part, side: pd.DataFrame, grid: dict, height: float, styles: dic
         axis.set_xlim(*limit)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         last = place + grid["columns"] >= len(grid["metrics"])
-        _finish(axis, "", xlabel if last else "")
+        finish(axis, "", xlabel if last else "")
         axis.set_title(plain(metric, 30), loc="left", fontsize=11)
 
 
@@ -193,7 +193,7 @@ def fig_scaling(table: pd.DataFrame) -> Figure:
     panels = list(table.groupby("metric", sort=False))
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = -(-len(panels) // columns)
-    figure, axes = _axes(max(6.0, 3.6 * columns), 0.5 + 3.1 * rows, columns, rows, squeeze=False, sharey=True)
+    figure, axes = new_axes(max(6.0, 3.6 * columns), 0.5 + 3.1 * rows, columns, rows, squeeze=False, sharey=True)
     sizes, ks = sorted(table.instructions.unique()), sorted(table.k.unique())
     for axis, (metric, group) in zip(axes.flat, panels):
         axis.axhline(0, color="#444444", linewidth=0.8)
@@ -206,13 +206,13 @@ def fig_scaling(table: pd.DataFrame) -> Figure:
         axis.set_xlim(sizes[0] / 1.4, sizes[-1] * 1.4)
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-        _finish(axis, plain(metric, 30), "instructions with tests", "")
+        finish(axis, plain(metric, 30), "instructions with tests", "")
     for axis in axes[:, 0]:
         axis.set_ylim(min(-1, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
         axis.set_ylabel("gain in pass@1 (points)")
     for axis in axes.flat[len(panels):]:
         axis.remove()
-    _legend(figure, axes.flat[0], columns=6)
+    legend_below(figure, axes.flat[0], columns=6)
     return figure
 
 
@@ -231,7 +231,7 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
     Args:
         table: ``round``, ``metric``, and in percent ``value``, ``low`` and ``high`` (95% interval).
     """
-    figure, axis = _axes(8, 4.6)
+    figure, axis = new_axes(8, 4.6)
     metrics = list(dict.fromkeys(table.metric))
     for place, metric in enumerate(metrics):
         line = table[table.metric == metric].sort_values("round")
@@ -240,8 +240,8 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
     axis.set_xticks(sorted(table["round"].unique()))
     axis.set_xlim(table["round"].min() - 0.4, table["round"].max() + 0.4)
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
-    _legend(figure, axis, columns=2)
-    _finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval")
+    legend_below(figure, axis, columns=2)
+    finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval")
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from plum_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, _axes, plain
+from plum_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, new_axes, plain
 
 GOES_ON = ("kept", "chosen", "rejected")
 FATES = {"kept": BLUE, "chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY, "dropped": GREY}
@@ -56,7 +56,7 @@ def fig_flow(counts: pd.DataFrame, title: str = "From instructions to training s
         _place(column)
     deep = max(box.slot + box.room for column in columns for box in column)
     wide = STEP * len(columns)
-    figure, axis = _axes(max(wide, 6.0) + 0.3, deep + 1.5)
+    figure, axis = new_axes(max(wide, 6.0) + 0.3, deep + 1.5)
     axis.set(xlim=(-0.1, max(wide, 6.0)), ylim=(deep + 0.1, -0.75))
     axis.axis("off")
     for number, (name, column) in enumerate(zip(names, columns)):

@@ -30,27 +30,27 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def _axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs):
+def new_axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs):
     with matplotlib.rc_context(STYLE):
         figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, **kwargs)
     return figure, axes
 
 
-def _legend(figure: Figure, axis, columns: int = 4) -> None:
+def legend_below(figure: Figure, axis, columns: int = 4) -> None:
     """The axis's legend below the picture, where it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
                   frameon=False)
 
 
-def _whole_numbers(*axes) -> None:
+def whole_numbers(*axes) -> None:
     """Ticks of an ``axis.xaxis`` or ``.yaxis`` that counts things."""
     for axis in axes:
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+def finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
     axis.set_title(title, loc="left", fontsize=12)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from scipy.special import expit
 
-from plum_utils.plots.style import BLUE, GREY, ORANGE, _axes, _finish, _legend
+from plum_utils.plots.style import BLUE, GREY, ORANGE, finish, legend_below, new_axes
 
 SIDES = ((True, "chosen", BLUE, "o"), (False, "rejected", ORANGE, "s"))
 
@@ -74,10 +74,10 @@ def mean_loss(batch: ValuedBatch, beta: float) -> float:
 def fig_value(batch: ValuedBatch, betas: Sequence[float]) -> Figure:
     """A row for each beta. Left: the value function of chosen and rejected samples over r - z0, the reference point and
     the batch's samples on it. Right: the function's slope, which is how strongly a sample is pulled."""
-    figure, axes = _axes(9.0, 0.7 + 2.9 * len(betas), 2, len(betas), squeeze=False)
+    figure, axes = new_axes(9.0, 0.7 + 2.9 * len(betas), 2, len(betas), squeeze=False)
     for row, beta in zip(axes, betas):
         _draw(row, batch, beta)
-    _legend(figure, axes[0][0], 5)
+    legend_below(figure, axes[0][0], 5)
     return figure
 
 
@@ -95,8 +95,8 @@ def _draw(row: Any, batch: ValuedBatch, beta: float) -> None:
             axis.axvline(0, color=GREY, linestyle="--", linewidth=1, label="reference point, r = z0", zorder=0)
         axis.relim()
         axis.set(xlim=(-end, end), ylim=(0, 1.1 * axis.dataLim.y1))
-    _finish(row[0], f"Value at β = {beta:.3g}, z0 = {batch.z0:.2f} nats", "r - z0 (nats)", "value = weight - loss")
-    _finish(row[1], "How strongly a sample is pulled", "r - z0 (nats)", "|d loss / d r| (per nat)")
+    finish(row[0], f"Value at β = {beta:.3g}, z0 = {batch.z0:.2f} nats", "r - z0 (nats)", "value = weight - loss")
+    finish(row[1], "How strongly a sample is pulled", "r - z0 (nats)", "|d loss / d r| (per nat)")
 
 
 def _curves(function: Any, batch: ValuedBatch, beta: float, end: float) -> Iterator[tuple]:
