@@ -3,7 +3,7 @@ PYTHON ?= python3
 # e.g. --allow-weak-sandbox, where the command asks for it
 RUN_FLAGS ?=
 VENV_PYTHON := .venv/bin/python
-SMOKE := tests/notebooks/test_smoke.py
+SMOKE := tests/lessons/test_smoke.py
 
 .PHONY: setup study test test-units test-notebooks test-long test-all lab docs bench clean
 .NOTPARALLEL:

@@ -24,7 +24,7 @@ from plum_utils.data.problems import load_suite
 from plum_utils.evaluation.scoring import score  # noqa: E402
 from plum_utils.evaluation.solutions import generate_solutions  # noqa: E402
 from plum_utils.models.completions import Metered  # noqa: E402
-from plum_utils.models.number_type import number_type  # noqa: E402
+from plum_utils.models.number_types import number_type  # noqa: E402
 from plum_utils.models.sampling import open_policy_backend
 from plum_utils.models.weights import resolve_model  # noqa: E402
 from plum_utils.params import Params, load_params  # noqa: E402

@@ -46,7 +46,7 @@ def main() -> None:
 
 def summary(rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """Rates, and vLLM's as a multiple of the others', each a median over the rounds."""
-    from plum_utils.models.number_type import number_type
+    from plum_utils.models.number_types import number_type
     from plum_utils.provenance import cpu
 
     rates = [{name: one["tokens"] / one["seconds"] for name, one in row.items()} for row in rounds]

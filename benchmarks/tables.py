@@ -1,4 +1,4 @@
-"""Write the tables of docs/sandbox.md, docs/speed.md and README.md from ``benchmarks/results``; ``tests/test_docs.py``
+"""Write the tables of docs/sandbox.md, docs/speed.md and README.md from ``benchmarks/results``; ``tests/repository/test_docs.py``
 checks that they are in step.
 
     python benchmarks/tables.py

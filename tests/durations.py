@@ -30,7 +30,7 @@ MOST = 20.0   # seconds
 LEAST = 0.5   # less is not worth a line
 WHY = {"seconds", "upgrade", "browser", "cluster", "card"}
 # In `make test` however long it takes: the six notebooks, run by the fixture that all tests of this file share.
-KEPT = "tests/notebooks/test_smoke.py::"
+KEPT = "tests/lessons/test_smoke.py::"
 MARKS = pytest.StashKey[dict[str, list[tuple]]]()  # of every test collected: the arguments of its markers `long`
 
 

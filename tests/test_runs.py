@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from plum_utils.progress import Bar
-from plum_utils.runs import STAGES, Run, check, fingerprint, make_shards, shards
+from plum_utils.runs import Run, check, fingerprint, make_shards, shards
+from plum_utils.stages import BY_NAME
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_fingerprint_sees_content_and_not_order():
 
 def test_stage_dirs_are_made_and_unknown_ones_refused(tmp_path):
     run = Run(tmp_path / "run")
-    assert all(run.stage_dir(stage).is_dir() for stage in STAGES)
+    assert all(run.stage_dir(stage).is_dir() for stage in BY_NAME)
     with pytest.raises(ValueError, match="unknown stage '07_more'"):
         run.stage_dir("07_more")
 

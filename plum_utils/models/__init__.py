@@ -7,7 +7,7 @@ NAMES = {
     "completions": ["Backend", "Completion", "Metered", "release_memory"],
     "engines": ["open_backend"],
     "extract": ["extract_code"],
-    "number_type": ["number_type"],
+    "number_types": ["number_type"],
     "prompts": ["GENERATOR_PROMPT", "generator_message", "policy_message", "policy_prompt", "render", "token_table"],
     "sampling": ["open_policy_backend", "sample_policy"],
     "shapes": ["model_config"],

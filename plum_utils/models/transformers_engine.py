@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
 from plum_utils.models.completions import Completion, Watch, release_memory
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -91,8 +91,6 @@ class TransformersBackend:
             batch = _Batch(self._model, self._tokenizer, rows, max_tokens)
         for step in range(max_tokens):
             with torch.inference_mode():
-                if step:
-                    batch.compute(tokens)
                 tokens = choose(batch.logits, batch.rows, step)
                 for row, token in zip(batch.rows, tokens.tolist()):
                     self._take(row, token, max_tokens, stop)
@@ -100,6 +98,8 @@ class TransformersBackend:
                 if running and len(running) <= CROWDED * len(batch.rows):
                     batch.keep(running)
                     tokens = tokens[running]
+                if running:
+                    batch.compute(tokens)
             yield
             if not running:
                 return

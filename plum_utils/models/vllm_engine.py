@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plum_utils.models.completions import Completion, Watch, release_memory
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 from plum_utils.models.weights import merge_adapter
 
 VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from plum_utils.jsonl import sha256_file
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 
 EMBEDDED = "embedded:smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"

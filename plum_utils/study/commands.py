@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from plum_utils.jsonl import DiskFull
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import Params, ParamsError, load_params
 from plum_utils.provenance import ROOT

@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import Markdown
 
-from plum_utils.models.number_type import settled
+from plum_utils.models.number_types import settled
 from plum_utils.params import Params, load_params
 from plum_utils.runs import Run
 from plum_utils.study.reuse import find_inputs

@@ -15,7 +15,7 @@ from typing import Any, Iterator
 
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.jsonl import sha256_file
-from plum_utils.models.number_type import number_type, settled
+from plum_utils.models.number_types import number_type, settled
 from plum_utils.params import Params
 from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 
 ROWS = 256  # sequences that vLLM decodes at a time
 SECONDS = 1.0

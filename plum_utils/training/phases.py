@@ -13,7 +13,7 @@ from transformers import (
     AutoConfig,
 )
 
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 from plum_utils.params import TrainingParams
 from plum_utils.training.launch import launch_phase
 from plum_utils.training.planner import card_memory, settle_for

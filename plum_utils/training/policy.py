@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from plum_utils.jsonl import write_json
-from plum_utils.models.number_type import number_type
+from plum_utils.models.number_types import number_type
 from plum_utils.params import TrainingParams
 from plum_utils.training.processes import is_sharded
 

@@ -16,7 +16,7 @@ import nbformat
 import psutil
 import pytest
 
-from plum_utils.models.number_type import settled
+from plum_utils.models.number_types import settled
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run

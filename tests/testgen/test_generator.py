@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from chat_server import USAGE, completion, serving, wrong
-from test_study import Memory, Words
+from stand_ins import Memory, Words
 
 from plum_utils import provenance
 from plum_utils.data.instructions import Instruction

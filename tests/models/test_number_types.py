@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plum_utils.models import number_type as module
-from plum_utils.models.number_type import Device, number_type, settled
+from plum_utils.models import number_types as module
+from plum_utils.models.number_types import Device, number_type, settled
 from plum_utils.params import Params
 from plum_utils.provenance import CPU_FLAGS, cpu
 from plum_utils.runs import Run

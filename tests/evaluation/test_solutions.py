@@ -1,0 +1,108 @@
+"""Lessons 05 and 06: prompts, programs in answers, and what is generated again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from stand_ins import Memory, Words
+
+from plum_utils.data.instructions import Instruction
+from plum_utils.data.problems import Problem
+from plum_utils.evaluation.solutions import generate_solutions
+from plum_utils.models.completions import Completion
+from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.sampling import sample_policy
+from plum_utils.params import Params
+
+P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
+INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
+
+
+class Stepping(Memory):
+    """A backend that tells its steps."""
+
+    def generate(self, prompts, n=1, watch=None, **how):
+        for step in (1, 2, 3):
+            watch(step * n * len(prompts), 0)
+        return super().generate(prompts, n, **how)
+
+
+def test_every_loop_of_generation_follows_the_backends_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PLUM_PROGRESS", "0")
+    monkeypatch.setattr("plum_utils.progress.BAR_SECONDS", 0.0)
+    rows = sample_policy(P, Stepping(), Words(), INSTRUCTIONS, tmp_path)
+    solutions(Stepping(), tmp_path)
+    said = capsys.readouterr().err
+    assert f"sampling: 100%|██████████| 3/3 shards, {len(rows)} of {len(rows)} completions" in said
+    assert "baseline-T0.8: 100%|██████████| 4 of 4 completions" in said and said.count("0 of 4 completions") > 3
+    measured = json.loads((tmp_path / "first_call.json").read_text())
+    assert measured["completions"] == 6 and measured["tokens"] == 7 * 6 and measured["seconds"] > 0
+
+
+def solutions(backend, folder, adapter=None, temperature=0.8):
+    @dataclass
+    class Problem:
+        task_id: str
+        instruction: str
+
+    problems = [Problem("t/0", "Add."), Problem("t/1", "Subtract.")]
+    return generate_solutions(P, backend, Words(), problems, folder, n=2, temperature=temperature, max_tokens=5,
+                              adapter=adapter, label="baseline-T0.8")
+
+
+def test_solutions_are_conditioned_on_the_training_prompt(tmp_path):
+    backend = Memory()
+    rows = solutions(backend, tmp_path)
+    assert [(row["task_id"], row["sample_index"]) for row in rows] == [("t/0", 0), ("t/0", 1), ("t/1", 0), ("t/1", 1)]
+    assert backend.calls[0]["prompts"][0] == policy_prompt(P, Words(), "Add.")
+    assert rows[0]["solution"].startswith("x = ") and rows[0]["n_tokens"] == 7
+
+
+ANSWER = "Here:\n```python\nimport re\n\ndef unused():\n    return 0\n\ndef f(x):\n    return x\n```"
+
+
+class Answers(Memory):
+    """A backend that always gives the same answer."""
+
+    def generate(self, prompts, **how):
+        super().generate(prompts, **how)
+        return [[Completion(ANSWER, "stop", 7)] * how["n"] for _ in prompts]
+
+
+def test_another_post_processing_needs_no_new_generation(tmp_path):
+    problems = [Problem(f"t/{suite}", suite, "Add.", "f", "", "") for suite in ("humaneval", "heldout_basics")]
+    backend, found = Answers(), {}
+    for how in ("extract", "evalplus"):
+        p = P.model_copy(update={"evaluation": P.evaluation.model_copy(update={"postprocess": how})})
+        rows = generate_solutions(p, backend, Words(), problems, tmp_path, n=1, temperature=0.0, max_tokens=5,
+                                  adapter=None, label="x")
+        found[how] = [row["solution"] for row in rows]
+    assert len(backend.calls) == 1
+    whole = ANSWER.split("```python\n")[1].removesuffix("\n```")
+    assert found == {"extract": [whole] * 2, "evalplus": ["import re\ndef f(x):\n    return x", whole]}
+    assert "solution" not in json.loads((tmp_path / "x.jsonl").read_text().splitlines()[1])
+
+
+def test_old_shards_that_hold_solutions_are_still_good(tmp_path):
+    first = solutions(Memory(), tmp_path)
+    head, *rows = (tmp_path / "baseline-T0.8.jsonl").read_text().splitlines()
+    body = "".join(json.dumps(json.loads(row) | {"solution": "taken by an older rule"}) + "\n" for row in rows)
+    head = json.loads(head) | {"sha256": hashlib.sha256(body.encode()).hexdigest()}
+    (tmp_path / "baseline-T0.8.jsonl").write_text(json.dumps(head) + "\n" + body)
+    backend = Memory()
+    assert solutions(backend, tmp_path) == first and not backend.calls
+
+
+def test_solutions_of_another_adapter_are_not_taken_for_these(tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    for expected, given in ((1, None), (0, None), (1, adapter), (0, adapter)):
+        backend = Memory()
+        solutions(backend, tmp_path / "out", given)
+        assert len(backend.calls) == expected
+    (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
+    solutions(backend := Memory(), tmp_path / "out", adapter)
+    assert len(backend.calls) == 1 and backend.calls[0]["adapter"] == str(adapter)

@@ -1,0 +1,85 @@
+"""Lesson 02's loop over a model that lives in memory: rows, seeds, resume."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+from stand_ins import Memory, Words
+
+from plum_utils.data.instructions import Instruction
+from plum_utils.models import ray_engines
+from plum_utils.models.sampling import open_policy_backend, sample_policy
+from plum_utils.params import Params
+from plum_utils.study import lesson
+
+P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
+INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
+
+
+def test_k_samples_of_each_instruction_in_order(tmp_path):
+    backend = Memory()
+    rows = sample_policy(P, backend, Words(), INSTRUCTIONS, tmp_path)
+    assert [(row["instruction_id"], row["sample_index"]) for row in rows] == \
+        [(item.instruction_id, index) for item in INSTRUCTIONS for index in range(3)]
+    assert set(rows[0]) == {"instruction_id", "sample_index", "prompt", "completion", "code", "finish_reason",
+                            "n_tokens", "seed"}
+    assert rows[0]["code"] == rows[0]["completion"].split("\n")[1]
+    assert [len(call["prompts"]) for call in backend.calls] == [2, 2, 1]
+    assert {(call["n"], call["temperature"], call["top_p"], call["max_tokens"]) for call in backend.calls} == {
+        (3, 1.0, 1.0, 9)}
+
+
+@pytest.mark.parametrize(("changes", "kind"), [
+    ({}, "one"), ({"ray": "auto"}, "several"), ({"replicas": 3}, "several"), ({"ray": "auto", "replicas": 3}, "several")])
+def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, changes, kind):
+    p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
+    settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
+    monkeypatch.setattr(lesson, "open_backend", lambda *which, **how: ("one", which, how))
+    monkeypatch.setattr(ray_engines, "RayBackend", lambda *which, **how: ("several", which, how))
+    where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
+    assert open_policy_backend(p, "model", 8) == (kind, ("vllm", "model", *where), settings)
+
+
+def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_path):
+    both = threading.Barrier(2)
+
+    class Two(Memory):
+        replicas = 2
+
+        def generate(self, prompts, **how):
+            both.wait(10)  # passed only by two calls together
+            return super().generate(prompts, **how)
+
+    rows = sample_policy(P, Two(), Words(), INSTRUCTIONS[:4], tmp_path / "two")
+    assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
+
+
+def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):
+    seeds = [{row["seed"] for row in sample_policy(P.model_copy(update={"seed": seed}), Memory(), Words(),
+                                                   INSTRUCTIONS, tmp_path / str(seed))} for seed in (0, 1)]
+    assert len(seeds[0]) == len(seeds[1]) == 3 and not seeds[0] & seeds[1]
+
+
+def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sample_policy(P, Memory(fail_at_call=2), Words(), INSTRUCTIONS, tmp_path / "a")
+    again = Memory()
+    resumed = sample_policy(P, again, Words(), INSTRUCTIONS, tmp_path / "a")
+    assert [len(call["prompts"]) for call in again.calls] == [1]
+    assert resumed == sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path / "b")
+
+
+@pytest.mark.parametrize("change", [
+    lambda p: (p.model_copy(update={"seed": 1}), INSTRUCTIONS),
+    lambda p: (p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}), INSTRUCTIONS),
+    lambda p: (p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}), INSTRUCTIONS),
+    lambda p: (p, [replace(INSTRUCTIONS[0], instruction="Write g."), *INSTRUCTIONS[1:]]),
+], ids=["seed", "temperature", "prompt", "instruction"])
+def test_samples_of_other_settings_are_not_taken_for_these(tmp_path, change):
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    backend = Memory()
+    p, instructions = change(P)
+    sample_policy(p, backend, Words(), instructions, tmp_path)
+    assert len(backend.calls) == 3

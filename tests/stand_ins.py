@@ -1,0 +1,54 @@
+"""Stand-ins for a tokenizer, a model and the sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plum_utils.models.completions import Completion
+from plum_utils.sandbox import Verdict
+
+
+class Words:
+    """A tokenizer whose chat template shows roles and contents."""
+
+    chat_template = "there is one"
+
+    def apply_chat_template(self, messages, add_generation_prompt, tokenize):
+        assert add_generation_prompt and not tokenize
+        return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
+
+
+class Memory:
+    """A backend that answers each prompt with its length, the seed and the sample's number, and keeps its calls."""
+
+    name = "memory"
+
+    def __init__(self, fail_at_call: int | None = None):
+        self.calls, self.fail_at_call = [], fail_at_call
+
+    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
+                 watch=None):
+        if len(self.calls) == self.fail_at_call:
+            raise KeyboardInterrupt
+        self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
+                           "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
+        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "stop", 7) for index in range(n)]
+                for prompt in prompts]
+
+    def close(self):
+        pass
+
+
+@dataclass
+class StubSandbox:
+    """Answers each program with a fixed status; keeps what it was asked."""
+
+    status: str = "passed"
+
+    def __post_init__(self):
+        self.asked = []
+
+    def run(self, programs, limits=None, ended=None):
+        self.asked += programs
+        return [Verdict(program.id, self.status, "" if self.status == "passed" else "at 0x7f3a1b2c3d4e", 0.1)
+                for program in programs]
