@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from plum_utils.sandbox import Limits, Sandbox
+from plum_utils.sandbox.pool import Limits, Sandbox
 
 
 def open_sandbox(p: Any) -> Sandbox:
-    """The sandbox with the run's limits: on this machine, or over a Ray cluster, which runs and closes alike."""
+    """The sandbox with the run's limits: on this machine, or over a Ray cluster, which runs and closes alike.
+
+    Args:
+        p: a run's parameters, of which ``p.sandbox`` is read; this room knows nothing of the others.
+    """
     how = p.sandbox
     limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
                     allow_weak=how.allow_weak)
