@@ -8,9 +8,9 @@ from plum_utils.data.paper import (
     AVERAGES,
     BENCHMARKS,
     DIFFICULTIES,
-    _frame,
-    _keys,
     averages,
+    frame_of,
+    keys_of,
     relative_gains,
     settings,
     sizes,
@@ -62,7 +62,7 @@ def _gain_rows() -> list[tuple]:
     for number in (2, 3, 4):
         printed = table(number)
         exact = relative_gains(number).to_dict("records")
-        for ours, (_, group) in zip(exact, printed.groupby(_keys(printed), sort=False)):
+        for ours, (_, group) in zip(exact, printed.groupby(keys_of(printed), sort=False)):
             by_row = group.set_index("row")
             for column in DIFFICULTIES if number == 4 else BENCHMARKS:
                 others = {"gain of rounded scores": _rounding(by_row, column)}
@@ -112,7 +112,7 @@ def claims_markdown() -> str:
 def _changes(number: int, before: str, after: str) -> pd.DataFrame:
     """Each score of a table under two of its rows: columns data (where there is one), model, column, before, after."""
     frame = table(number)
-    keys = _keys(frame)
+    keys = keys_of(frame)
     columns = list(DIFFICULTIES if number == 4 else BENCHMARKS)
     one, two = (frame[frame.row == name].melt(keys, columns, "column", name) for name in (before, after))
     both = one.merge(two, on=[*keys, "column"], sort=False, validate="one_to_one")
@@ -197,7 +197,7 @@ def _claims_of_sizes() -> list[Claim]:
 
 def _claim_of_repeats() -> Claim:
     """Rows of Tables 3, 5 and 6 that repeat Table 2's: the baselines, and KTO on OSS-Instruct."""
-    names = _frame("names").set_index("printed").model
+    names = frame_of("names").set_index("printed").model
     known = table(2).set_index(["model", "row"])[list(BENCHMARKS)]
     repeated = {"Baseline": "Baseline", "KTO": "PLUM", "PLUM-KTO": "PLUM"}
     pairs = []

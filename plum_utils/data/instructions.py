@@ -52,7 +52,7 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
         paths = [Path(name)]
     else:
         raise ValueError(f"data: unknown instruction set {name!r}; one of {', '.join(RECORDED)}, as data.train also "
-                         "one of hub_data.HUB_SETS, or a JSONL file")
+                         "one of data/hub.py's HUB_SETS, or a JSONL file")
     rows = [row for path in paths for row in read_jsonl(path, ("id", "instruction"), _fault)]
     instructions = [Instruction(row["id"], row.get("source", name), row["instruction"], tuple(row.get("responses", ())),
                                 row.get("solution", ""))

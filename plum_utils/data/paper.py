@@ -20,7 +20,7 @@ def _printed() -> dict[str, Any]:
     return json.loads((files("plum_utils") / "data" / "paper_tables.json").read_text())
 
 
-def _frame(name: str) -> pd.DataFrame:
+def frame_of(name: str) -> pd.DataFrame:
     frame = pd.DataFrame(_printed()[name]["rows"])
     frame.attrs["source"] = _printed()[name]["source"]
     return frame
@@ -35,7 +35,7 @@ def table(number: int) -> pd.DataFrame:
     numbers = [name for name in _printed() if name.isdigit()]
     if str(number) not in numbers:
         raise ValueError(f"the paper has no Table {number}; one of {', '.join(numbers)}")
-    return _frame(str(number))
+    return frame_of(str(number))
 
 
 def settings() -> pd.DataFrame:
@@ -45,20 +45,20 @@ def settings() -> pd.DataFrame:
         Columns ``data``, ``model``, ``setting`` (``same``: SFT on the same instructions; ``unseen``: SFT on others;
         ``none``: a base model without SFT; ``unknown``) and ``said``: where the paper says so, empty where it does not.
     """
-    return _frame("settings")
+    return frame_of("settings")
 
 
 def sizes() -> pd.DataFrame:
     """The text's numbers of the preference data (section 4): columns data, instructions, responses and samples (of each
     instruction), and examples, the sum that it prints."""
-    return _frame("sizes")
+    return frame_of("sizes")
 
 
 def relative_gains(number: int) -> pd.DataFrame:
     """Recomputed ``Rel. +`` of Tables 2 to 4: ``100 * (PLUM - Baseline) / Baseline``, one row a model."""
     frame = table(number)
     columns = DIFFICULTIES if number == 4 else BENCHMARKS
-    keys = _keys(frame)
+    keys = keys_of(frame)
     rows = []
     for names, group in frame.groupby(keys, sort=False):
         by_row = group.set_index("row")
@@ -70,7 +70,7 @@ def relative_gains(number: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _keys(frame: pd.DataFrame) -> list[str]:
+def keys_of(frame: pd.DataFrame) -> list[str]:
     return [key for key in ("data", "model") if key in frame]
 
 

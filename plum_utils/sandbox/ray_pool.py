@@ -29,7 +29,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from types import ModuleType
 from typing import Any, Callable
 
-from plum_utils.sandbox import Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox.pool import Limits, Program, Sandbox, SandboxError, Verdict
 
 CHUNK = 16    # programs that travel together at most; fewer towards the end, so that all nodes finish together
 SPARE = 2     # chunks that wait at a node beside those that run

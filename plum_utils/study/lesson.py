@@ -1,4 +1,4 @@
-"""What the notebooks call between their lessons: opening a stage, and the resumable loops of sampling and judging."""
+"""What each notebook opens with, and its captions."""
 
 from __future__ import annotations
 

@@ -96,16 +96,16 @@ def count_tests(test_code: str) -> int:
 def vacuous_asserts(test_code: str) -> list[str]:
     """The asserts of a suite that hold whatever the program under test does, as source text (``... or True``)."""
     return [ast.unparse(node) for node in ast.walk(ast.parse(test_code))
-            if isinstance(node, ast.Assert) and _always_true(node.test)]
+            if isinstance(node, ast.Assert) and always_true(node.test)]
 
 
-def _always_true(node: ast.expr) -> bool:
+def always_true(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         return bool(node.value)
     if isinstance(node, ast.Tuple):  # assert (f(1) == 2, "message")
         return bool(node.elts)
     if isinstance(node, ast.BoolOp):
-        return (any if isinstance(node.op, ast.Or) else all)(map(_always_true, node.values))
+        return (any if isinstance(node.op, ast.Or) else all)(map(always_true, node.values))
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         same = ast.dump(node.left) == ast.dump(node.comparators[0])
         return same and isinstance(node.ops[0], (ast.Eq, ast.Is, ast.LtE, ast.GtE))

@@ -181,7 +181,7 @@ def test_a_limit_above_what_is_there_takes_all():
 def test_a_selection_is_made_once_and_anew_when_its_file_changes(tmp_path, monkeypatch):
     source, reads = shuffled("oss_instruct", tmp_path / "mine", 1), []
     read = hub.hub_rows
-    monkeypatch.setattr(hub, "hub_rows", lambda *where: reads.append(where) or read(*where))
+    monkeypatch.setattr(selection, "hub_rows", lambda *where: reads.append(where) or read(*where))
     p = params("oss_instruct", source=source)
     training_instructions(p).clear()  # the caller's own list
     assert len(training_instructions(p)) == counts(p)["drawn with seed 0"] == KEPT["oss_instruct"] and len(reads) == 1

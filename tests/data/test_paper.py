@@ -218,5 +218,5 @@ def test_a_claim_follows_the_numbers(monkeypatch):
         frame.loc[(frame.model == "OpenCodeInterpreter-CL") & (frame.row == "PLUM"), "MBPP+"] += 1
         return frame
 
-    monkeypatch.setattr(paper, "table", lambda number: better(number) if number == 2 else real(number))
+    monkeypatch.setattr(paper_claims, "table", lambda number: better(number) if number == 2 else real(number))
     assert claim("improves every model consistently").holds is True

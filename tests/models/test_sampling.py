@@ -9,10 +9,9 @@ import pytest
 from stand_ins import Memory, Words
 
 from plum_utils.data.instructions import Instruction
-from plum_utils.models import ray_engines
+from plum_utils.models import ray_engines, sampling
 from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.params import Params
-from plum_utils.study import lesson
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
@@ -36,7 +35,7 @@ def test_k_samples_of_each_instruction_in_order(tmp_path):
 def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, changes, kind):
     p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
     settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
-    monkeypatch.setattr(lesson, "open_backend", lambda *which, **how: ("one", which, how))
+    monkeypatch.setattr(sampling, "open_backend", lambda *which, **how: ("one", which, how))
     monkeypatch.setattr(ray_engines, "RayBackend", lambda *which, **how: ("several", which, how))
     where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
     assert open_policy_backend(p, "model", 8) == (kind, ("vllm", "model", *where), settings)

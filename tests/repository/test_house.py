@@ -67,6 +67,8 @@ def unknown(source: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             absent += [] if hasattr(modules[node.value.id], node.attr) else [f"{node.value.id}.{node.attr}"]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in modules:
+            absent.append(f"{node.func.id}(), a module")
     return absent
 
 
