@@ -1,4 +1,4 @@
-"""The paper's three instruction sets as the hub has them, made into Python instructions; and what a run trains on.
+"""The paper's three instruction sets as the hub has them, made into Python instructions.
 
 Each set is read by ``datasets`` from the hub, or from a local copy of its files (``data.source``), filtered to Python,
 freed of duplicates and of overlaps with the benchmarks; then ``train_limit`` instructions are drawn with the run's
