@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from math import comb
-from typing import Any, Mapping, Sequence
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -141,30 +141,3 @@ def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: 
     return row | {"relative_percent": relative, "p_permutation": paired_permutation_test(before, after, seed=seed),
                   "wins": wins, "losses": losses,
                   "p_mcnemar": mcnemar_exact(wins, losses) if greedy else float("nan")}
-
-
-def seed_summary(values_by_seed: Mapping[Any, float], level: float = 0.95) -> dict[str, Any]:
-    """What several training seeds say of one score, in the score's unit.
-
-    Returns:
-        ``seeds``, ``mean``, ``sd`` (between seeds, n - 1), ``low`` and ``high`` (the t-interval of the mean over all
-        seeds that could have been drawn: it takes these for a normal sample, and with three of them reaches 2.5
-        standard deviations to each side), and ``note``, which says so. With one seed ``sd``, ``low``
-        and ``high`` are NaN.
-
-    Raises:
-        ValueError: no seeds.
-    """
-    values = np.asarray(list(values_by_seed.values()), dtype=float)
-    n = values.size
-    if n == 0:
-        raise ValueError("no seeds: a summary needs at least one value")
-    if n == 1:
-        return {"seeds": 1, "mean": float(values[0]), "sd": float("nan"), "low": float("nan"), "high": float("nan"),
-                "note": "one seed: nothing is known of the spread between seeds"}
-    sd = float(values.std(ddof=1))
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / n ** 0.5
-    mean = float(values.mean())
-    few = "few seeds, so that the interval is wide and rests on their being normal; " if n < 10 else ""
-    return {"seeds": n, "mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach,
-            "note": f"n = {n} seeds: {few}t-interval with {n - 1} degrees of freedom"}

@@ -25,7 +25,6 @@ from plum_utils.stats import (
     pass_at_k,
     pass_at_k_by_problem,
     problem_rates,
-    seed_summary,
 )
 
 
@@ -228,26 +227,6 @@ def test_slices_refuse_policies_of_different_problems():
     scored = pd.DataFrame(long_rows("baseline", a=False, b=False) + long_rows("kto-seed0", a=True))
     with pytest.raises(ValueError, match="s, greedy: the policies were evaluated on different problems"):
         slices(scored, {"all": {"a", "b"}})
-
-
-def test_seed_summary_by_hand():
-    row = seed_summary({0: 40.0, 1: 44.0, 2: 42.0})
-    assert (row["seeds"], row["mean"], row["sd"]) == (3, 42, 2)
-    assert row["high"] - 42 == pytest.approx(4.302653 * 2 / 3 ** 0.5, abs=1e-5) == 42 - row["low"]
-    assert "n = 3 seeds: few seeds" in row["note"]
-
-
-def test_one_seed_has_no_spread_and_none_is_an_error():
-    row = seed_summary({7: 40.0})
-    assert row["mean"] == 40 and np.isnan([row["sd"], row["low"], row["high"]]).all() and "one seed" in row["note"]
-    with pytest.raises(ValueError, match="no seeds"):
-        seed_summary({})
-
-
-def test_seed_interval_covers_the_true_mean_at_its_rate():
-    rng = np.random.default_rng(1)
-    rows = [seed_summary(dict(enumerate(rng.normal(10, 3, 3)))) for _ in range(400)]
-    assert 368 <= sum(row["low"] <= 10 <= row["high"] for row in rows) <= 392
 
 
 def test_a_gain_in_problems():

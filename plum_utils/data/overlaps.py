@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator
+from typing import Iterable, Iterator
 
 import pandas as pd
 
@@ -211,29 +211,6 @@ def _shared_names(item: Instruction, index: _Index) -> dict[tuple[str, str], str
 
 
 # --- results --------------------------------------------------------------------------------------------------------
-
-def contamination_table(overlaps: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
-    """Instructions that overlap, by benchmark.
-
-    Returns:
-        Columns ``benchmark``, ``problems``, ``ngram``, ``name``, ``either`` (instructions, each counted once; missing
-        where the benchmark was not checked) and ``note``. The last row counts over all that were checked.
-    """
-    rows = [_counted(one.name, len(one.tasks), overlaps[overlaps.benchmark == one.name], one.unchecked)
-            for one in benchmarks]
-    total = _counted("any of them", sum(len(one.tasks) for one in benchmarks), overlaps, "")
-    if missing := [one.name for one in benchmarks if one.unchecked]:
-        total["note"] = f"without {', '.join(missing)}"
-    frame = pd.DataFrame([*rows, total])
-    return frame.astype(dict.fromkeys(("problems", *RULES, "either"), "Int64"))
-
-
-def _counted(name: str, problems: int, part: pd.DataFrame, unchecked: str) -> dict[str, Any]:
-    if unchecked:
-        return {"benchmark": name, "problems": None, "ngram": None, "name": None, "either": None,
-                "note": f"NOT CHECKED: {unchecked}"}
-    by_rule = {rule: part[part.rule == rule].instruction_id.nunique() for rule in RULES}
-    return {"benchmark": name, "problems": problems, **by_rule, "either": part.instruction_id.nunique(), "note": ""}
 
 
 def without_overlaps(instructions: list[Instruction], overlaps: pd.DataFrame) -> list[Instruction]:

@@ -15,7 +15,7 @@ import pandas as pd
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.data.hub import HUB_SETS, LeftOut, hub_rows, local_files, to_instruction
 from plum_utils.data.instructions import Instruction, load_instructions
-from plum_utils.data.overlaps import contamination_table, find_overlaps, load_benchmarks, without_overlaps
+from plum_utils.data.overlaps import find_overlaps, load_benchmarks, without_overlaps
 from plum_utils.params import DataParams, LiveCodeBenchParams, Params
 
 
@@ -23,7 +23,6 @@ from plum_utils.params import DataParams, LiveCodeBenchParams, Params
 class _Selection:
     instructions: tuple[Instruction, ...]
     steps: tuple[tuple[str, int | None], ...]
-    contamination: pd.DataFrame
 
 
 def training_instructions(p: Params) -> list[Instruction]:
@@ -47,11 +46,6 @@ def selection_table(p: Params) -> pd.DataFrame:
     return pd.DataFrame(_selected(p).steps, columns=["step", "instructions"]).astype({"instructions": "Int64"})
 
 
-def contamination_counts(p: Params) -> pd.DataFrame:
-    """``overlaps.contamination_table`` of the instructions before the draw; empty without ``decontaminate``."""
-    return _selected(p).contamination.copy()
-
-
 def _selected(p: Params) -> _Selection:
     if p.data.source is not None and p.data.train not in HUB_SETS:
         raise ValueError(f"data.source: expected a hub set beside it ({', '.join(HUB_SETS)}), got data.train "
@@ -71,9 +65,8 @@ def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple
     data = DataParams.model_validate_json(data_json)
     on_hub = data.train in HUB_SETS
     items, steps = _filtered(data) if on_hub else _as_they_are(data)
-    contamination = pd.DataFrame()
     if data.decontaminate:
-        items, more, contamination = _decontaminated(items, data.ngram, livecodebench_json)
+        items, more = _decontaminated(items, data.ngram, livecodebench_json)
         steps += more
     if not items:
         raise ValueError(f"data.train {data.train!r}: no instruction is left: " +
@@ -82,7 +75,7 @@ def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple
         items = random.Random(seed).sample(items, len(items))
     items = items[:data.train_limit]
     steps.append((f"drawn with seed {seed}" if on_hub else "taken from the start", len(items)))
-    return _Selection(tuple(items), tuple(steps), contamination)
+    return _Selection(tuple(items), tuple(steps))
 
 
 def _as_they_are(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
@@ -110,7 +103,7 @@ def _filtered(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int 
 
 
 def _decontaminated(items: list[Instruction], n: int, livecodebench_json: str
-                    ) -> tuple[list[Instruction], list[tuple[str, int | None]], pd.DataFrame]:
+                    ) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
     benchmarks = load_benchmarks(LiveCodeBenchParams.model_validate_json(livecodebench_json))
     overlaps = find_overlaps(items, benchmarks, n)
     by_ngram = set(overlaps[overlaps.rule == "ngram"].instruction_id)
@@ -120,4 +113,4 @@ def _decontaminated(items: list[Instruction], n: int, livecodebench_json: str
              ("left out: asks for a benchmark's function, by name", len(by_name)),
              *((f"NOT CHECKED against {one.unchecked}", None) for one in benchmarks if one.unchecked),
              ("without overlaps", len(clean))]
-    return clean, steps, contamination_table(overlaps, benchmarks)
+    return clean, steps

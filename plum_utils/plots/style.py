@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
 STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
-                  "type_error": BLUE, "no_code": "#444444", "forbidden": "#000000"}
+                  "type_error": BLUE, "no_code": "#444444"}
 STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
          "axes.titlelocation": "left", "svg.fonttype": "none", "svg.hashsalt": "plum"}
 # A method keeps its colour and its marker in every figure; the marker tells it in grey print.

@@ -25,7 +25,6 @@ LABEL_OF_STATUS = {
     "failed": REJECTED,
     "timeout": REJECTED,
     "memory": REJECTED,
-    "forbidden": REJECTED,
     "error": UNRUNNABLE,
     "syntax": UNRUNNABLE,
     "type_error": UNRUNNABLE,

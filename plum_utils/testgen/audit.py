@@ -124,24 +124,6 @@ def false_positives(verdicts: pd.DataFrame, n_resamples: int = 2000, seed: int =
                          | _share(part, "instruction_id", n_resamples, seed) for name, part in parts])
 
 
-def base_false_positives(rows: list[dict[str, Any]], n_resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Of the solutions that pass a benchmark's base tests, the share that fail its plus tests (EvalPlus), which nobody
-    wrote with the base tests in mind.
-
-    Args:
-        rows: of the ``evaluation`` contract; those of suites without plus tests (``plus_passed`` is ``None``) are left
-            out.
-
-    Returns:
-        ``problems`` (with a solution that passes the base tests), ``chosen`` (these solutions), ``wrong``, and in
-        percent ``rate``, ``low`` and ``high``: a 95% bootstrap interval over problems; NaN where nothing passes.
-    """
-    kept = [(row["task_id"], not row["plus_passed"]) for row in rows
-            if row["base_passed"] and row["plus_passed"] is not None]
-    frame = pd.DataFrame(kept, columns=["task_id", "wrong"])
-    return {"problems": frame.task_id.nunique()} | _share(frame, "task_id", n_resamples, seed)
-
-
 def _share(chosen: pd.DataFrame, cluster: str, n_resamples: int, seed: int) -> dict[str, float]:
     counts = chosen.astype({"wrong": float}).groupby(cluster).wrong.agg(["sum", "size"])
     n, wrong = int(counts["size"].sum()), int(counts["sum"].sum())

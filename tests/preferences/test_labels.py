@@ -39,8 +39,7 @@ def texts(rows: list[dict]) -> list[tuple[str, str]]:
 
 def test_the_rule_verdict_by_verdict():
     assert {name for name, label in LABEL_OF_STATUS.items() if label == CHOSEN} == {"passed"}
-    assert {name for name, label in LABEL_OF_STATUS.items() if label == REJECTED} == {"failed", "timeout", "memory",
-                                                                                      "forbidden"}
+    assert {name for name, label in LABEL_OF_STATUS.items() if label == REJECTED} == {"failed", "timeout", "memory"}
     assert {name for name, label in LABEL_OF_STATUS.items() if label == UNRUNNABLE} == {"error", "syntax", "type_error",
                                                                                         "no_code"}
 

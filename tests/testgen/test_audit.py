@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from plum_utils.data.instructions import load_instructions
 from plum_utils.sandbox import Program, Sandbox
 from plum_utils.testgen.audit import (
-    base_false_positives,
     draw_instructions,
     false_positives,
     mutation_scores,
@@ -243,19 +242,6 @@ def test_the_interval_knows_that_samples_of_an_instruction_belong_together():
     """Half the instructions have a weak suite: all their samples are wrong at once."""
     row = false_positives(verdict_frame({"a": [[True, False]] * 20, "b": [[True, True]] * 10}), 500).iloc[0]
     assert (row.low, row.high, row.rate) == (0, 100, 50)
-
-
-def judged(task: str, base: bool, plus: bool | None) -> dict:
-    return {"task_id": task, "base_passed": base, "plus_passed": plus}
-
-
-def test_base_false_positives_by_hand():
-    rows = [judged("a", True, True), judged("a", True, False), judged("b", True, True), judged("b", False, False),
-            judged("c", True, None)]
-    found = base_false_positives(rows, 300)
-    assert (found["problems"], found["chosen"], found["wrong"]) == (2, 3, 1)
-    assert found["rate"] == pytest.approx(100 / 3) and found["low"] == 0 and found["high"] == 50
-    assert np.isnan(base_false_positives([judged("c", True, None)])["rate"])
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=40), st.integers(1, 50), st.integers(0, 3))
