@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plum_utils.data.evalplus import CLOCK, SuiteUnavailable, evalplus_rows, evalplus_tests
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests
+from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
 
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
@@ -84,7 +85,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
     plus_tests = plus and evalplus_tests("humaneval", plus, [*plus["base_input"], *plus["plus_input"]])
     return Problem(row["task_id"], "humaneval",
                    f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
-                   f"{row['test']}\n{CLOCK}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
+                   f"{row['test']}\n{source('call_clock')}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
                    preamble(row["prompt"], name))
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from plum_utils.data.judges import source
 from plum_utils.data.livecodebench import LcbProblem
 from plum_utils.sandbox import Limits, Program, Sandbox
 
@@ -16,86 +17,6 @@ IMPORTS = "".join(f"from {name} import *\n" for name in (
     "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
     "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
     "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
-# In the candidate's process: a program that reads standard input, as a function from input to output.
-STDIN_RUNNER = '''
-import builtins as _builtins, io as _io, sys as _sys
-
-_open, _compiled = open, []
-
-def _run(given):
-    if not _compiled:
-        _compiled.append(compile(_SOURCE, "<solution>", "exec"))
-    buffer = _io.TextIOWrapper(_io.BytesIO(given.encode()), encoding="utf-8")
-    kept, out = (_sys.stdin, _sys.stdout), _io.StringIO()
-    _sys.stdin, _sys.stdout = buffer, out
-    _builtins.open = lambda file, *rest, **named: buffer if file == 0 else _open(file, *rest, **named)
-    try:
-        exec(_compiled[0], {"__name__": "__main__"})
-    except SystemExit:
-        pass
-    finally:
-        _builtins.open, (_sys.stdin, _sys.stdout) = _open, kept
-    return out.getvalue()
-'''
-# The same for a method of the class Solution, made once.
-METHOD_RUNNER = '''
-_solution = []
-
-def _run(*arguments):
-    if not _solution:
-        _solution.append(Solution())
-    return _solution[0].{method}(*arguments)
-'''
-# In the judge's process, where the time of each test is measured and expected outputs stay.
-JUDGE = '''
-import json, signal
-
-class OutOfTime(Exception):
-    pass
-
-def alarm(*_):
-    raise OutOfTime("out of time in one test")
-
-def timed(function, arguments, seconds):
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        return function(*arguments)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-signal.signal(signal.SIGALRM, alarm)
-'''
-STDIN_JUDGE = JUDGE + '''
-from decimal import Decimal
-
-def numbers(line):
-    try:
-        return [Decimal(word) for word in line.split()]
-    except ArithmeticError:
-        return None
-
-def same(got, expected):
-    got = [line.strip() for line in got.strip().split("\\n")]
-    expected = [line.strip() for line in expected.strip().split("\\n")]
-    if len(got) != len(expected):
-        return False
-    for one, two in zip(got, expected):
-        if one != two and (numbers(one) is None or numbers(one) != numbers(two)):
-            return False
-    return True
-
-def judge(run, tests, seconds):
-    for given, expected in tests:
-        out = timed(run, (given,), seconds)
-        assert type(out) is str and same(out, expected), (given[:60], str(out)[:60], expected[:60])
-'''
-METHOD_JUDGE = JUDGE + '''
-def judge(run, tests, seconds):
-    for given, expected in tests:
-        out = timed(run, [json.loads(line) for line in given.split("\\n")], seconds)
-        out = list(out) if isinstance(out, tuple) else out
-        assert out == json.loads(expected), (given[:60], str(out)[:60], expected[:60])
-'''
 
 
 def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0) -> Program:
@@ -107,10 +28,12 @@ def lcb_program(problem: LcbProblem, code: str, name: str, seconds: float = 6.0)
         seconds: limit of each test (LiveCodeBench: 6); give the sandbox ``lcb_limits`` for the whole.
     """
     tests = json.dumps([(test.input, test.output) for test in problem.public_tests + problem.private_tests])
-    judge = f"{METHOD_JUDGE if problem.func_name else STDIN_JUDGE}\njudge(_run, json.loads({tests!r}), {seconds!r})\n"
+    kind = "method" if problem.func_name else "stdin"
+    judge = f"{source('contest_clock', f'{kind}_judge')}\njudge(_run, json.loads({tests!r}), {seconds!r})\n"
     if problem.func_name:
-        return Program(name, IMPORTS + code + METHOD_RUNNER.format(method=problem.func_name), judge, mode="split")
-    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n{STDIN_RUNNER}", judge, mode="split")
+        runner = f"\n_METHOD = {problem.func_name!r}\n{source('method_runner')}"
+        return Program(name, IMPORTS + code + runner, judge, mode="split")
+    return Program(name, f"_SOURCE = {IMPORTS + code!r}\n{source('stdin_runner')}", judge, mode="split")
 
 
 def lcb_limits(problems: list[LcbProblem], limits: Limits, seconds: float) -> Limits:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from plum_utils.data.evalplus import PRESENCE, presence_counts
+from plum_utils.data.evalplus import presence_counts
+from plum_utils.data.judges import source
 from plum_utils.data.problems import BUNDLED, Problem
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
@@ -20,8 +21,10 @@ def runnable(problem: Problem, solution: str) -> str:
 
     Where only the presence of a result counts, a function follows that turns it into plain data.
     """
-    adapter = PRESENCE.format(name=problem.entry_point) if presence_counts(problem.suite, problem.entry_point) else ""
-    return problem.preamble + solution + adapter
+    program = problem.preamble + solution
+    if presence_counts(problem.suite, problem.entry_point):
+        program += f"\n\n_plum_counted = {problem.entry_point}\n{source('presence')}"
+    return program
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

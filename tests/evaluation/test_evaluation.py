@@ -15,6 +15,7 @@ import pytest
 from plum_utils.data import evalplus
 from plum_utils.data import problems as problems_module
 from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable
+from plum_utils.data.judges import source
 from plum_utils.data.problems import BUNDLED, Problem, load_suite, preamble, self_contained
 from plum_utils.evaluation import tables
 from plum_utils.evaluation.beside_paper import table2
@@ -289,7 +290,7 @@ def test_the_judges_lists_of_exceptions_are_those_of_evalplus():
 
     assert set(evalplus.NOT_NONE_TASKS) == set(MBPP_OUTPUT_NOT_NONE_TASKS)
     for name in MBPP_OUTPUT_SET_EQ_TASKS:
-        assert f'"{name}"' in evalplus.EVALPLUS_JUDGE, name
+        assert f'"{name}"' in source("evalplus_judge"), name
 
 
 def judged_by_oracle(sandbox: Sandbox, code: str, name: str, reference: str, inputs: list, suite: str) -> bool:
