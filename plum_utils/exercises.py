@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pandas as pd
 
 _repr = reprlib.Repr()
-_repr.repr_float = lambda value, level: f"{value:.7g}"  # float32 has no more digits
+_repr.repr_float = lambda value, level: f"{value:.7g}"  # type: ignore[attr-defined]  # float32 has no more digits
 _repr.maxstring = _repr.maxother = 300
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = 8
 MOST = 1200  # characters of a value in a message

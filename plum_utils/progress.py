@@ -57,7 +57,8 @@ class Bar:
         self.name, self.parts, self.part, self.items, self.item = name, parts, part, items, item
         self.a_row, self._measured = a_row, measured
         self.done_parts = self.done_items = self._made_parts = self._made_items = 0
-        self.tokens, self._calls = 0, {}  # of ended calls; of running ones (tokens, items, items in all)
+        self.tokens = 0  # of ended calls
+        self._calls: dict[object, tuple[int, int, int]] = {}  # of running ones: tokens, items, items in all
         self._stream, self._clock, self._lock = stream or sys.stderr, clock, threading.Lock()
         self._hidden, self._columns = hidden, _columns(self._stream)
         self._write = tqdm.status_printer(self._stream) if self._columns is not None and not hidden else self._line
@@ -162,7 +163,7 @@ class Bar:
         those that ended; in the first one its ended items do, from a quarter of them on, for short ones end first."""
         running = list(self._calls.values())
         if self.items and (self._made_items or running):
-            now = sum(one[1] for one in running)
+            now: float = sum(one[1] for one in running)
             if self.tokens and self._made_items:
                 now = (tokens - self.tokens) * self._made_items / self.tokens
             elif now < sum(one[2] for one in running) / 4:

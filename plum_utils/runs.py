@@ -127,8 +127,7 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
     def make_one(path: Path, part: Part) -> None:
         wanted = mark(part)
         body = _finished(path, wanted)
-        made = body is None
-        if made:
+        if made := body is None:
             body = to_jsonl(make(part))
             write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
         bar.add(items=bar.a_row * body.count("\n"), made=made)

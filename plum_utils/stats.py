@@ -131,7 +131,7 @@ def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: 
         raise ValueError("the policies were evaluated on different problems")
     after = after.loc[before.index]
     difference = after - before
-    row = {"problems": len(before)}
+    row: dict[str, float] = {"problems": len(before)}
     for name, values in (("before", before), ("after", after), ("difference", difference)):
         low, high = bootstrap_mean_interval(values, n_resamples, seed)
         row |= {name: 100 * values.mean(), f"{name}_low": 100 * low, f"{name}_high": 100 * high}

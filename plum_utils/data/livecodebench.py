@@ -79,7 +79,7 @@ def pickled_string(raw: bytes) -> str:
     found: list[str] = []
     for opcode, argument, _ in pickletools.genops(raw):
         if opcode.name in STRING_OPCODES:
-            found.append(argument)
+            found.append(str(argument))
         elif opcode.name not in IDLE_OPCODES:
             named = f" {argument}" if isinstance(argument, str) else f" {'.'.join(found)}" if found else ""
             raise ValueError(f"refused {opcode.name}{named[:80]}: private tests are one pickled string")

@@ -177,7 +177,8 @@ def _grams(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
 
 
 def _shared_grams(item: Instruction, index: _Index) -> dict[tuple[str, str], str]:
-    words, found = _words(item.instruction), {}
+    words = _words(item.instruction)
+    found: dict[tuple[str, str], str] = {}
     for size, places in index.grams.items():
         shared = places.keys() & _grams(words, size)
         if size == index.n and item.solution:

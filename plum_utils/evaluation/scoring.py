@@ -48,8 +48,8 @@ def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: San
     bundled = all(problem.suite in BUNDLED for problem in problems)
     programs = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].base_tests) for row in solutions]
     base = _verdicts(sandbox, programs, progress, sandbox.limits if bundled else _roomy(sandbox.limits, BASE_SECONDS))
-    further = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].plus_tests) for row in solutions
-               if base[_name(row)].status == "passed" and by_id[row["task_id"]].plus_tests]
+    further = [_program(by_id[row["task_id"]], row, tests) for row in solutions
+               if base[_name(row)].status == "passed" and (tests := by_id[row["task_id"]].plus_tests)]
     plus = _verdicts(sandbox, further, progress, _roomy(sandbox.limits, PLUS_SECONDS)) if further else {}
     return [_scored(row, base[_name(row)], plus.get(_name(row)), by_id[row["task_id"]].plus_tests is not None)
             for row in solutions]

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Iterator, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Backend(Protocol):
 
     name: str
 
-    def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
+    def generate(self, prompts: list[str], *, n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0,
                  adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]: ...
 
@@ -68,7 +68,7 @@ class Metered:
         self.calls, self.tokens, self.seconds = 0, 0, 0.0
         self._lock, self._running, self._since = threading.Lock(), 0, 0.0
 
-    def generate(self, prompts, **how):
+    def generate(self, prompts: list[str], **how: Any) -> list[list[Completion]]:
         with self._clock():
             outputs = self._backend.generate(prompts, **how)
         with self._lock:

@@ -97,7 +97,7 @@ def _unopened(text: str, lines: list[str]) -> tuple[list[tuple[str, str]], int]:
 
 def _closes(line: str, fence: str) -> bool:
     match = _FENCE.match(line)
-    return bool(match) and match[1].startswith(fence)
+    return match is not None and match[1].startswith(fence)
 
 
 def _body(lines: list[str], prefix: str) -> str:
@@ -111,12 +111,13 @@ def _program(bodies: list[str]) -> str:
     if len(bodies) < 2:
         return "".join(bodies)
     trees = [_tree(body) for body in bodies]
-    first = next((i for i, tree in enumerate(trees) if tree and _definitions(tree)), None)
+    defined = [_definitions(tree) if tree else set() for tree in trees]
+    first = next((i for i, names in enumerate(defined) if names), None)
     if first is None:
         return bodies[0]
     parts = [body for body, tree in zip(bodies[:first], trees) if tree and tree.body and _only_defines(tree)]
     parts.append(bodies[first])
-    names = _definitions(trees[first])
+    names = defined[first]
     for body, tree in zip(bodies[first + 1:], trees[first + 1:]):
         if tree and _continues(tree, names):
             parts.append(body)

@@ -23,7 +23,8 @@ def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None
     Args:
         lora_rank: as of ``open_backend``.
     """
-    how, settings = p.sampling, {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": p.sampling.adapters}
+    how = p.sampling
+    settings: dict[str, Any] = {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": how.adapters}
     if how.ray is None and how.replicas == 1:
         return open_backend(how.backend, model_path, **settings)
     from plum_utils.models.ray_engines import RayBackend

@@ -8,7 +8,7 @@ row leaves the batch soon after its stop string or end token, and the cache grow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import psutil
 import torch
@@ -85,7 +85,7 @@ class TransformersBackend:
         completions = [self._completion(row, stop or []) for row in rows]
         return [completions[i * draws:(i + 1) * draws] * (n // draws) for i in range(len(prompts))]
 
-    def _sample(self, rows: list[_Row], choose: Callable, max_tokens: int, stop: list[str]):
+    def _sample(self, rows: list[_Row], choose: Callable, max_tokens: int, stop: list[str]) -> Iterator[None]:
         """Complete the rows; yields after every step."""
         with torch.inference_mode():
             batch = _Batch(self._model, self._tokenizer, rows, max_tokens)
@@ -233,11 +233,15 @@ class _Batch:
 class GrowingLayer(DynamicLayer):
     """A layer's keys and values with room for the next tokens: ``DynamicLayer`` copies all of them at every token."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
         self._blocks: tuple[torch.Tensor, ...] = ()
 
-    def update(self, key_states, value_states, *arguments, **named):
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **named: Any
+               ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
@@ -268,7 +272,9 @@ def _end_tokens(*found: int | list[int] | None) -> set[int]:
     return {token for one in found if one is not None for token in (one if isinstance(one, list) else [one])}
 
 
-def _grouped_attention(module, query, key, value, attention_mask, scaling=None, is_causal=None, dropout=0.0, **_):
+def _grouped_attention(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+                       attention_mask: torch.Tensor | None, scaling: float | None = None, is_causal: bool | None = None,
+                       dropout: float = 0.0, **_: Any) -> tuple[torch.Tensor, None]:
     """``sdpa`` with several query heads for one of keys and values; transformers' own copies keys and values for each
     query head first, which takes eleven times as long on a CPU."""
     causal = query.shape[2] > 1 and attention_mask is None and (is_causal is None or is_causal)

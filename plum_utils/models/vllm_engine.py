@@ -113,8 +113,9 @@ class VllmBackend:
         self._adapters: dict[str, int] = {}
         self._merged: str | None = None  # the adapter in the engine's weights
 
-    def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
-                 watch=None):
+    def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
+                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
+                 watch: Watch | None = None) -> list[list[Completion]]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -145,7 +146,9 @@ class VllmBackend:
         engine = self._llm.llm_engine
         for number, (prompt, how) in enumerate(zip(prompts, params)):
             engine.add_request(str(number), prompt, how, lora_request=lora_request)
-        texts, tokens, completions = defaultdict(str), Counter(), {}
+        texts: defaultdict[tuple[int, int], str] = defaultdict(str)
+        tokens: Counter[tuple[int, int]] = Counter()
+        completions = {}
         while engine.has_unfinished_requests():
             for output in engine.step():
                 for out in output.outputs:  # what this step added
@@ -158,7 +161,7 @@ class VllmBackend:
                 watch(tokens.total(), len(completions))
         return completions
 
-    def _use(self, adapter: str | None):
+    def _use(self, adapter: str | None) -> Any:
         """The request's LoRA, or, where adapters are merged, none and this adapter in the engine's weights."""
         if self._merges:
             if adapter != self._merged:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from plum_utils.plots.style import (
@@ -122,8 +123,8 @@ def _sweep_limits(sides: list[pd.DataFrame]) -> list[tuple[float, float]]:
     return limits
 
 
-def _sweep_side(part, side: pd.DataFrame, grid: dict, height: float, styles: dict, limit: tuple[float, float],
-                xlabel: str) -> None:
+def _sweep_side(part: SubFigure, side: pd.DataFrame, grid: dict, height: float, styles: dict,
+                limit: tuple[float, float], xlabel: str) -> None:
     """The panels of one origin; the room that the other side needs more stays empty below them."""
     ours = side.origin.iloc[0] == "this run"
     heading = "this run" + (", 95% intervals" if side.low.notna().any() else "") if ours else "paper, as printed"
@@ -159,7 +160,7 @@ def _shared_prefix(groups: list[str]) -> str:
     return prefixes.pop() if len(prefixes) == 1 else ""
 
 
-def _sweep_panel(axis, rows: pd.DataFrame, groups: list[str], styles: dict) -> None:
+def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict) -> None:
     """One metric: a line of markers for each group, each method joined to the baseline."""
     methods = list(dict.fromkeys(rows.method))
     shifts = dict(zip(methods, 0.62 * (np.linspace(-0.5, 0.5, len(methods)) if len(methods) > 1 else np.zeros(1))))
@@ -216,7 +217,8 @@ def fig_scaling(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _interval_line(axis, x, value, low, high, place: int, label: str) -> None:
+def _interval_line(axis: Axes, x: pd.Series, value: pd.Series, low: pd.Series, high: pd.Series, place: int,
+                   label: str) -> None:
     """A line with markers and intervals (none where NaN), in the style of its place among its like."""
     colour, marker = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (PINK, "v"), (SKY, "P"), ("#444444", "X"))[
         place % 7]

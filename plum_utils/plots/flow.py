@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
@@ -112,7 +113,7 @@ def _place(column: list[_Box]) -> None:
         top += box.room + GAP
 
 
-def _draw_column(axis, x: float, name: str, column: list[_Box]) -> None:
+def _draw_column(axis: Axes, x: float, name: str, column: list[_Box]) -> None:
     total = sum(box.count for box in column)
     for text, y in ((plain(name, 19, 1), -0.32), (f"{total:,}", -0.12)):
         axis.text(x, y, text, fontsize=11, fontweight="bold", va="baseline")
@@ -132,7 +133,7 @@ def _percent(share: float) -> str:
     return ">99.9%" if 0.999 < share < 1 else f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"
 
 
-def _draw_bands(axis, x: float, column: list[_Box], following: list[_Box]) -> None:
+def _draw_bands(axis: Axes, x: float, column: list[_Box], following: list[_Box]) -> None:
     """A band for each pair of boxes that something flows between, as high at either end as its part of the box."""
     for one, two, out, into in _links([box for box in column if box.fate in GOES_ON], following):
         start, end = one.top + one.right, two.top + two.left
@@ -158,7 +159,8 @@ def _links(sources: list[_Box], targets: list[_Box]) -> list[tuple[_Box, _Box, f
     return sorted(links, key=lambda link: (order[id(link[0])], order[id(link[1])]))
 
 
-def _band(axis, x0: float, x1: float, left: tuple[float, float], right: tuple[float, float], colour: str) -> None:
+def _band(axis: Axes, x0: float, x1: float, left: tuple[float, float], right: tuple[float, float],
+          colour: str) -> None:
     bend = x0 + 0.72 * (x1 - x0), x0 + 0.86 * (x1 - x0)  # late, so that the text beside a box lies on an even ground
     points = [(x0, left[0]), (bend[0], left[0]), (bend[1], left[0]), *_curve(bend, x1, left[0], right[0]),
               (x1, right[1]), *_curve(bend, x1, left[1], right[1])[::-1], (bend[0], left[1]), (x0, left[1])]

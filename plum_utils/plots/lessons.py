@@ -9,6 +9,7 @@ import html
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plum_utils.plots.style import (
@@ -144,7 +145,7 @@ def fig_training(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _seed_lines(axis, history: pd.DataFrame, name: str, colour: str) -> None:
+def _seed_lines(axis: Axes, history: pd.DataFrame, name: str, colour: str) -> None:
     """One column against the step: a thin line a seed, its centred mean over nine steps thick."""
     for number, (_, run) in enumerate(history.groupby("seed")):
         mark = "o" if len(run) < 3 else ""

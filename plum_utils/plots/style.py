@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import textwrap
 from itertools import cycle
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
 STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
                   "type_error": BLUE, "no_code": "#444444"}
-STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
+STYLE: dict[Any, Any] = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
          "axes.titlelocation": "left", "svg.fonttype": "none", "svg.hashsalt": "plum"}
 # A method keeps its colour and its marker in every figure; the marker tells it in grey print.
 METHODS = {"Baseline": (GREY, "o"), "SFT": (ORANGE, "s"), "DPO": (GREEN, "^"), "PLUM": (BLUE, "D"), "KTO": (BLUE, "D"),
@@ -30,27 +33,28 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def new_axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs):
+def new_axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs: Any
+             ) -> tuple[ShownFigure, Any]:
     with matplotlib.rc_context(STYLE):
         figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, **kwargs)
     return figure, axes
 
 
-def legend_below(figure: Figure, axis, columns: int = 4) -> None:
+def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
     """The axis's legend below the picture, where it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
                   frameon=False)
 
 
-def whole_numbers(*axes) -> None:
+def whole_numbers(*axes: Axis) -> None:
     """Ticks of an ``axis.xaxis`` or ``.yaxis`` that counts things."""
     for axis in axes:
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def finish(axis, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
     axis.set_title(title, loc="left", fontsize=12)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)

@@ -151,7 +151,7 @@ def _statement(source: str, line: int) -> range:
         nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         nodes = []
-    spans = [range(node.lineno, node.end_lineno + 1) for node in nodes if node.lineno <= line <= node.end_lineno]
+    spans = [range(node.lineno, end + 1) for node in nodes if node.lineno <= line <= (end := node.end_lineno or 0)]
     return min(spans, key=len, default=range(line, line + 1))
 
 

@@ -57,7 +57,7 @@ def dpo_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]], seed: int =
 def _pairs(frame: pd.DataFrame, seed: int) -> list[tuple[int, int]]:
     """(place of a chosen sample, place of a rejected one of the same instruction)."""
     rng = random.Random(seed)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for _, group in frame[frame.used].groupby("instruction_id", sort=False):
         sides = [list(group.index[group.label == label]) for label in (CHOSEN, REJECTED)]
         size = min(map(len, sides))

@@ -23,8 +23,8 @@ class Group:
         self.folders: list[Path] = []
         self._memory: list[Path] = []
         self._megabytes = 0
-        for parent in parents() if name else []:
-            self._make(parent / name)
+        for folder in [parent / name for parent in parents()] if name else []:
+            self._make(folder)
 
     def _make(self, folder: Path) -> None:
         try:

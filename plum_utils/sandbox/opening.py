@@ -20,4 +20,4 @@ def open_sandbox(p: Any) -> Sandbox:
         return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
     from plum_utils.sandbox.ray_pool import RaySandbox
 
-    return RaySandbox(limits=limits, address=how.ray)
+    return RaySandbox(limits=limits, address=how.ray)  # type: ignore[return-value]  # it runs and closes alike

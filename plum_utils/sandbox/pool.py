@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Callable, Literal
+from typing import Any, Callable, Literal
 
 from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
@@ -32,6 +32,7 @@ GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the
 DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"
 SPLIT, SHARED, AUTO = "split", "shared", "auto"
+Mode = Literal["auto", "split", "shared"]
 LAYERS = ("namespaces", "mounts", "seccomp", "landlock", "cgroup")
 WITHOUT = "PLUM_SANDBOX_WITHOUT"  # environment variable: layers to leave out, as on a host that does not have them
 _announced: set[str] = set()
@@ -73,7 +74,7 @@ class Program:
     code: str
     tests: str
     reference: str | None = None
-    mode: Literal["auto", "split", "shared"] = "auto"
+    mode: Mode = "auto"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class _Task:
     code: str
     tests: str
     reference: str | None
-    mode: str
+    mode: Mode
 
     @cached_property
     def suite(self) -> str:
@@ -212,6 +213,7 @@ class Sandbox:
 
     def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> None:
         """What the reference does decides; what the text of the tests looks like, only where the reference fails."""
+        assert task.reference is not None
         suite, program = self._suite(task), replace(task, code=task.reference)
         for split in {AUTO: (True, False), SPLIT: (True,), SHARED: (False,)}[task.mode]:
             outcome = worker.judge(program, replace(suite, split=split), limits)
@@ -351,7 +353,8 @@ class _Worker:
         self._stopped = False
         name = f"{self.folder.parent.name}-{self.folder.name}"
         self._group = cgroup.Group(name if "cgroup" not in self.without else None)
-        self._files = (_unnamed_file(), _unnamed_file(), _unnamed_file())  # program, tests, detail of the verdict
+        # program, tests, detail of the verdict
+        self._files: tuple[int, ...] = (_unnamed_file(), _unnamed_file(), _unnamed_file())
         self._start()
 
     def _start(self) -> None:
@@ -363,6 +366,8 @@ class _Worker:
         command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), groups, *self.without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
                                          env=environment, start_new_session=True, pass_fds=self._files)
+        assert self._process.stdin and self._process.stdout
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self.offers = self._receive(GRACE)
         if self.offers is None:
             self._end()
@@ -375,8 +380,8 @@ class _Worker:
         for _ in range(2):
             answer = self._ask(task, suite, limits)
             if answer is not None and answer[0] != "infrastructure":
-                status, detail, size, *rest = answer
-                return _Outcome(status, detail or self._detail(size), *rest, assurance=assurance)
+                status, detail, size, seconds, cpu_seconds, calls = answer
+                return _Outcome(status, detail or self._detail(size), seconds, cpu_seconds, calls, assurance)
             cause = answer[1] if answer else cause
             if self._stopped:
                 return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
@@ -400,7 +405,7 @@ class _Worker:
                 _write(handle, data, 0)
                 request[name] = len(data)
             body = json.dumps(request).encode()
-            _write(self._process.stdin.fileno(), struct.pack("I", len(body)) + body)
+            _write(self._stdin.fileno(), struct.pack("I", len(body)) + body)
         except (OSError, ValueError):  # the worker is gone, or the pipe was closed
             return None
         return self._receive(limits.seconds + GRACE)
@@ -410,13 +415,13 @@ class _Worker:
         text = os.pread(self._files[2], min(size, 1 << 16), 0).decode("utf-8", "replace")
         return " ".join(text.split())[:DETAIL]
 
-    def _receive(self, seconds: float):
+    def _receive(self, seconds: float) -> Any:
         head = self._read(4, seconds)
         body = self._read(struct.unpack("I", head)[0], seconds) if head else None
         return json.loads(body) if body else None
 
     def _read(self, size: int, seconds: float) -> bytes | None:
-        handle, data = self._process.stdout.fileno(), b""
+        handle, data = self._stdout.fileno(), b""
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         while len(data) < size:
@@ -429,7 +434,7 @@ class _Worker:
     def stop(self) -> None:
         """End the worker for good."""
         self._stopped = True
-        self._process.stdin.close()  # an idle supervisor ends by itself, and leaves nothing behind
+        self._stdin.close()  # an idle supervisor ends by itself, and leaves nothing behind
         try:
             self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
@@ -443,8 +448,8 @@ class _Worker:
     def _end(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._stdin.close()
+        self._stdout.close()
 
 
 def _unnamed_file() -> int:

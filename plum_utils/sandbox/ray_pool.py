@@ -29,14 +29,14 @@ from dataclasses import asdict, astuple, dataclass, field
 from types import ModuleType
 from typing import Any, Callable
 
-from plum_utils.sandbox.pool import Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox.pool import Limits, Mode, Program, Sandbox, SandboxError, Verdict
 
 CHUNK = 16    # programs that travel together at most; fewer towards the end, so that all nodes finish together
 SPARE = 2     # chunks that wait at a node beside those that run
 TRIES = 3     # actors that may die of one program, or one after the other while they start on a node
 GLANCE = 2.0  # seconds between two looks for nodes that came or went
 PROBE = Program("probe", "def one():\n    return 1", "assert one() == 1")
-Task = tuple[str, str, "str | None", str]  # code, tests, reference, mode: a program without its name
+Task = tuple[str, str, "str | None", Mode]  # code, tests, reference, mode: a program without its name
 
 
 class RaySandbox:
@@ -238,6 +238,7 @@ class RaySandbox:
             if one in opening:
                 self._opened(opening[one])
             else:
+                assert work is not None  # pools start before there are chunks
                 self._take(one, work)
 
     def _take(self, result: Any, work: _Work) -> None:

@@ -52,7 +52,8 @@ LENGTHS = {"sampling": 52, "heldout_basics": 45, "heldout_intermediate": 45, "he
 WITHOUT_STOP = 3                                  # times as long where none is given
 LABELLED, A_SIDE = 0.24, 0.83                     # rows to train on, of each sample; at most, for each of max_per_side
 PASSES = {"kto": 5, "dpo": 8, "sft": 3}           # forward passes' worth of a training row (flops.kto_flops)
-HUB_SUITES = {"humaneval": (164, 180), "mbpp": (378, 120)}  # problems, and tokens of a prompt
+# problems, and tokens of a prompt
+HUB_SUITES: dict[str, tuple[int, float]] = {"humaneval": (164, 180), "mbpp": (378, 120)}
 RELEASES = {f"release_v{number}": n for number, n in enumerate((400, 511, 612, 713, 880, 1055), 1)}
 SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}
@@ -174,11 +175,11 @@ def foresee(p: Params, known: dict[str, float | None], shards: Path | None = Non
 def told_again(forecast: Forecast | None, file: Path) -> Iterator[None]:
     """Print the forecast once more, as soon as lesson 02 has written what it measured into the file."""
     file.unlink(missing_ok=True)
-    told = forecast is None
+    told = False
 
     def look() -> None:
         nonlocal told
-        if not told and file.exists():
+        if forecast is not None and not told and file.exists():
             told, measured = True, json.loads(file.read_text())
             rate = measured["tokens"] / measured["seconds"]
             print(f"\n    first shard: {rate:,.0f} tokens/s, {forecast.rate:,.0f} were expected; so "
@@ -201,7 +202,7 @@ def known_shape(p: Params) -> Shape:
     """
     name = p.policy.model
     if name == EMBEDDED:
-        fields = SMOLLM2
+        fields: dict[str, Any] | None = SMOLLM2
     elif (ROOT / name / "config.json").exists():
         fields = json.loads((ROOT / name / "config.json").read_text())
     else:
@@ -272,9 +273,8 @@ def _sampling(p: Params, speed: Speed, n: int, prompt: float, left: float) -> tu
 def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, float]:
     how, seconds = p.training, 0.0
     n, k = min(n, p.labels.instructions or n), min(p.sampling.k, p.labels.first_k or p.sampling.k)
-    n *= 1 - p.data.validation_fraction
     length = _length(p, "sampling", p.sampling.max_tokens)
-    rows = n * min(LABELLED * k, A_SIDE * (how.max_per_side or k))
+    rows = n * (1 - p.data.validation_fraction) * min(LABELLED * k, A_SIDE * (how.max_per_side or k))
     for phase in how.objective.split("+"):
         there = rows * (how.sft_epochs if phase == "sft" else how.epochs) / {"kto": 1, "dpo": 3, "sft": 3}[phase]
         a_step = how.batch_size * how.accumulation

@@ -13,7 +13,7 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 from urllib.parse import quote
 
 import jinja2
@@ -67,7 +67,7 @@ def write_html(run: Run) -> Path:
     return _write_page(run.path / "report.html", f"Report of {run.path.name}", sections)
 
 
-def write_sweep_html(folder: Path, title: str, tables: dict[str, pd.DataFrame], figures: dict[str, Path | Figure],
+def write_sweep_html(folder: Path, title: str, tables: dict[str, pd.DataFrame], figures: Mapping[str, Path | Figure],
                      notes: list[str], runs: list[Run]) -> Path:
     """Write ``report.html`` of a sweep into ``folder``; returns its path.
 

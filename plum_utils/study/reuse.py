@@ -44,11 +44,11 @@ def find_inputs(params: Params, run: Run, stage: str, source: str | None = None)
         for need in needed:
             take_over(run, need.name, other)
         print(f"inputs: taken from {portable(other.path)}, the latest run with these parameters")
-    for need in BY_NAME[stage].needs:
-        changed = _other_parameters(params, run, need)
+    for name in BY_NAME[stage].needs:
+        changed = _other_parameters(params, run, name)
         if changed:
-            print(f"note: {need} was made with other parameters ({', '.join(changed)}); "
-                  f"{_command(params, run, need, source)} makes it again")
+            print(f"note: {name} was made with other parameters ({', '.join(changed)}); "
+                  f"{_command(params, run, name, source)} makes it again")
 
 
 def _missing(run: Run, stage: str) -> list[str]:

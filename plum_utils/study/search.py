@@ -91,7 +91,8 @@ def _pass_rates(p: Params, problems: list[Problem], folder: Path, adapter: Path 
 
     model_path = resolve_model(p.policy.model, p.policy.revision)
     backend = open_policy_backend(p, model_path, p.training.lora_r)
-    tokenizer, rates = AutoTokenizer.from_pretrained(model_path), {}
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    rates: dict[str, float] = {}
     with open_sandbox(p) as sandbox:
         for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):
             passed = _passed(p, backend, tokenizer, problems, folder, sandbox, label, n, temperature, adapter)

@@ -77,10 +77,10 @@ def estimate(p: Params, instructions: list[Instruction]) -> Estimate:
     asked = {request.key: request for request in _requests(how, instructions)}
     new = [request for key, request in asked.items() if key not in rows]
     tokens = _tokens(how, new, rows)
-    costs = {} if how.backend == "vllm" else {
-        "cost": _cost(how, tokens["prompt_tokens"], tokens["completion_tokens"]),
-        "cost_at_most": _cost(how, tokens["prompt_tokens_at_most"], tokens["completion_tokens_at_most"])}
-    return Estimate(how.backend, how.model, len(asked) - len(new), len(new), **tokens, **costs,
+    cost, at_most = (None, None) if how.backend == "vllm" else (
+        _cost(how, tokens["prompt_tokens"], tokens["completion_tokens"]),
+        _cost(how, tokens["prompt_tokens_at_most"], tokens["completion_tokens_at_most"]))
+    return Estimate(how.backend, how.model, len(asked) - len(new), len(new), **tokens, cost=cost, cost_at_most=at_most,
                     pending=frozenset(request.key for request in new))
 
 

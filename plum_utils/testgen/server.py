@@ -83,7 +83,7 @@ class ResponseStore:
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[-60:]
         self.path = Path(folder) / f"{readable}-{fingerprint(model)[:8]}.jsonl"
         self._lock = threading.Lock()
-        self._handle: BinaryIO | None = None
+        self._handle: BinaryIO  # only inside ``writing``
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Rows by request key; a last line that a kill tore is not among them.

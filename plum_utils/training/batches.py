@@ -36,7 +36,8 @@ def order_for_kl(rows: list[dict[str, Any]], batch_size: int, seed: int, length_
     """
     rng = random.Random(seed)
     ranked = _by_length_rank(rows, rng) if length_grouped else rng.sample(rows, len(rows))
-    full, filling = [], []
+    full: list[list[dict[str, Any]]] = []
+    filling: list[dict[Any, dict[str, Any]]] = []
     for row in ranked:
         batch = next((one for one in filling if row["instruction_id"] not in one), None)
         if batch is None:

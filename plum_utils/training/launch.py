@@ -95,6 +95,7 @@ def run_streaming(command: list[str]) -> None:
     """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    assert process.stdout is not None
     output = b""
     try:
         while piece := os.read(process.stdout.fileno(), 4096):

@@ -52,7 +52,8 @@ def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]]
     """
     params = settle(params, model_path, dtype)
     home = stage_dir / f"{objective.replace('+', '-')}-seed{seed}"
-    histories, adapter = [], None
+    histories: list[pd.DataFrame] = []
+    adapter: Path | None = None
     for phase in objective.split("+"):
         phase_dir = home / phase
         if not (phase_dir / "history.json").exists():
@@ -61,4 +62,4 @@ def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]]
                       policy_name or Path(model_path).name)
         histories.append(pd.read_json(phase_dir / "history.json").assign(objective=phase, seed=seed))
         adapter = phase_dir / "adapter"
-    return adapter, pd.concat(histories, ignore_index=True)
+    return phase_dir / "adapter", pd.concat(histories, ignore_index=True)

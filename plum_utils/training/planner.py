@@ -23,7 +23,7 @@ USABLE = 15 / 16  # of a card's nominal size; cards with in-line ECC (L4, A10G, 
 SPARING = 0.95  # of what is usable: the formulas come within 3% of measured peaks
 LEAST_KTO_BATCH = 4  # params.TrainingParams' own bound: the KL term pairs neighbours of a batch
 LENGTH_STEP, LEAST_LENGTH = 128, 256
-CARDS = [24, 48, 80]  # GB, where no card is given and none is there
+CARDS: list[float] = [24, 48, 80]  # GB, where no card is given and none is there
 
 
 class DoesNotFit(ParamsError):
@@ -77,7 +77,7 @@ def plan(config: Any, training: TrainingParams, gpu_gb: float | None, length: in
 
     Raises:
         DoesNotFit: nothing that may be chosen fits; the message has the smallest need.
-        ParamsError: an architecture that has no formula.
+        ParamsError: an architecture that has no formula, or a step that the processes cannot share out.
     """
     shape = shape_of(config)
     longest = min(length or training.max_length, training.max_length)
@@ -95,6 +95,9 @@ def plan(config: Any, training: TrainingParams, gpu_gb: float | None, length: in
                 return replace(chosen, reasons=tuple(_reasons(shape, training, chosen, longest, dtype)))
             if smallest is None or chosen.total < smallest.total:
                 smallest = chosen
+    if smallest is None:
+        raise ParamsError(f"training.fit_to_card: {training.processes} processes cannot share out a step of "
+                          f"{training.batch_size} x {training.accumulation} rows (batch_size x accumulation); give a multiple")
     raise DoesNotFit(_too_small(training, smallest, gpu_gb))
 
 
@@ -144,6 +147,7 @@ def _need(shape: Shape, setting: Setting) -> str:
 
 
 def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, longest: int, dtype: str) -> Iterator[str]:
+    assert chosen.usable is not None
     setting, room = chosen.setting, _gib(chosen.usable)
     least = min(_batch_sizes(training)) * (2 if training.objective == "dpo" else 1)
     if training.quantization == "auto":
@@ -239,6 +243,7 @@ def card_memory() -> float | None:
 
 def table(chosen: MemoryPlan, gpu_gb: float) -> str:
     """Parts, total against the card, settings and reasons, as lines for a terminal."""
+    assert chosen.usable is not None  # planned for a card
     setting = chosen.setting
     lines = [f"{gpu_gb:.3g} GB card, {_gib(chosen.usable)} usable; the peak comes at: {chosen.moment}", ""]
     lines += [f"  {name:26}{size / GIB:8.2f} GiB" for name, size in chosen.parts.items()]

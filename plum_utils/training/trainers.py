@@ -116,7 +116,7 @@ class MarkComplete(TrainerCallback):
     on from its start. It is always SFT's adapter, so it is left out.
     """
 
-    def on_save(self, args, state, control, **_):
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         args.distributed_state.wait_for_everyone()  # each process writes its own random state
         if not state.is_world_process_zero:
             return
@@ -134,14 +134,14 @@ class ShowSteps(TrainerCallback):
     def __init__(self, name: str):
         self.name = name
 
-    def on_train_begin(self, args, state, control, **_):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar = Bar(self.name, state.max_steps, "step", hidden=not state.is_world_process_zero)
         self.bar.add(state.global_step, made=False)  # where an interrupted training goes on
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.add()
 
-    def on_train_end(self, args, state, control, **_):
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.close()
 
 

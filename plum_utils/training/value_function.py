@@ -12,11 +12,10 @@ from typing import Any, Iterator, Sequence
 import ipywidgets
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from scipy.special import expit
 
-from plum_utils.plots.style import BLUE, GREY, ORANGE, finish, legend_below, new_axes
+from plum_utils.plots.style import BLUE, GREY, ORANGE, ShownFigure, finish, legend_below, new_axes
 
 SIDES = ((True, "chosen", BLUE, "o"), (False, "rejected", ORANGE, "s"))
 
@@ -71,7 +70,7 @@ def mean_loss(batch: ValuedBatch, beta: float) -> float:
     return float(np.mean(batch.weights - value(batch.gains, batch.chosen, beta, batch.weights)))
 
 
-def fig_value(batch: ValuedBatch, betas: Sequence[float]) -> Figure:
+def fig_value(batch: ValuedBatch, betas: Sequence[float]) -> ShownFigure:
     """A row for each beta. Left: the value function of chosen and rejected samples over r - z0, the reference point and
     the batch's samples on it. Right: the function's slope, which is how strongly a sample is pulled."""
     figure, axes = new_axes(9.0, 0.7 + 2.9 * len(betas), 2, len(betas), squeeze=False)

@@ -226,6 +226,12 @@ def test_several_processes_share_the_batches_evenly():
     assert settled(four, chosen).accumulation % 4 == 0 and chosen.batch_size * chosen.setting.accumulation * 4 == 32
 
 
+def test_a_step_that_the_processes_cannot_share_out_is_named():
+    three = FREE.model_copy(update={"processes": 3, "batch_size": 4, "accumulation": 1})
+    with pytest.raises(ParamsError, match="3 processes cannot share out a step of 4 x 1 rows"):
+        plan(config_of("llama"), three, 80)
+
+
 def test_on_a_cpu_auto_means_no_and_nothing_is_fitted():
     new = settle_for(FREE, None, None)
     assert (new.quantization, new.gradient_checkpointing) == ("none", False)
