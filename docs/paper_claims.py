@@ -1,4 +1,4 @@
-"""Docs/paper_claims.py."""
+"""What the paper's text claims, beside what its printed numbers say; docs/paper_notes.md has the tables."""
 
 from __future__ import annotations
 

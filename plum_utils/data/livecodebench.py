@@ -1,8 +1,4 @@
-"""Stage 6: LiveCodeBench's code-generation problems: its JSONL schema, its encoded private tests, its grading.
-
-Rules read from LiveCodeBench's runner: stdin problems compare output line by line after stripping, falling back to
-numbers; functional problems call a method of ``class Solution`` with JSON-decoded arguments.
-"""
+"""Stage 6: LiveCodeBench's code-generation problems: its JSONL schema and its encoded private tests."""
 
 from __future__ import annotations
 

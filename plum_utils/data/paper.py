@@ -1,4 +1,4 @@
-"""The paper's printed numbers as data, what follows from them, and what does not."""
+"""The paper's printed numbers as data, and what follows from them."""
 
 from __future__ import annotations
 

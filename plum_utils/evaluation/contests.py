@@ -1,4 +1,8 @@
-"""A program against a contest's tests."""
+"""Stage 6: a program against a contest's tests.
+
+Rules read from LiveCodeBench's runner: stdin problems compare output line by line after stripping, falling back to
+numbers; functional problems call a method of ``class Solution`` with JSON-decoded arguments.
+"""
 
 from __future__ import annotations
 

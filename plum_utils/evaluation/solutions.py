@@ -1,4 +1,4 @@
-"""Lessons 05, 06: ask, take the program, judge."""
+"""Stages 5 and 6: ask a policy, take the program out of its answer, have it judged; resumable."""
 
 from __future__ import annotations
 

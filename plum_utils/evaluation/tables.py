@@ -1,4 +1,4 @@
-"""Pass@1, pass@k, wins; and in words."""
+"""The tables of stages 5 and 6: pass@1, pass@k, wins and losses, slices; and their sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol: prompts in, completions out."""
+"""What every engine keeps to: prompts in, completions out; and what is measured and given back around it."""
 
 from __future__ import annotations
 

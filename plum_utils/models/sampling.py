@@ -1,4 +1,4 @@
-"""Lesson 02: K completions of each instruction."""
+"""Stage 2: K completions of each instruction (paper, section 3); resumable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods and sweeps."""
+"""Figures that compare methods, sweeps and rounds."""
 
 from __future__ import annotations
 

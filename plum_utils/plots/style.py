@@ -1,4 +1,4 @@
-"""Colours and axes."""
+"""Colours, axes and legends that all figures share."""
 
 from __future__ import annotations
 

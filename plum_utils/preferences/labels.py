@@ -1,9 +1,8 @@
-"""Stage 3: verdicts -> chosen and rejected completions -> the sets that TRL's trainers take (paper, section 3).
+"""Stage 3: verdicts -> chosen and rejected completions (paper, section 3).
 
 The label rule. Chosen: the program passes every test of every consistent suite of its instruction. Rejected: it runs
 and fails at least one. Un-runnable programs are in neither set; they are the negatives of the Figure 3 ablation.
-Prompts are stored rendered, as the single user message of a conversation: training uses ``VERBATIM_TEMPLATE``, which
-adds nothing. Samplers leave the end-of-sequence token out of a completion's text; ``add_end_tokens`` puts it back where
+Samplers leave the end-of-sequence token out of a completion's text; ``add_end_tokens`` puts it back where
 the policy did sample one, so that training sees what was sampled, no more and no less. The table of labels holds no
 texts; what needs them reads the samples once more, so that the memory needed does not follow their length.
 """

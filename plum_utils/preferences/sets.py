@@ -1,4 +1,8 @@
-"""Rows for KTO, DPO, SFT."""
+"""Stage 3: labelled completions -> the sets that TRL's trainers take (paper, section 3).
+
+Prompts are stored rendered, as the single user message of a conversation: training uses ``VERBATIM_TEMPLATE``, which
+adds nothing.
+"""
 
 from __future__ import annotations
 

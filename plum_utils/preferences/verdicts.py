@@ -1,4 +1,4 @@
-"""Lesson 03: how each sample ended."""
+"""Stage 3: how each sample ended: static checks, then its instruction's tests in the sandbox; resumable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many runs: sweeps and rounds."""
+"""Many runs, one after another: a sweep's experiments, a run's rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notebook opened by itself reads: files of its own run, of another run like it, or a word on what to run."""
+"""What another run has made: a whole stage with the same fingerprint, the inputs of a notebook that is opened by itself."""
 
 from __future__ import annotations
 

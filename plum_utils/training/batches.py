@@ -1,4 +1,4 @@
-"""The order that keeps KTO's KL rule."""
+"""The rows of a training, in the order that keeps KTO's KL rule, and KTO's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory of training on one device by formula, and the settings that let a policy fit a card.
+"""Peak memory of training on one device by formula.
 
 Bytes are counted for one moment after another of a KTO step of TRL 1.16 with PEFT 0.21: its
 ``KTOTrainer._compute_loss`` runs the policy on the KL pairs, the policy, the reference on both, then backward. The

@@ -1,4 +1,4 @@
-"""Lesson 04: one policy, phase by phase."""
+"""Stage 4: one policy, phase by phase (``sft+kto``), in this process or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that fit a card."""
+"""Settings that let a policy fit a card: what is ``auto``, and how a step is shared out, by the formulas of ``memory``."""
 
 from __future__ import annotations
 
