@@ -232,6 +232,7 @@ def test_references_pass_the_plus_tests(suite, step, sandbox):
     assert [row["task_id"] for row in judged if not row["plus_passed"]] == []
 
 
+@pytest.mark.long("upgrade")
 @pytest.mark.parametrize("suite, step", [("humaneval", 12), ("mbpp", 30)])
 def test_verdicts_are_those_of_evalplus(suite, step, sandbox):
     """Right and mutated programs, judged by our sandbox and by evalplus' ``untrusted_check``."""

@@ -69,7 +69,7 @@ def wrong(sandbox: Sandbox, asked: list[tuple[Program, set[str]]], verdicts: lis
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long("seconds")) for seed in (1, 2, 3))])
 def test_every_program_gets_its_one_verdict(seed):
     rng = random.Random(seed)
     programs = some_programs(rng, 60)

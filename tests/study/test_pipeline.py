@@ -263,7 +263,7 @@ def test_kill_9_then_the_same_command_loses_and_repeats_nothing(tmp_path, finish
         assert (tmp_path / path.relative_to(finished)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long("seconds"))])
 def test_a_stopped_command_takes_its_kernel_along(tmp_path, params_file, tiny_notebooks, number):
     process = start_slow_run(params_file, tmp_path, tiny_notebooks)
     assert kernels_of(tmp_path)
