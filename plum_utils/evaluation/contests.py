@@ -12,7 +12,7 @@ from typing import Any
 
 from plum_utils.data.judges import source
 from plum_utils.data.livecodebench import LcbProblem
-from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.sandbox import Limits, Program, Sandbox, judge
 
 MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
 # LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
@@ -60,10 +60,7 @@ def grade(problems: list[LcbProblem], solutions: list[dict[str, Any]], sandbox: 
     by_id = {problem.task_id: problem for problem in problems}
     programs = [lcb_program(by_id[row["task_id"]], row["solution"], f"{row['task_id']}/{row['sample_index']}", seconds)
                 for row in solutions]
-    verdicts = sandbox.run(programs, limits=lcb_limits(problems, sandbox.limits, seconds))
-    broken = next((verdict for verdict in verdicts if verdict.status == "infrastructure"), None)
-    if broken:
-        raise RuntimeError(f"{broken.id}: the sandbox failed, not the program: {broken.detail}")
+    verdicts = judge(sandbox, programs, lcb_limits(problems, sandbox.limits, seconds))
     return [_origin(by_id[row["task_id"]]) | {
         "sample_index": row["sample_index"], "solution": row["solution"], "passed": verdict.status == "passed",
         "status": verdict.status, "detail": verdict.detail} for row, verdict in zip(solutions, verdicts)]

@@ -9,7 +9,7 @@ from plum_utils.data.evalplus import presence_counts
 from plum_utils.data.judges import source
 from plum_utils.data.problems import BUNDLED, Problem
 from plum_utils.progress import Bar
-from plum_utils.sandbox import Limits, Program, Sandbox, Verdict
+from plum_utils.sandbox import Limits, Program, Sandbox, Verdict, judge
 
 BASE_SECONDS = 62.0    # evalplus' limit of all tests together, when there are many
 PLUS_SECONDS = 120.0   # twice that: the reference runs beside the candidate
@@ -72,11 +72,7 @@ def _program(problem: Problem, row: dict[str, Any], tests: str) -> Program:
 
 def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Limits) -> dict[str, Verdict]:
     with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
-        verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, limits, bar.add)}
-    for verdict in verdicts.values():
-        if verdict.status == "infrastructure":
-            raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")
-    return verdicts
+        return {verdict.id: verdict for verdict in judge(sandbox, programs, limits, bar.add)}
 
 
 def _scored(row: dict[str, Any], base: Verdict, plus: Verdict | None, has_plus: bool) -> dict[str, Any]:

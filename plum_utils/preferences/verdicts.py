@@ -10,7 +10,7 @@ from plum_utils.params import Params
 from plum_utils.preferences.static_checks import check_programs
 from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, make_shards, shard_rows
-from plum_utils.sandbox import Program, Sandbox
+from plum_utils.sandbox import Program, Sandbox, judge
 from plum_utils.sandbox.pool import ADDRESS
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
@@ -68,11 +68,7 @@ def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], refere
     static = check_programs(codes)
     runnable = [Program(name, row["code"], suites[row["instruction_id"]], references.get(row["instruction_id"]))
                 for name, row in zip(names, rows) if name in codes and static[name].status != "syntax"]
-    ran = {verdict.id: verdict for verdict in sandbox.run(runnable, ended=ended)}
-    ours = [verdict for verdict in ran.values() if verdict.status == "infrastructure"]
-    if ours:  # before the shard is written, so that the same command judges it again
-        raise RuntimeError(f"the sandbox failed on {len(ours)} programs, the first {ours[0].id}: {ours[0].detail}. "
-                           "Nothing is labelled by a guess; run the stage again")
+    ran = {verdict.id: verdict for verdict in judge(sandbox, runnable, ended=ended)}
     return [_verdict_row(p, row, static.get(name), ran.get(name)) for name, row in zip(names, rows)]
 
 

@@ -1,10 +1,10 @@
-"""The sandbox that the parameters ask for."""
+"""The sandbox that the parameters ask for, and its verdicts, or an error where the sandbox failed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
-from plum_utils.sandbox.pool import Limits, Sandbox
+from plum_utils.sandbox.pool import Limits, Program, Sandbox, Verdict
 
 
 def open_sandbox(p: Any) -> Sandbox:
@@ -21,3 +21,18 @@ def open_sandbox(p: Any) -> Sandbox:
     from plum_utils.sandbox.ray_pool import RaySandbox
 
     return RaySandbox(limits=limits, address=how.ray)  # type: ignore[return-value]  # it runs and closes alike
+
+
+def judge(sandbox: Sandbox, programs: list[Program], limits: Limits | None = None,
+          ended: Callable[[int], object] = lambda n: None) -> list[Verdict]:
+    """``sandbox.run``'s verdicts, none of which is ``infrastructure``.
+
+    Raises:
+        RuntimeError: the sandbox failed on a program, so that nothing is known of it.
+    """
+    verdicts = sandbox.run(programs, limits=limits, ended=ended)
+    for verdict in verdicts:
+        if verdict.status == "infrastructure":
+            raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}. Nothing is judged by a "
+                               "guess; run the stage again")
+    return verdicts

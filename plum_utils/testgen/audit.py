@@ -13,7 +13,7 @@ from typing import Any, Iterable
 
 import pandas as pd
 
-from plum_utils.sandbox import Program, Sandbox, Verdict
+from plum_utils.sandbox import Program, Sandbox, judge
 from plum_utils.stats import bootstrap_share_interval
 from plum_utils.testgen.mutation import Mutant, mutants
 
@@ -41,7 +41,7 @@ def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suit
     programs = [Program(f"{place}/{number}", source, row["test_code"], reference=row["solution"])
                 for place, (row, some) in enumerate(zip(rows, made))
                 for number, source in enumerate([row["solution"], *(one.source for one in some)])]
-    passed = iter(_passed(sandbox.run(programs)))
+    passed = iter(verdict.status == "passed" for verdict in judge(sandbox, programs))
     scored = [_scored(row, some, [next(passed) for _ in range(1 + len(some))]) for row, some in zip(rows, made)]
     columns = ["source", "instruction_id", "attempt", "mutants", "killed", "score", "survivor"]
     return pd.DataFrame(scored, columns=columns)
@@ -53,13 +53,6 @@ def _scored(row: dict[str, Any], some: list[Mutant], passed: list[bool]) -> dict
     return {key: row[key] for key in ("source", "instruction_id", "attempt")} | {
         "mutants": len(some), "killed": killed, "score": killed / len(some) if some and itself else float("nan"),
         "survivor": next((one.source for one, lives in zip(some, lived) if lives), "")}
-
-
-def _passed(verdicts: list[Verdict]) -> list[bool]:
-    for verdict in verdicts:
-        if verdict.status == "infrastructure":
-            raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")
-    return [verdict.status == "passed" for verdict in verdicts]
 
 
 # --- how often a chosen program is wrong ----------------------------------------------------------------------------
@@ -98,8 +91,8 @@ def suite_verdicts(samples: Iterable[dict[str, Any]], suites: Iterable[dict[str,
     pairs = [(sample, suite) for sample in samples for suite in by_id.get(sample["instruction_id"], [])]
     programs = [Program(f"{suite['instruction_id']}/{sample['sample_index']}/{suite['attempt']}", sample["code"],
                         suite["test_code"], reference=suite["solution"]) for sample, suite in pairs]
-    rows = [(sample["instruction_id"], sample["sample_index"], suite["attempt"], passed)
-            for (sample, suite), passed in zip(pairs, _passed(sandbox.run(programs)))]
+    rows = [(sample["instruction_id"], sample["sample_index"], suite["attempt"], verdict.status == "passed")
+            for (sample, suite), verdict in zip(pairs, judge(sandbox, programs))]
     return pd.DataFrame(rows, columns=["instruction_id", "sample_index", "attempt", "passed"])
 
 

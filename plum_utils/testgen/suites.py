@@ -130,7 +130,7 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
     Returns:
         One row per response, instructions and attempts in order.
     """
-    from plum_utils.sandbox import Program
+    from plum_utils.sandbox import Program, judge
 
     rows, programs = [], []
     for item in instructions:
@@ -141,7 +141,7 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
                 programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"],
                                         reference=row["solution"]))
     with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
-        verdicts = {verdict.id: verdict for verdict in sandbox.run(programs, ended=bar.add)}
+        verdicts = {verdict.id: verdict for verdict in judge(sandbox, programs, ended=bar.add)}
     return [_with_verdict(row, verdicts.get(f"{row['instruction_id']}/{row['attempt']}")) for row in rows]
 
 
@@ -161,8 +161,6 @@ def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
 def _with_verdict(row: dict[str, Any], verdict: Any) -> TestSuite:
     if verdict is None:
         return TestSuite(**row)
-    if verdict.status == "infrastructure":
-        raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}")
     if verdict.status == "passed":
         return TestSuite(**row | {"consistent": True})
     return TestSuite(**row | {"reason": f"{verdict.status}: {verdict.detail}"})

@@ -77,7 +77,7 @@ def test_what_does_not_parse_is_not_executed(tmp_path):
 
 
 def test_a_sandbox_failure_is_no_verdict_and_leaves_no_shard(tmp_path):
-    with pytest.raises(RuntimeError, match="the sandbox failed on 1 programs, the first i0/0"):
+    with pytest.raises(RuntimeError, match="i0/0: the sandbox failed, not the program"):
         judge([sample("x = 1")], StubSandbox("infrastructure"), tmp_path)
     assert judge([sample("x = 1")], StubSandbox("passed"), tmp_path)[0]["status"] == "passed"
 

@@ -180,7 +180,7 @@ def test_no_mutant_or_a_suite_that_fails_its_own_solution_has_no_score(sandbox):
 class Broken:
     """A sandbox that fails on everything."""
 
-    def run(self, programs):
+    def run(self, programs, limits=None, ended=None):
         with Sandbox(1, quiet=True) as pool:
             return [replace(verdict, status="infrastructure", detail="no fork") for verdict in pool.run(programs[:1])]
 

@@ -182,7 +182,7 @@ def test_all_consistent_suites_of_an_instruction_apply_to_its_samples():
 
 def test_a_fault_of_the_sandbox_is_never_an_inconsistency():
     class Broken:
-        def run(self, programs, ended):
+        def run(self, programs, limits, ended):
             return [Verdict(program.id, "infrastructure", "no more processes", 0.0) for program in programs]
 
     with pytest.raises(RuntimeError, match="i1/0: the sandbox failed, not the program: no more processes"):
