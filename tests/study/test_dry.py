@@ -30,7 +30,7 @@ def parts(tmp_path_factory):
     return tmp_path_factory.mktemp("parts")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama", *(pytest.param(kind, marks=pytest.mark.long("seconds")) for kind in KINDS if kind != "llama")])
 def test_the_tiny_model_has_the_architecture_and_writes_all_three_programs(kind, parts):
     small = dry.dry_params(load_params(PAPER / KINDS[kind]), parts)
     import transformers
