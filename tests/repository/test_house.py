@@ -104,3 +104,12 @@ def test_a_stage_rests_on_what_its_cells_import_or_start():
     assert {"training/trainers.py", "training/launch.py"} <= found["04"] and "evaluation/scoring.py" not in found["04"]
     assert {"sandbox/worker/supervisor.py", "preferences/labels.py"} <= found["03"]
     assert {"evaluation/scoring.py", "sandbox/worker/supervisor.py"} <= found["05"]
+
+
+def test_magics_broken_cells_and_broken_notebooks_are_no_error(tmp_path):
+    path = tmp_path / "x.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in ("%matplotlib inline\nfrom plum_utils.stats import holm", "def (")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert names(path) == {"__init__.py", "stats.py"}
+    path.write_text("{")
+    assert names(path) == set() and len(provenance.code_digest(path)) == 16
