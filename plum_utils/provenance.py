@@ -50,34 +50,40 @@ def reached(notebook: Path) -> set[Path]:
 
 
 def _cells(notebook: Path) -> list[str]:
-    """A notebook's code, as Python; none where it cannot be read, which its run will say."""
+    """A notebook's code; none where it cannot be read, which its run will say."""
     import nbformat
-    from IPython.core.inputtransformer2 import TransformerManager
 
     try:
         cells = nbformat.read(notebook, as_version=4).cells
     except ValueError:
         return []
-    return [TransformerManager().transform_cell(cell.source) for cell in cells if cell.cell_type == "code"]
+    return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 @cache
 def _imported(source: str) -> frozenset[Path]:
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # its cell's failure will say so
-        return frozenset()
-    names = set()
-    for node in ast.walk(tree):
+    names, rooms = set(), {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.ImportFrom) and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms:
             names.add(f"{PACKAGE.name}.{node.value.id}.{node.attr}")  # of a room that was imported as a whole
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
             names.add(node.value)
     return frozenset(path for name in names for path in _files(name))
+
+
+def _parsed(source: str) -> ast.Module:
+    """The code without IPython's magics; nothing of what is no Python, which its cell's failure will say."""
+    with contextlib.suppress(SyntaxError):
+        return ast.parse(source)
+    from IPython.core.inputtransformer2 import TransformerManager  # for the few cells that need it
+
+    with contextlib.suppress(SyntaxError):
+        return ast.parse(TransformerManager().transform_cell(source))
+    return ast.Module([], [])
 
 
 def _files(name: str) -> list[Path]:

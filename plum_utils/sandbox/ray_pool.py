@@ -98,16 +98,15 @@ class RaySandbox:
             SandboxError: no node is left.
         """
         tasks = [(one.code, one.tests, one.reference, one.mode) for one in programs]
-        work, times, told = _Work(tasks), Counter(tasks), 0
+        work = _Work(tasks)
         plain = asdict(limits or self.limits)
         try:
             while work.left:
                 self._look_for_nodes()
                 self._hand_out(work, plain)
+                before = work.done
                 self._collect(work)
-                done = sum(times[task] for task in work.answers)
-                ended(done - told)
-                told = done
+                ended(work.done - before)
         except BaseException:
             self._abandon()
             raise
@@ -301,6 +300,8 @@ class _Work:
         for task in tasks:  # the same tests together: a worker then runs their reference once
             suites.setdefault(task[1:], {})[task] = None
         self.answers: dict[Task, tuple] = {}
+        self.done = 0  # programs, equal ones counted as often as they were given
+        self._times = Counter(tasks)
         self._fresh = deque(task for suite in suites.values() for task in suite)
         self._again: deque[_Chunk] = deque()
         self._total = len(self._fresh)
@@ -331,17 +332,21 @@ class _Work:
             if row[0] == "infrastructure" and chunk.losses + 1 < TRIES:
                 self._again.append(_Chunk((task,), chunk.losses + 1, chunk.nodes | {node}))
             else:
-                self.answers[task] = tuple(row)
+                self._answer(task, tuple(row))
 
     def put_back(self, chunk: _Chunk, node: str, cause: str) -> None:
         """Queue the halves of a chunk whose actor was lost; a single program is given up after ``TRIES``."""
         tasks, losses, nodes = chunk.tasks, chunk.losses + 1, chunk.nodes | {node}
         if len(tasks) == 1 and losses >= TRIES:
             detail = f"lost with {losses} workers of the cluster: {cause}"
-            self.answers[tasks[0]] = astuple(Verdict("", "infrastructure", detail[:300], 0.0))[1:]
+            self._answer(tasks[0], astuple(Verdict("", "infrastructure", detail[:300], 0.0))[1:])
             return
         middle = len(tasks) // 2
         self._again.extend(_Chunk(half, losses, nodes) for half in (tasks[:middle], tasks[middle:]) if half)
+
+    def _answer(self, task: Task, answer: tuple) -> None:
+        self.answers[task] = answer
+        self.done += self._times[task]
 
 
 class _Actor:

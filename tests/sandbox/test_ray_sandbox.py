@@ -123,7 +123,9 @@ def test_nodes_that_cannot_isolate_are_refused(cluster):
 def test_verdicts_are_those_of_one_machine(sandbox, expected):
     assert sandbox.layers.startswith("ray, ") and "\n" not in sandbox.layers
     assert sum(map(int, re.findall(r"(\d) node\(s\), \1 worker\(s\): sandbox: namespaces", sandbox.layers))) == 2
-    verdicts = sandbox.run(MIXED)
+    told: list[int] = []
+    verdicts = sandbox.run(MIXED, ended=told.append)
+    assert sum(told) == len(MIXED)
     assert [verdict.id for verdict in verdicts] == [program.id for program in MIXED]
     assert [without_times(verdict) for verdict in verdicts] == expected
     assert {verdict.status for verdict in verdicts} == {"passed", "failed", "error", "syntax", "timeout", "memory"}
