@@ -20,19 +20,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Literal
 
-from plum_utils.sandbox import cgroup
-from plum_utils.sandbox.splitting import plan
+from plum_utils.sandbox import cgroup, outputs
+from plum_utils.sandbox.splitting import Plan, heavy_imports, plan
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
 
 WORKER = Path(__file__).with_name("worker")
-WARM = ("numpy",)  # imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved
+# Imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved.
+WARM = ("numpy", "unittest")
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
 DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"
-SPLIT, SHARED, AUTO = "split", "shared", "auto"
-Mode = Literal["auto", "split", "shared"]
+SPLIT, SHARED, AUTO, SCRIPT = "split", "shared", "auto", "script"
+Mode = Literal["auto", "split", "shared", "script"]
 LAYERS = ("namespaces", "mounts", "seccomp", "landlock", "cgroup")
 WITHOUT = "PLUM_SANDBOX_WITHOUT"  # environment variable: layers to leave out, as on a host that does not have them
 _announced: set[str] = set()
@@ -47,7 +48,8 @@ class Limits:
     """Limits of one program: wall and CPU seconds, address space and size of a file in MiB.
 
     Where a program comes with a reference, its CPU time is limited further: to ``factor`` times the reference's, and at
-    least ``least_seconds``. ``allow_weak`` runs programs although the host cannot deny them network or writes to the
+    least ``least_seconds``. Loading has the same again. A program that imports libraries which are not Python's own has
+    ``load_seconds`` and ``load_mb`` more, so that its label does not depend on theirs. ``allow_weak`` runs programs although the host cannot deny them network or writes to the
     user's files.
     """
 
@@ -57,24 +59,32 @@ class Limits:
     allow_weak: bool = False
     factor: float = 50.0
     least_seconds: float = 1.0
+    load_seconds: float = 30.0
+    load_mb: int = 4096
 
 
 @dataclass(frozen=True)
 class Program:
-    """A candidate's source and the tests that call its functions.
+    """A candidate's source, and the tests that call its functions or the cases that it reads and answers.
 
     Args:
+        tests: one suite or several. Each is a script with a namespace of its own; test functions and cases that it does
+            not call itself are called at its end.
         reference: a solution that passes the tests; it is run once for all programs with the same tests, and tells
             whether they can be split and how long they take.
         mode: ``split`` (candidate and tests in processes of their own), ``shared`` (in one), or ``auto``: split where
-            the tests allow it.
+            the tests allow it. ``script``: the program runs once for each of ``cases`` as ``python solution.py`` would.
+        setup: executed first, in the program's namespace; it shifts none of the program's lines.
+        cases: (standard input, expected standard output) of a script; outputs are compared by ``outputs.same``.
     """
 
     id: str
     code: str
-    tests: str
+    tests: str | tuple[str, ...] = ()
     reference: str | None = None
     mode: Mode = "auto"
+    setup: str = ""
+    cases: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,8 @@ class Verdict:
     ``status``: passed, failed, error (did not load), timeout, memory, syntax, or infrastructure (our fault); ``detail``
     is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time. ``assurance``: ``split`` verdicts
     cannot be forged; ``shared`` ones can by a program that looks for its judge. ``calls``: how often the judge called
-    the candidate (split only). ``cpu_seconds`` of all its processes.
+    the candidate (shared: whether, and of references only). ``asserted``: whether one of the tests' assertions was
+    evaluated, of a program that is its own reference. ``cpu_seconds`` of all its processes, loading left out.
     """
 
     id: str
@@ -94,6 +105,7 @@ class Verdict:
     assurance: str = SHARED
     calls: int = 0
     cpu_seconds: float = 0.0
+    asserted: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,26 +113,38 @@ class _Task:
     """A program without its name: equal ones are run once."""
 
     code: str
-    tests: str
+    tests: tuple[str, ...]
     reference: str | None
     mode: Mode
+    setup: str
+    cases: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, one: Program) -> _Task:
+        tests = (one.tests,) if isinstance(one.tests, str) else one.tests
+        return cls(one.code, tests, one.reference, one.mode, one.setup, one.cases)
 
     @cached_property
     def suite(self) -> str:
         """A digest of all but the code."""
-        parts = "\0".join((self.mode, str(self.reference is None), self.reference or "", self.tests))
-        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+        parts = json.dumps([self.mode, self.reference, self.setup, self.tests])
+        return hashlib.sha256(parts.encode()).hexdigest()
 
 
 @dataclass
 class _Suite:
-    """What is known of some tests: whether they are split, and the CPU seconds of their reference."""
+    """What is known of some tests: how they run (``split``, ``shared``), and the CPU seconds of their reference."""
 
-    split: bool
-    names: tuple[str, ...]
-    capture: bool
+    how: str
+    plans: list[Plan] = field(default_factory=list)
     cpu_seconds: float | None = None
     reference: _Outcome | None = None  # how the reference itself ended
+
+    def request(self, checked: bool) -> dict[str, Any]:
+        """What a worker has to know; ``checked``: it shall look whether an assertion is reached."""
+        return {"how": self.how, "names": sorted({name for one in self.plans for name in one.names}),
+                "capture": any(one.capture for one in self.plans),
+                "suites": [[one.collect, one.checks if checked else None] for one in self.plans]}
 
 
 @dataclass
@@ -130,6 +154,7 @@ class _Outcome:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     calls: int = 0
+    asserted: bool = False
     assurance: str = SHARED
 
 
@@ -181,7 +206,7 @@ class Sandbox:
             ended: told, from any thread, how many programs have got their verdict since it was told last.
         """
         limits = limits or self.limits
-        tasks = [_Task(one.code, one.tests, one.reference, one.mode) for one in programs]
+        tasks = list(map(_Task.of, programs))
         times = Counter(tasks)
         distinct = list(times)
 
@@ -205,9 +230,9 @@ class Sandbox:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
-            found = plan(task.tests, task.reference)
-            split = task.mode == SPLIT or task.mode == AUTO and not found.reason
-            self._suites[key] = _Suite(split, found.names, found.capture)
+            plans = [plan(text, task.reference) for text in task.tests]
+            text_says = SHARED if any(one.reason for one in plans) else SPLIT
+            self._suites[key] = _Suite(text_says if task.mode == AUTO else task.mode, plans)
         known = [task for task in new.values() if task.reference is not None]
         self._map(lambda worker, task: self._try_reference(worker, task, limits), known)
 
@@ -215,19 +240,21 @@ class Sandbox:
         """What the reference does decides; what the text of the tests looks like, only where the reference fails."""
         assert task.reference is not None
         suite, program = self._suite(task), replace(task, code=task.reference)
-        for split in {AUTO: (True, False), SPLIT: (True,), SHARED: (False,)}[task.mode]:
-            outcome = worker.judge(program, replace(suite, split=split), limits)
+        for how in (SPLIT, SHARED) if task.mode == AUTO else (task.mode,):
+            outcome = worker.judge(program, replace(suite, how=how), limits)
             if outcome.status == "passed":
-                suite.split, suite.cpu_seconds, suite.reference = split, outcome.cpu_seconds, outcome
+                suite.how, suite.cpu_seconds, suite.reference = how, outcome.cpu_seconds, outcome
                 return
 
     def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
         suite = self._suite(task)
+        if task.mode == SCRIPT:
+            return _judge_script(worker, task, suite, limits)
         if task.code == task.reference and suite.reference is not None:
             return suite.reference
         outcome = worker.judge(task, suite, limits)
         if outcome.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
-            suite.split = False  # found by the judge, of what the tests do
+            suite.how = SHARED  # found by the judge, of what the tests do
             outcome = worker.judge(task, suite, limits)
         if outcome.status == "unsplittable":
             outcome.status = "failed"
@@ -306,9 +333,24 @@ def _empty(waiting: queue.SimpleQueue) -> None:
         pass
 
 
+def _judge_script(worker: _Worker, task: _Task, suite: _Suite, limits: Limits) -> _Outcome:
+    """Run a script on one case after the other, up to the first that it does not answer."""
+    whole = _Outcome("passed", "", assurance=SPLIT)
+    for number, (given, expected) in enumerate(task.cases, 1):
+        one = worker.judge(task, suite, limits, given)
+        whole.seconds += one.seconds
+        whole.cpu_seconds += one.cpu_seconds
+        if one.status == "passed" and (said := outputs.difference(worker.output(limits), expected)):
+            one.status, one.detail = "failed", said
+        if one.status != "passed":
+            whole.status, whole.detail = one.status, f"case {number}: {one.detail}"[:DETAIL]
+            break
+    return whole
+
+
 def _verdict(name: str, outcome: _Outcome) -> Verdict:
     return Verdict(name, outcome.status, outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
-                   outcome.cpu_seconds)
+                   outcome.cpu_seconds, outcome.asserted)
 
 
 def weakness() -> str:
@@ -353,8 +395,8 @@ class _Worker:
         self._stopped = False
         name = f"{self.folder.parent.name}-{self.folder.name}"
         self._group = cgroup.Group(name if "cgroup" not in self.without else None)
-        # program, tests, detail of the verdict
-        self._files: tuple[int, ...] = (_unnamed_file(), _unnamed_file(), _unnamed_file())
+        # program, tests, detail of the verdict, a script's input and output
+        self._files: tuple[int, ...] = tuple(_unnamed_file() for _ in range(5))
         self._start()
 
     def _start(self) -> None:
@@ -362,8 +404,8 @@ class _Worker:
         self.folder.mkdir(parents=True)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        groups = ":".join(map(str, self._group.folders))
-        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), groups, *self.without]
+        files, groups = (":".join(map(str, part)) for part in (self._files, self._group.folders))
+        command = [sys.executable, "-s", str(WORKER), str(self.folder), files, groups, *self.without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
                                          env=environment, start_new_session=True, pass_fds=self._files)
         assert self._process.stdin and self._process.stdout
@@ -373,15 +415,15 @@ class _Worker:
             self._end()
             raise SandboxError("the sandbox's worker did not start; its message is above")
 
-    def judge(self, task: _Task, suite: _Suite, limits: Limits) -> _Outcome:
+    def judge(self, task: _Task, suite: _Suite, limits: Limits, given: str = "") -> _Outcome:
         """How one program ends; a lost worker is replaced and the program is run once more."""
-        assurance = SPLIT if suite.split else SHARED
+        assurance = SHARED if suite.how == SHARED else SPLIT
         cause = "the worker was lost twice"
         for _ in range(2):
-            answer = self._ask(task, suite, limits)
+            answer = self._ask(task, suite, limits, given)
             if answer is not None and answer[0] != "infrastructure":
-                status, detail, size, seconds, cpu_seconds, calls = answer
-                return _Outcome(status, detail or self._detail(size), seconds, cpu_seconds, calls, assurance)
+                status, detail, size, *figures = answer
+                return _Outcome(status, detail or self._detail(size), *figures, assurance=assurance)
             cause = answer[1] if answer else cause
             if self._stopped:
                 return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
@@ -392,23 +434,29 @@ class _Worker:
                 return _Outcome("infrastructure", str(error)[:300], assurance=assurance)
         return _Outcome("infrastructure", cause, assurance=assurance)
 
-    def _ask(self, task: _Task, suite: _Suite, limits: Limits) -> list | None:
-        request = asdict(limits) | {"split": suite.split, "names": suite.names, "capture": suite.capture}
-        request["warm"] = [name for name in WARM if name in task.code or name in task.tests]
+    def _ask(self, task: _Task, suite: _Suite, limits: Limits, given: str) -> list | None:
+        request = asdict(limits) | suite.request(checked=task.code == task.reference)
+        request["warm"] = [name for name in WARM if any(name in text for text in (task.code, *task.tests))]
+        request["heavy"] = heavy_imports(task.code, WARM)
+        request["load_seconds"] = limits.load_seconds if request["heavy"] else 0.0
+        request["memory_mb"] = limits.memory_mb + (limits.load_mb if request["heavy"] else 0)
         request["cpu_seconds"] = limits.seconds
         if suite.cpu_seconds is not None:
             request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
-        self._group.allow(limits.memory_mb)
+        self._group.allow(request["memory_mb"])
         try:
-            for name, handle, text in zip(("code", "tests"), self._files, (task.code, task.tests)):
-                data = text.encode("utf-8", "surrogatepass")
-                _write(handle, data, 0)
-                request[name] = len(data)
+            request["code"] = _write_texts(self._files[0], (task.setup, task.code))
+            request["tests"] = _write_texts(self._files[1], task.tests)
+            _write_texts(self._files[3], (given,))
             body = json.dumps(request).encode()
             _write(self._stdin.fileno(), struct.pack("I", len(body)) + body)
         except (OSError, ValueError):  # the worker is gone, or the pipe was closed
             return None
-        return self._receive(limits.seconds + GRACE)
+        return self._receive(limits.seconds + request["load_seconds"] + GRACE)
+
+    def output(self, limits: Limits) -> str:
+        """What the last script wrote to its standard output."""
+        return os.pread(self._files[4], limits.file_mb << 20, 0).decode("utf-8", "replace")
 
     def _detail(self, size: int) -> str:
         """What the last judge wrote: one line of at most ``DETAIL`` characters."""
@@ -458,6 +506,14 @@ def _unnamed_file() -> int:
         return os.memfd_create("plum-sandbox")
     with tempfile.TemporaryFile() as handle:
         return os.dup(handle.fileno())
+
+
+def _write_texts(handle: int, texts: tuple[str, ...]) -> list[int]:
+    """Make texts, one after the other, the content of a file; returns their sizes in bytes."""
+    parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+    _write(handle, b"".join(parts), 0)
+    os.ftruncate(handle, sum(map(len, parts)))
+    return list(map(len, parts))
 
 
 def _write(handle: int, data: bytes, offset: int | None = None) -> None:

@@ -1,4 +1,5 @@
-"""Which tests can be run in another process than the candidate: found in their text, without running it.
+"""What a text says without being run: which tests can be run in another process than the candidate, which of them the
+script does not call itself, where their assertions are, and which libraries a program imports.
 
 Tests can be split when all they do with the candidate's names is to call them or to hand them on. Looking into a name's
 attributes, comparing with it, catching it or inheriting from it needs the candidate's own objects; so do tests that
@@ -13,7 +14,10 @@ import collections
 import datetime
 import decimal
 import fractions
+import re
+import sys
 from dataclasses import dataclass
+from typing import Collection
 
 # Modules that tests may use in a process of their own: they compute, and share no state with the candidate.
 PURE_MODULES = frozenset((
@@ -41,11 +45,14 @@ PLAIN_ATTRIBUTES = frozenset(name for kind in PLAIN_TYPES for name in dir(kind))
 @dataclass(frozen=True)
 class Plan:
     """``names``: the candidate's names that tests call; ``capture``: they look at what it prints; ``reason``: why they
-    cannot be split, empty when they can."""
+    cannot be split, empty when they can; ``collect``: test functions and classes that the suite defines and does not
+    call; ``checks``: lines of its assertions."""
 
     names: tuple[str, ...] = ()
     capture: bool = False
     reason: str = ""
+    collect: tuple[str, ...] = ()
+    checks: tuple[int, ...] = ()
 
 
 def plan(tests: str, reference: str | None = None) -> Plan:
@@ -55,12 +62,52 @@ def plan(tests: str, reference: str | None = None) -> Plan:
         reference: a solution; where it defines a name that is also Python's own (``sum``), the tests mean the former.
     """
     try:
-        found = _Uses()
-        found.visit(ast.parse(tests))
+        tree, found = ast.parse(tests), _Uses()
+        found.visit(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Plan(reason=f"the tests do not parse ({type(error).__name__})")
     names = tuple(sorted(found.loaded - found.bound - (BUILTINS - _defined(reference or ""))))
-    return Plan(names, found.capture, found.reason(names))
+    return Plan(names, found.capture, found.reason(names), _uncalled(tree, found), _checks(tree))
+
+
+def _uncalled(tree: ast.Module, found: _Uses) -> tuple[str, ...]:
+    """Test functions and classes at the top level, by pytest's rules for names, that nobody runs."""
+    if "main" in found.attributes and "unittest" in found.modules:
+        found.loaded.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    named = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+             or isinstance(node, ast.ClassDef) and (node.name.startswith("Test") or _is_case(node))]
+    return tuple(dict.fromkeys(node.name for node in named if node.name not in found.loaded))
+
+
+def _is_case(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).endswith("TestCase") for base in node.bases)
+
+
+def _checks(tree: ast.Module) -> tuple[int, ...]:
+    """Lines of assertions: ``assert``, a condition that raises, and calls of what is named so (``assertEqual``,
+    ``pytest.raises``)."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, (ast.If, ast.Try)) and any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
+            lines.add(node.lineno if isinstance(node, ast.If) else node.body[0].lineno)
+        elif isinstance(node, ast.Call) and _name(node.func).lower().startswith(("assert", "raises", "fail")):
+            lines.add(node.lineno)
+    return tuple(sorted(lines))
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w., \t]+))", re.MULTILINE)
+
+
+def heavy_imports(code: str, warm: Collection[str] = ()) -> list[str]:
+    """The modules that a program imports anywhere in its text and that are not Python's own, nor in ``warm``."""
+    found = [name.split()[0] for one, more in IMPORT.findall(code) for name in (one or more).split(",") if name.strip()]
+    return [name for name in dict.fromkeys(found) if name.partition(".")[0] not in {*sys.stdlib_module_names, *warm, ""}]
 
 
 def _defined(source: str) -> set[str]:

@@ -1,5 +1,5 @@
-"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of three files, control groups to join,
-layers to leave out."""
+"""A worker of ``plum_utils.sandbox``, started as a script: folder, descriptors of five files (as one word, between
+colons), control groups to join (the same), layers to leave out."""
 
 import os
 
@@ -27,20 +27,22 @@ import rehearsal  # noqa: E402
 import supervisor  # noqa: E402
 
 os.register_at_fork = register
-OURS = ("isolation", "supervisor", "programs", "calls", "wire", "rehearsal")
+OURS = ("isolation", "supervisor", "programs", "suites", "calls", "doors", "wire", "rehearsal")
 
 
 def forget_ourselves():
-    """Programs shall find neither our modules nor, by way of an editable install, the harness's package."""
+    """Programs shall find neither our modules nor, by way of an editable install, the harness's package, nor our
+    arguments in the place of their own."""
     for name in OURS:
         sys.modules.pop(name, None)
     sys.modules["plum_utils"] = None
+    sys.argv[:], sys.orig_argv[:] = [supervisor.programs.NAME], ["python", supervisor.programs.NAME]
     sys.path[:] = [path for path in sys.path if path and path != os.path.dirname(os.path.abspath(__file__))]
 
 
 def take_descriptors(files):
-    """Move the three files, the requests and the answers to 3 to 7, and close all others, whatever their numbers."""
-    high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (*files, 0, 1)]
+    """Move the files, the requests and the answers to 3 and up, and close all others, whatever their numbers."""
+    high = [fcntl.fcntl(handle, fcntl.F_DUPFD, 12) for handle in (*files, 0, 1)]
     for target, handle in enumerate(high, supervisor.CODE):
         os.dup2(handle, target)
     most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)  # on macOS it may be infinite
@@ -58,9 +60,9 @@ def join(groups):
     return bool(groups)
 
 
-def main(folder, code, tests, details, groups, *without):
+def main(folder, files, groups, *without):
     joined = join(groups)
-    take_descriptors([int(code), int(tests), int(details)])
+    take_descriptors(list(map(int, files.split(":"))))
     forget_ourselves()
     namespaces = isolation.enter_namespaces() if isolation.LINUX and "namespaces" not in without else ()
     random.seed(0)

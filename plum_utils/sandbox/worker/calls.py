@@ -15,13 +15,14 @@ class Peer:
         printed: gives the text printed since it was last asked, to travel with a reply; None where nobody wants it.
 
     ``calls`` counts the calls made to the other side; ``fault`` is the first exception of ``FAULTS`` that a call ended
-    in. It is kept because the code that made the call may have swallowed the exception.
+    in. It is kept because the code that made the call may have swallowed the exception. ``exits`` are the
+    ``SystemExit``s that the other side raised: nobody on this side asked to end.
     """
 
     def __init__(self, channel, lookup, printed=None):
         self.reader, self.writer = channel
         self.lookup, self.printed = lookup, printed
-        self.exports, self.calls, self.fault = [], 0, None
+        self.exports, self.exits, self.calls, self.fault = [], [], 0, None
 
     def marshal(self):
         return wire.Marshal(self.export, self.stub, self.iterator)
@@ -76,6 +77,8 @@ class Peer:
         except RecursionError:
             self.fault = self.fault or wire.Broken("data nested too deeply")
             raise
+        if isinstance(error, SystemExit):
+            self.exits.append(error)
         if error is not None:
             raise error
         return value

@@ -1,22 +1,32 @@
-"""What runs in the forked processes: the candidate, the judge of its tests, or (shared) both in one."""
+"""What runs in the forked processes: the candidate, the judge of its tests, both in one (shared), or a whole program
+that reads standard input.
 
+Tests are scripts: each suite has a namespace of its own, in which ``__name__`` is ``__main__``. The candidate is the
+module ``solution``, so that its own ``__main__`` guard stays closed.
+"""
+
+import atexit
+import importlib
 import io
 import os
 import resource
 import sys
-import traceback
+import threading
 import types
 
 import calls
+import doors
+import suites
 import wire
 
 PRINTED = 1 << 20  # characters of a call's output that travel to the judge
 DETAIL = 4096      # bytes
+NAME = "solution.py"
 
 
 class Reporter:
     """Reports to the supervisor, each a line behind a nonce: ``started``, ``loaded``, and the last one,
-    ``done status calls size``. The detail, which may quote the tests, goes past the supervisor into a file of the
+    ``done status calls asserted size``. The detail, which may quote the tests, goes past the supervisor into a file of the
     harness: later candidates inherit the supervisor's memory."""
 
     def __init__(self, handle, details, nonce):
@@ -27,36 +37,51 @@ class Reporter:
     def tell(self, phase):
         self.write(self.handle, self.nonce + phase + b"\n")
 
-    def done(self, status, detail, calls=0):
+    def done(self, status, detail, calls=0, asserted=False):
         """The last report; a program that is out of memory has a little more for it."""
         if status == "memory" and sys.platform == "linux":
             self.set_limit(resource.RLIMIT_AS, (self.space, self.space))
         size = self.write_at(self.details, detail.encode("utf-8", "replace")[:DETAIL], 0) if detail else 0
-        self.tell(b"done %s %d %d" % (status.encode(), calls, size))
+        self.tell(b"done %s %d %d %d" % (status.encode(), calls, asserted, size))
 
 
-def run_shared(code, tests, reporter):
-    """Load the program, then run its tests in the same namespace."""
+def preload(names):
+    """Import libraries that the program names anywhere, so that an import inside a function is loading too."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException:  # the program meets it itself
+            pass
+
+
+def run_shared(setup, code, tests, reporter):
+    """Load the program, then run its tests; a lone suite in the program's own namespace."""
     leave = os._exit
-    scope = solution().__dict__
+    module = named(types.ModuleType("solution"), "solution", "__main__")
     reporter.tell(b"started")
-    outcome = guarded(code, "<solution>", scope)
+    outcome = load(setup, code, module.__dict__)
+    seen = suites.Seen()
     if outcome is None:
         reporter.tell(b"loaded")
-        outcome = guarded(tests, "<tests>", scope)
-    reporter.done(*(outcome or ("passed", "")))
+        for suite in tests:
+            if len(tests) > 1:
+                module = named(types.ModuleType("__main__"), "__main__")
+                module.__dict__.update(sys.modules["solution"].__dict__)
+            module.__name__ = "__main__"
+            outcome = outcome or suites.run(suite, module, seen)
+    reporter.done(*(outcome or ("passed", "")), seen.called, seen.asserted)
     leave(0)
 
 
-def run_candidate(code, channel, capture):
+def run_candidate(setup, code, channel, capture):
     """Load the program, then answer the judge's calls until it has gone.
 
     Args:
         channel: descriptors to read from and to write to.
     """
-    scope = solution().__dict__
+    scope = named(types.ModuleType("solution"), "solution", "__main__").__dict__
     output = io.StringIO() if capture else None
-    outcome = guarded(code, "<solution>", scope)
+    outcome = load(setup, code, scope)
     wire.send(channel[1], ["error", *outcome] if outcome else ["loaded"])
 
     def lookup(name):
@@ -83,16 +108,42 @@ def run_judge(tests, names, channel, reporter):
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)
-    code = compiled(tests, "<tests>")  # while the candidate loads
-    outcome = loading(channel)
+    for suite in tests:
+        suite.compiled()  # while the candidate loads
+    outcome, seen = loading(channel), suites.Seen()
     if outcome is None:
         reporter.tell(b"loaded")
-        module = solution()
-        module.__dict__.update({name: peer.stub(name, name) for name in names})
-        module.__getattr__ = lambda name: attribute(peer, name)  # for ``import solution``
-        outcome = execute(code, tests, "<tests>", module.__dict__)
+        for suite in tests:
+            module = named(types.ModuleType("__main__"), "__main__")
+            module.__dict__.update({name: peer.stub(name, name) for name in names})
+            named(types.ModuleType("solution"), "solution").__getattr__ = lambda name: attribute(peer, name)
+            outcome = faulty(peer.fault) or outcome or suites.run(suite, module, seen, peer)
         outcome = faulty(peer.fault) or outcome
-    reporter.done(*(outcome or ("passed", "")), peer.calls)
+    reporter.done(*(outcome or ("passed", "")), peer.calls, seen.asserted)
+    leave(0)
+
+
+def run_script(setup, code, reporter):
+    """Run a program as ``python solution.py`` does: from its first line to the end of its last thread.
+
+    It has real descriptors 0 and 1. What it leaves out by ``os._exit`` is left out here too.
+    """
+    leave = os._exit
+    atexit._clear()
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    doors.open_by_name()
+    module = named(types.ModuleType("__main__"), "__main__")
+    reporter.tell(b"started")
+    outcome = load(setup, code, module.__dict__, script=True)
+    try:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        if not sys.stdout.closed:
+            sys.stdout.flush()
+    except BaseException as error:
+        outcome = outcome or ("failed", suites.describe(error, "<solution>", code))
+    reporter.done(*(outcome or ("passed", "")))
     leave(0)
 
 
@@ -135,52 +186,34 @@ def refuse(name):
     raise NameError(f"name {name!r} is not defined")
 
 
-def solution():
-    module = types.ModuleType("solution")
-    sys.modules["solution"] = module
+def named(module, *names):
+    """A module that bears these names for everybody who imports them."""
+    module.__file__ = NAME
+    sys.modules.update(dict.fromkeys(names, module))
     return module
 
 
-def guarded(source, name, scope):
-    """Compile and execute a source text; ``None`` when it finished, else (status, detail)."""
-    return execute(compiled(source, name), source, name, scope)
+def load(setup, code, scope, script=False):
+    """Execute a program, after what stands before it; ``None`` when it finished, else (status, detail)."""
+    return guarded(setup, "<setup>", scope) or guarded(code, "<solution>", scope, script)
 
 
-def compiled(source, name):
-    """The code of a source text, or (status, detail)."""
+def guarded(source, name, scope, script=False):
+    """Compile and execute a part of a program; ``None`` when it finished, else (status, detail).
+
+    Args:
+        script: the end of the program is the end of all, and its exit no fault.
+    """
     try:
-        return compile(source, name, "exec", dont_inherit=True)
+        code = compile(source, name, "exec", dont_inherit=True)
     except BaseException as error:
-        return "syntax" if name == "<solution>" else "failed", describe(error, name, source)
-
-
-def execute(code, source, name, scope):
-    """Execute what ``compiled`` gave; ``None`` when it finished, else (status, detail)."""
-    if type(code) is tuple:
-        return code
-    loading = name == "<solution>"
+        return "syntax", suites.describe(error, name, source)
     try:
         exec(code, scope)
     except MemoryError:
-        return "memory", "MemoryError " + ("while loading" if loading else "in tests")
+        return "memory", "MemoryError " + ("while running" if script else "while loading")
     except SystemExit:
-        return ("error", "exited while loading") if loading else ("failed", "exited before the tests finished")
+        return None if script else ("error", "exited while loading")
     except BaseException as error:
-        return "error" if loading else "failed", describe(error, name, source)
+        return "failed" if script else "error", suites.describe(error, name, source)
     return None
-
-
-def describe(error, name, source):
-    """One line: the exception, and the line of the program or of the tests where it rose."""
-    try:
-        message = str(error)
-        text = type(error).__name__ + (f": {message}" if message else "")
-        rows = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == name]
-        row = (rows[0] if name == "<tests>" else rows[-1]) if rows else getattr(error, "lineno", None)
-        if not row:
-            return text
-        lines = source.split("\n")
-        code = lines[row - 1].strip()[:120] if row <= len(lines) else ""
-        return f"{text[:140]}: {code} ({'test ' if name == '<tests>' else ''}line {row})"
-    except BaseException:  # a hostile exception class
-        return type(error).__name__

@@ -6,14 +6,16 @@ each such write copies a page, some microseconds apiece; of what was rehearsed t
 
 import os
 import sys
+import types
 
 import calls
 import programs
+import suites
 import wire
 
 TIMES = 24  # bytecode is final after fewer
 ARGUMENTS = ((1, 2.5, "x"), ([1, 2, 3],), ({"a": [1, (2, 3)]}, True, None), (["a", "b"], {1, 2}))
-SOURCES = (("def f(x):\n    return x\n", "<solution>"), ("assert True", "<tests>"), ("assert False", "<tests>"))
+CODE, TESTS = "def f(x):\n    return x\n", ("assert True", "assert False")
 
 
 def rehearse():
@@ -38,7 +40,8 @@ def converse(stub, candidate, reader):
 
 def load_and_test(reporter):
     reporter.tell(b"started")
-    scope = programs.solution().__dict__
-    for source, name in SOURCES:
-        outcome = programs.guarded(source, name, scope)
+    module = programs.named(types.ModuleType("solution"), "solution")
+    programs.load("", CODE, module.__dict__)
+    for text in TESTS:
+        outcome = suites.run(suites.Suite(text), module, suites.Seen())
         reporter.done(*(outcome or ("passed", "")))

@@ -1,7 +1,8 @@
 """One worker's supervisor: forks programs, watches them, decides how they ended. Standard library only.
 
-It never reads what it runs, nor what is said of it: programs, tests and details of verdicts lie in three unnamed files
-that only the forked processes and the harness use, so that nothing of the tests is in the memory that candidates inherit.
+It never reads what it runs, nor what is said of it: programs, tests, details of verdicts, and what a script reads and
+prints lie in unnamed files that only the forked processes and the harness use, so that nothing of the tests is in the
+memory that candidates inherit.
 """
 
 import fcntl
@@ -18,16 +19,27 @@ import time
 
 import isolation
 import programs
+import suites
 
-CODE, TESTS, DETAILS, REQUESTS, ANSWERS = 3, 4, 5, 6, 7  # the supervisor's file descriptors
+CODE, TESTS, DETAILS, INPUT, OUTPUT, REQUESTS, ANSWERS = range(3, 10)  # the supervisor's file descriptors
 REPORT = 1 << 16  # bytes of reports that are kept
 STATUSES = ("passed", "failed", "error", "memory", "syntax", "unsplittable")
 
 
 # --- in the forked process --------------------------------------------------------------------------------------------
 
-def text(handle, size):
-    return os.pread(handle, size, 0).decode("utf-8", "surrogatepass")
+def texts(handle, sizes):
+    """The texts that stand one after the other in a file."""
+    data, found = os.pread(handle, sum(sizes), 0), []
+    for size in sizes:
+        found.append(data[:size].decode("utf-8", "surrogatepass"))
+        data = data[size:]
+    return found
+
+
+def read_suites(request):
+    """The suites to run, each with what its text was found to hold (``splitting.plan``)."""
+    return [suites.Suite(text, *what) for text, what in zip(texts(TESTS, request["tests"]), request["suites"])]
 
 
 def confine(request, layers, keep):
@@ -38,7 +50,7 @@ def confine(request, layers, keep):
     os.closerange(3 + len(keep), 64)
     if isolation.LINUX and not layers["namespaces"]:  # with them, the end of the supervisor ends all
         isolation.die_with_parent()
-    isolation.limit_program(request["memory_mb"], request["seconds"], request["file_mb"])
+    isolation.limit_program(request["memory_mb"], request["seconds"] + request["load_seconds"], request["file_mb"])
     if layers["seccomp"] and not layers["filter"].install(os.getpid()):
         os._exit(98)
 
@@ -56,9 +68,25 @@ def fork(work):
 
 def start_shared(request, layers, report, nonce):
     def work():
-        code, tests = text(CODE, request["code"]), text(TESTS, request["tests"])
+        parts, tests = texts(CODE, request["code"]), read_suites(request)
         confine(request, layers, (report, DETAILS))
-        programs.run_shared(code, tests, programs.Reporter(3, 4, nonce))
+        programs.preload(request["heavy"])
+        programs.run_shared(*parts, tests, programs.Reporter(3, 4, nonce))
+
+    return [fork(work)]
+
+
+def start_script(request, layers, report, nonce):
+    """A program whose standard input and output are files."""
+    def work():
+        parts = texts(CODE, request["code"])
+        os.ftruncate(OUTPUT, 0)
+        for target, handle in enumerate((INPUT, OUTPUT)):
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.dup2(handle, target)
+        confine(request, layers, (report, DETAILS))
+        programs.preload(request["heavy"])
+        programs.run_script(*parts, programs.Reporter(3, 4, nonce))
 
     return [fork(work)]
 
@@ -68,14 +96,15 @@ def start_split(request, layers, report, nonce):
     answers, questions = os.pipe(), os.pipe()
 
     def judge():
-        tests = text(TESTS, request["tests"])
+        tests = read_suites(request)
         confine(request, layers, (answers[0], questions[1], report, DETAILS))
         programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, 6, nonce))
 
     def candidate():
-        code = text(CODE, request["code"])
+        parts = texts(CODE, request["code"])
         confine(request, layers, (questions[0], answers[1]))
-        programs.run_candidate(code, (3, 4), request["capture"])
+        programs.preload(request["heavy"])
+        programs.run_candidate(*parts, (3, 4), request["capture"])
 
     candidate_pid = fork(candidate)  # first: the judge waits for it to be loaded
     pids = [fork(judge), candidate_pid]
@@ -87,20 +116,28 @@ def start_split(request, layers, report, nonce):
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 def judge(request, layers):
-    """Run one program; returns (status, detail, bytes of detail in ``DETAILS``, wall seconds, CPU seconds, calls)."""
+    """Run one program.
+
+    Returns:
+        Status, detail, bytes of detail in ``DETAILS``, wall seconds, CPU seconds after loading, calls, whether an
+        assertion was evaluated.
+    """
     warm(request["warm"])
     nonce = os.urandom(16).hex()
     reader, writer = os.pipe()
     started = time.monotonic()
-    start = start_split if request["split"] else start_shared
+    start = {"split": start_split, "shared": start_shared, "script": start_script}[request["how"]]
     pids = start(request, layers, writer, nonce)
     os.close(writer)
-    entries, late = watch(reader, pids, started, request, nonce.encode())
+    entries, late, loading = watch(reader, pids, started, request, nonce.encode())
     os.close(reader)
     ends, cpu = reap(pids, layers["namespaces"])
     clean(layers["scratch"])
-    late = late or cpu > request["seconds"]
-    return [*decide(entries, late, ends, request["split"]), time.monotonic() - started, cpu, entries.get("done", (0, 0))[1]]
+    spare = 0.0 if "loaded" in entries else request["load_seconds"]
+    late = late or cpu - loading > request["seconds"] + spare
+    decide = decide_script if request["how"] == "script" else decide_tests
+    _, calls, asserted, _ = entries.get("done", (None, 0, 0, 0))
+    return [*decide(entries, late, ends), time.monotonic() - started, cpu - loading, calls, bool(asserted)]
 
 
 def warm(names):
@@ -118,14 +155,17 @@ def warm(names):
 
 
 def watch(reader, pids, started, request, nonce):
-    """The reports as {phase: (status, calls, size)}, and whether the program was out of time.
+    """The reports as {phase: (status, calls, asserted, size)}, whether the program was out of time, and the CPU seconds
+    that its loading took.
 
     The wait ends with the last report, or with the end of the process that reports (not of its pipe, which a process
-    of the program's may keep open), or when the wall clock reaches ``seconds``, or when the program has used
-    ``cpu_seconds`` of processor time.
+    of the program's may keep open), or when the wall clock reaches the limit, or when the program has used its
+    processor time. Loading has ``load_seconds`` more of both; what it leaves of them is gone.
     """
-    entries, rest, deadline = {}, b"", started + request["seconds"]
-    check = started + request["cpu_seconds"]
+    entries, rest, loading = {}, b"", 0.0
+    deadline = started + request["seconds"] + request["load_seconds"]
+    budget = request["cpu_seconds"] + request["load_seconds"]
+    check = started + budget
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     with Exit(pids[0]) as gone:
@@ -134,11 +174,11 @@ def watch(reader, pids, started, request, nonce):
         while "done" not in entries:
             now = time.monotonic()
             if now >= deadline:
-                return entries, True
+                return entries, True, loading
             if now >= check:
-                left = request["cpu_seconds"] - sum(map(cpu_seconds, pids))
+                left = budget - sum(map(cpu_seconds, pids))
                 if left <= 0:
-                    return entries, True
+                    return entries, True, loading
                 check = now + max(left, 0.01)
             ready = [handle for handle, _ in poll.poll(1000 * (min(deadline, check) - now) + 1)]
             if gone.handle in ready:  # its last report may have come after the look at the pipe
@@ -150,13 +190,17 @@ def watch(reader, pids, started, request, nonce):
                 for line in lines:
                     if line.startswith(nonce):
                         entries |= parse_report(line[len(nonce):])
+                if "loaded" in entries and not loading:
+                    loading = sum(map(cpu_seconds, pids))
+                    deadline, budget = time.monotonic() + request["seconds"], loading + request["cpu_seconds"]
+                    check = min(check, time.monotonic() + request["cpu_seconds"])
                 if not piece and gone.handle is None:
                     break
                 if not piece:
                     poll.unregister(reader)
             elif gone.handle in ready:
                 break
-    return entries, False
+    return entries, False, loading
 
 
 class Exit:
@@ -182,13 +226,13 @@ def cpu_seconds(pid):
 
 
 def parse_report(body):
-    """``{phase: (status, calls, size)}``, empty for what our own reporter would not have written."""
+    """``{phase: (status, calls, asserted, size)}``, empty for what our own reporter would not have written."""
     words = body.decode("ascii", "replace").split(" ")
     if words in (["started"], ["loaded"]):
         return {words[0]: None}
-    if len(words) != 4 or words[0] != "done" or words[1] not in STATUSES or not (words[2] + words[3]).isdecimal():
+    if len(words) != 5 or words[0] != "done" or words[1] not in STATUSES or not "".join(words[2:]).isdecimal():
         return {}
-    return {"done": (words[1], int(words[2]), int(words[3]))}
+    return {"done": (words[1], *map(int, words[2:]))}
 
 
 def reap(pids, namespaces):
@@ -256,7 +300,7 @@ def folders_left():
     return names
 
 
-def decide(entries, late, ends, split):
+def decide_tests(entries, late, ends):
     """(status, detail, size of the detail that a report left) from the reports, the time and the processes' ends.
 
     Args:
@@ -265,19 +309,33 @@ def decide(entries, late, ends, split):
     loaded = "loaded" in entries
     where = "in tests" if loaded else "while loading"
     if "done" in entries:
-        status, _, size = entries["done"]
+        status, _, _, size = entries["done"]
         if size or status == "passed":
             return status, "", size
     elif "started" not in entries and not late:
         return "infrastructure", "the sandbox could not be set up", 0
     elif late:
         return "timeout", f"out of time {where}", 0
-    elif split and os.WIFSIGNALED(ends[0]) and os.WTERMSIG(ends[0]) == signal.SIGKILL:
+    elif len(ends) == 2 and os.WIFSIGNALED(ends[0]) and os.WTERMSIG(ends[0]) == signal.SIGKILL:
         return "infrastructure", "somebody killed the judge", 0
     status, detail = ("failed", "exited before the tests finished") if loaded else ("error", "exited while loading")
     if os.WIFSIGNALED(ends[-1]) and os.WTERMSIG(ends[-1]) not in (signal.SIGKILL, signal.SIGXCPU):
         detail = f"killed by signal {os.WTERMSIG(ends[-1])} {where}"
     return status, detail, 0
+
+
+def decide_script(entries, late, ends):
+    """As ``decide_tests``; a script that leaves by itself has ended well."""
+    if "done" in entries:
+        status, _, _, size = entries["done"]
+        return status, "", size
+    if late:
+        return "timeout", "out of time", 0
+    if "started" not in entries:
+        return "infrastructure", "the sandbox could not be set up", 0
+    if os.WIFSIGNALED(ends[0]):
+        return "failed", f"killed by signal {os.WTERMSIG(ends[0])}", 0
+    return "passed", "", 0
 
 
 # --- serving ----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ import datetime
 import decimal
 import fractions
 import json
+import math
 import operator
 import os
+import re
 import struct
 import sys
 import types
@@ -31,8 +33,8 @@ SEQUENCES = {"l": list, "q": collections.deque}
 MAPPINGS = {"d": dict, "O": collections.OrderedDict, "C": collections.Counter, "D": collections.defaultdict}
 SETS = {"s": set, "z": frozenset}
 TAGS = {kind: tag for table in (SEQUENCES, MAPPINGS, SETS) for tag, kind in table.items()}
-NUMPY_TYPES = frozenset(f"{order}{kind}{size}" for order in "<|" for kind, sizes in
-                        (("b", "1"), ("i", "1248"), ("u", "1248"), ("f", "248"), ("c", ("8", "16"))) for size in sizes)
+# numpy's types whose values are bytes without a pointer: numbers, text, bytes, dates and spans of time.
+NUMPY_TYPE = re.compile(r"[<|]([biufc][0-9]{1,2}|[US][0-9]{1,9}|[Mm]8(\[[0-9]*[A-Za-z]{1,2}\])?)")
 UNSAFE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit",
                              "globals", "locals", "vars", "setattr", "delattr", "__build_class__", "help", "print"))
 BUILTINS = {name: value for name, value in vars(builtins).items()
@@ -54,6 +56,13 @@ class Broken(BaseException):
 
 class Gone(BaseException):
     """The other side's process has ended."""
+
+
+class Match:
+    """A match of a regular expression, of which nothing crosses but that there is one."""
+
+    def __getattr__(self, name):
+        raise NotPlain(f"a match, asked for .{name}")
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -174,9 +183,24 @@ class Marshal:
             return encode_time(value, kind)
         if isinstance(value, type) or kind is types.BuiltinFunctionType:
             return self.encode_builtin(value)
-        if kind.__module__ == "numpy" and "numpy" in sys.modules:
-            return encode_numpy(value)
+        if kind is re.Match or kind is Match:
+            return ["M"]
+        if kind.__module__ == "numpy" and not issubclass(kind, (str, bytes)):
+            return self.encode_numpy(value)
         return self.encode_rest(value, kind)
+
+    def encode_numpy(self, value):
+        """Arrays and scalars as their bytes; arrays of objects as a list of them."""
+        import numpy
+
+        if not isinstance(value, (numpy.ndarray, numpy.generic)):
+            raise NotPlain(f"an instance of {type(value).__name__}")
+        shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
+        if value.dtype.str == "|O":
+            return ["no", shape, *self.encode_all(value.ravel().tolist())]
+        if not NUMPY_TYPE.fullmatch(value.dtype.str):
+            raise NotPlain(f"a numpy value of type {value.dtype}")
+        return ["n", value.dtype.str, shape, base64.b64encode(value.tobytes()).decode()]
 
     def encode_builtin(self, value):
         if id(value) in BUILTIN_NAMES:
@@ -220,7 +244,7 @@ class Marshal:
             if tag in SEQUENCES or tag in MAPPINGS or tag == "s":
                 return self.decode_container(tag, rest)
             return self.decode_other(tag, rest)
-        except (IndexError, TypeError, ValueError, KeyError, ArithmeticError, OverflowError) as error:
+        except (IndexError, TypeError, ValueError, KeyError, ArithmeticError, SystemError) as error:
             raise Broken(f"{type(error).__name__} in a value") from None
 
     def decode_all(self, codes):
@@ -278,6 +302,10 @@ class Marshal:
             return BUILTINS[rest[0]]
         if tag == "n":
             return decode_numpy(*rest)
+        if tag == "no":
+            return decode_objects(rest[0], self.decode_all(rest[1:]))
+        if tag == "M":
+            return Match()
         if tag == "e":
             return decode_exception(*rest)
         if tag == "vk":
@@ -363,25 +391,31 @@ def decode_time(tag, rest):
     return value.replace(tzinfo=UTC) if rest[1] else value
 
 
-def encode_numpy(value):
-    """Arrays and scalars of numbers."""
-    import numpy
-
-    if not isinstance(value, (numpy.ndarray, numpy.generic)) or value.dtype.str not in NUMPY_TYPES:
-        raise NotPlain(f"a numpy value of type {getattr(value, 'dtype', type(value).__name__)}")
-    shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
-    return ["n", value.dtype.str, shape, base64.b64encode(value.tobytes()).decode()]
-
-
 def decode_numpy(name, shape, data):
-    if name not in NUMPY_TYPES:
+    if not NUMPY_TYPE.fullmatch(name):
         raise Broken("an unknown numpy type")
+    numpy, data = numpy_here(), base64.b64decode(data)
+    sizes = [index(size) for size in shape or ()]
+    if numpy.dtype(name).itemsize * math.prod(sizes) != len(data):
+        raise Broken("a numpy value of another size")
+    values = (numpy.frombuffer(data, dtype=name) if data else numpy.zeros(0, dtype=name)).reshape(sizes).copy()
+    values.tolist()  # text may hold what is no character
+    return values[()] if shape is None else values
+
+
+def decode_objects(shape, items):
+    values = numpy_here().empty(len(items), dtype=object)
+    for place, item in enumerate(items):
+        values[place] = item
+    return values.reshape([index(size) for size in shape])
+
+
+def numpy_here():
     try:
         import numpy
     except ImportError:
         raise Broken("numpy is not installed here") from None
-    values = numpy.frombuffer(base64.b64decode(data), dtype=name)
-    return values[0] if shape is None else values.reshape([index(size) for size in shape]).copy()
+    return numpy
 
 
 def encode_exception(error):

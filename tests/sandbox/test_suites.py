@@ -1,0 +1,172 @@
+"""Tests are scripts: what they say by running, by their exit, and by what they define and never call."""
+
+import sys
+
+import pytest
+
+from plum_utils.sandbox import Limits, Program, Sandbox
+from plum_utils.sandbox.splitting import heavy_imports, plan
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
+RIGHT, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"
+CASE = "import unittest\nclass TestAdd(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(1, 2), 3)\n"
+FUNCTION = "def test_add():\n    assert add(1, 2) == 3\n"
+GUARD = "\nif __name__ == '__main__':\n    "
+SUITES = {
+    "plain": "assert add(1, 2) == 3",
+    "guarded function": FUNCTION + GUARD + "test_add()",
+    "called function": FUNCTION + "test_add()",
+    "function": FUNCTION,
+    "two functions, one called": "def test_one():\n    assert add(1, 0) == 1\n" + FUNCTION + "test_one()",
+    "parametrize": "import pytest\n@pytest.mark.parametrize('a, b, c', [(1, 0, 1), (1, 2, 3)])\n"
+                   "def test_add(a, b, c):\n    assert add(a, b) == c\n",
+    "stacked parametrize": "import pytest\n@pytest.mark.parametrize('a', [0, 1])\n@pytest.mark.parametrize('b', [0, 2])\n"
+                           "def test_add(a, b):\n    assert add(a, b) - b == a\n",
+    "parametrize with names as a list, values by name": "import pytest\n@pytest.mark.parametrize(argnames=['a'], argvalues="
+                                                        "[pytest.param(1), (2,)])\ndef test_add(a):\n    assert add(a, a) == 2 * a\n",
+    "class": "class TestAdd:\n    def setup_method(self):\n        self.three = 3\n    def test_add(self):\n"
+             "        assert add(1, 2) == self.three\n",
+    "case": CASE,
+    "case, main": CASE + "unittest.main()",
+    "case, guarded main": CASE + GUARD + "unittest.main()",
+    "case, main that does not exit": CASE + "unittest.main(exit=False)",
+    "case, from unittest import main": CASE.replace("import unittest", "import unittest\nfrom unittest import main") + "main()",
+    "case, a runner": CASE + "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(TestAdd))",
+    "a condition that raises": "if add(1, 2) != 3:\n    raise AssertionError('wrong')",
+    "a condition that exits": "import sys\nif add(1, 2) != 3:\n    sys.exit(1)",
+    "exit at the end": "import sys\nassert add(1, 2) == 3\nsys.exit(0)",
+    "__future__": "from __future__ import annotations\nassert add(1, 2) == 3",
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(2, Limits(seconds=5), quiet=True) as one:
+        yield one
+
+
+@pytest.mark.parametrize("tests", SUITES.values(), ids=SUITES)
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_a_right_program_passes_and_a_wrong_one_fails(sandbox, tests, mode):
+    if mode == "shared" and "sys.exit(0)" in tests:
+        pytest.skip("in one process nobody can tell whose exit it was")
+    right, wrong = sandbox.run([Program("right", RIGHT, tests, mode=mode), Program("wrong", WRONG, tests, mode=mode)])
+    assert (right.status, right.detail) == ("passed", "")
+    assert wrong.status == "failed" and wrong.detail
+    if mode == "split":
+        assert right.calls > 0
+
+
+@pytest.mark.parametrize("tests", SUITES.values(), ids=SUITES)
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_of_a_reference_it_is_known_that_an_assertion_was_evaluated(sandbox, tests, mode):
+    if "sys.exit" in tests:
+        pytest.skip("an exit is no assertion that could be seen")
+    verdict, = sandbox.run([Program("own", RIGHT, tests, reference=RIGHT, mode=mode)])
+    assert (verdict.status, verdict.asserted, verdict.calls > 0) == ("passed", True, True)
+
+
+@pytest.mark.parametrize("tests, asserted, called", [
+    ("def check(candidate):\n    assert candidate(1, 2) == 3\n", False, False),
+    ("def test_add(some_fixture):\n    assert add(1, 2) == 3\n", False, False),
+    ("if False:\n    assert add(1, 2) == 3", False, False),
+    ("add(1, 2)", False, True),
+    ("assert True", True, False),
+    ("for case in []:\n    assert add(*case) == 3", False, False),
+    ("import pytest\n@pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", False, False),
+])
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_what_a_suite_did_not_do_is_seen(sandbox, tests, asserted, called, mode):
+    verdict, = sandbox.run([Program("own", RIGHT, tests, reference=RIGHT, mode=mode)])
+    assert (verdict.status, verdict.asserted, verdict.calls > 0) == ("passed", asserted, called)
+
+
+@pytest.mark.parametrize("code", [
+    "import sys\ndef add(a, b):\n    sys.exit(0)", "def add(a, b):\n    raise SystemExit",
+    "class add(SystemExit):\n    def __init__(self, a, b):\n        raise self", "add = exit",
+    "def add(a, b):\n    exit()", "import unittest\ndef add(a, b):\n    unittest.main(argv=['x'], module=None)",
+])
+@pytest.mark.parametrize("tests", [SUITES["plain"], SUITES["case, main"], SUITES["exit at the end"]])
+def test_the_candidates_exit_is_no_pass(sandbox, code, tests):
+    verdict, = sandbox.run([Program("own", code, tests, mode="split")])
+    assert verdict.status == "failed"
+
+
+@pytest.mark.parametrize("suites", [
+    ("assert add(1, 2) == 3", "from __future__ import annotations\nassert add(2, 2) == 4"),
+    ("sum = 5", "assert add(sum([1, 1]), 1) == 3"),
+    ("add = None", "assert add(1, 1) == 2"),
+    ("import builtins\nbuiltins.len = None\nbuiltins.extra = 1",
+     "import builtins\nassert add(len([1]), 1) == 2 and not hasattr(builtins, 'extra')"),
+    ("def helper(x):\n    return x\nassert add(helper(1), 1) == 2", "def helper(x):\n    return -x\nassert add(helper(1), 1) == 0"),
+    ("import sys\nsys.exit(0)", "assert add(1, 2) == 3"),
+])
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_each_suite_has_a_namespace_of_its_own(sandbox, suites, mode):
+    if mode == "shared" and "sys.exit" in suites[0]:
+        pytest.skip("in one process nobody can tell whose exit it was")
+    verdict, = sandbox.run([Program("right", RIGHT, suites, mode=mode)])
+    assert (verdict.status, verdict.detail) == ("passed", "")
+
+
+def test_every_suite_counts_and_lines_are_those_of_the_suite(sandbox):
+    verdict, = sandbox.run([Program("wrong", WRONG, ("assert add(1, 0) == 1", "x = 1\nassert add(1, 2) == 3"))])
+    assert verdict.status == "failed" and verdict.detail.endswith("assert add(1, 2) == 3 (test line 2)")
+
+
+@pytest.mark.parametrize("code", [
+    "import argparse\nargparse.ArgumentParser().parse_args()\n" + RIGHT,
+    "import sys\nif len(sys.argv) > 1:\n    print(add(int(sys.argv[1]), 1))\n" + RIGHT,
+    RIGHT + "\nif __name__ == '__main__':\n    raise SystemExit('the guard stays closed')",
+    "import __main__, os\nassert os.path.basename(__file__) == 'solution.py'\n" + RIGHT,
+    "import pickle\nclass P:\n    pass\npickle.loads(pickle.dumps(P()))\n" + RIGHT,
+    "from __future__ import annotations\n" + RIGHT,
+])
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_a_candidate_is_a_module_without_arguments(sandbox, code, mode):
+    verdict, = sandbox.run([Program("own", code, SUITES["plain"], mode=mode)])
+    assert (verdict.status, verdict.detail) == ("passed", "")
+
+
+def test_tests_have_no_arguments_either(sandbox):
+    verdict, = sandbox.run([Program("own", RIGHT, "import sys\nassert len(sys.argv) == 1 == add(0, 1)\n"
+                                                  "assert '/' not in ''.join(sys.argv + sys.orig_argv)", mode="split")])
+    assert (verdict.status, verdict.detail) == ("passed", "")
+
+
+@pytest.mark.parametrize("library", ["torch", "scipy.stats", "pandas", "matplotlib.pyplot"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_time_of_an_import_is_not_the_programs(sandbox, library, inside):
+    code = f"def add(a, b):\n    import {library}\n    return a + b" if inside else f"import {library}\n{RIGHT}"
+    verdict, = sandbox.run([Program("own", code, SUITES["plain"], reference=RIGHT)])
+    assert (verdict.status, verdict.detail) == ("passed", "")
+    assert verdict.cpu_seconds < 0.5
+
+
+def test_an_endless_loop_costs_a_second_wherever_it_is(sandbox):
+    programs = [Program(str(place), code, SUITES["plain"], reference=RIGHT)
+                for place, code in enumerate(["while True:\n    pass", "def add(a, b):\n    while True:\n        pass"])]
+    verdicts = sandbox.run(programs)
+    assert [one.status for one in verdicts] == ["timeout", "timeout"]
+    assert max(one.cpu_seconds for one in verdicts) < 2.0
+
+
+@pytest.mark.parametrize("code, names", [
+    ("import os, numpy as np, scipy.stats as s\nfrom pandas.io import x", ["scipy.stats", "pandas.io"]),
+    ("    import torch\nfrom . import y\nimport_me = 1\nx = 'import z'", ["torch"]),
+    ("import collections.abc\nfrom __future__ import annotations", []), ("import", []), ("import a,, b", ["a", "b"]),
+])
+def test_heavy_imports(code, names):
+    assert heavy_imports(code, ("numpy",)) == names
+
+
+@pytest.mark.parametrize("tests, names", [
+    ("def test_a():\n    pass\ndef helper():\n    pass\ndef test_b():\n    pass\ntest_b()", ("test_a",)),
+    ("class TestA:\n    pass\nclass Other:\n    pass", ("TestA",)),
+    ("import unittest\nclass A(unittest.TestCase):\n    pass", ("A",)),
+    ("from unittest import TestCase\nclass A(TestCase):\n    pass", ("A",)),
+    ("import unittest\nclass A(unittest.TestCase):\n    pass\nunittest.main()", ()),
+    ("def test_a():\n    pass\nfor one in (test_a,):\n    one()", ()),
+])
+def test_uncalled_tests_are_found(tests, names):
+    assert plan(tests).collect == names
