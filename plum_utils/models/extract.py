@@ -1,15 +1,20 @@
 """Take the program out of a completion.
 
-The rule, in the order in which it is applied:
+The rule, the same for every prompt template, in the order in which it is applied:
 
-1. What follows the first string at which the model has begun another turn (``prompts.template_stops``) is cut off.
-2. Fences (three or more backticks or tildes) enclose blocks; one without an end reaches to the end of the text. A text
-   that begins with a definition is read as if a fence stood before it: what comes before its first fence is a block. (Not
-   with the template ``chat``, for the embedded policy's committed results were labelled without this and rule 4's mend.)
-3. Of several Python blocks, the first that parses and defines a function or class is the program. Blocks before it that
-   only import or assign stand in front of it. A block after it is added when it, too, only defines, redefines nothing
-   and uses what is there; usage examples and tests are left out. Where no block defines anything, the first is taken.
-4. Without a fence the text is the program. If it does not parse, a line of it begins a definition, and prose stands
+1. Reasoning (``<think> ... </think>``) is no answer, and what follows the first string at which the model has begun
+   another turn (``prompts.template_stops``) is cut off. A byte-order mark and carriage returns go.
+2. Fences enclose blocks (``blocks``). A text that begins with a definition is read as if a fence stood before it. Blocks of
+   other languages are passed over; so are those without a language beside Python's, unless they parse and do something,
+   for they may be samples of input and output.
+3. Of a function or class that several blocks define the last one is taken that has a body: a stub (a docstring, ``pass``,
+   ``...``, ``raise NotImplementedError``) never wins over it. What these definitions need of the other blocks is put
+   together with them, in an order that loads: further definitions, imports, constants, and what sets them up. Usage
+   examples, tests and main guards are left out. A lone block is taken as it stands.
+4. Where no block defines anything, the last one that does something is the program, with what it needs of those before
+   it. So it is with a program that reads standard input (``script``), whatever it defines: LiveCodeBench takes its last
+   block, and this rule adds only what would else be missing.
+5. Without a fence the text is the program. If it does not parse, a line of it begins a definition, and prose stands
    before or after, then the prose is left out, provided that what remains parses.
 
 Nothing is repaired: code that is cut off or wrong stays as it is, and is judged as such.
@@ -17,23 +22,22 @@ Nothing is repaired: code that is cut off or wrong stays as it is, and is judged
 
 from __future__ import annotations
 
-import ast
 import re
-import textwrap
-import warnings
 from itertools import islice
 
+from plum_utils.models.blocks import (
+    MOST_CUTS,
+    Block,
+    blocks_of,
+    closes_only,
+    first_fence,
+    plain_lines,
+    tree_of,
+    without_reasoning,
+)
+from plum_utils.models.joining import Part, joined
 from plum_utils.models.prompts import template_stops
 
-PYTHON_TAGS = ("", "python", "py", "python3")
-MOST_PARSED = 100_000  # characters: longer texts count as not parsing, so that no text takes noticeable time
-MOST_CUTS = 8          # lines of prose at which a cut is tried, for the same reason
-
-# Possessive (*+), so that a long line without an end is looked at once.
-_OPENING = re.compile(r"([^`]*+)(`{3,}+)[ \t]*+([\w+-]*+)[^`]*+")
-_TILDES = re.compile(r"([ \t]*+)(~{3,}+)[ \t]*+([\w+-]*+)[^\n]*+")
-_FENCE = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)(.*+)")
-_LIST_ITEM = re.compile(r"[ \t]*+(?:(?:[-*+]|\d++[.)])[ \t]++)?+")
 _DEFINES = (r"(?:(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[:(]|@[A-Za-z_][\w.]*(?:\(|[ \t]*$)"
             r"|\w+[ \t]*=[ \t]*lambda\b|from[ \t]+[\w.]+[ \t]+import\b"
             r"|import[ \t]+\w[\w.]*(?:[ \t]+as[ \t]+\w+)?[ \t]*(?:$|[,;#]))")
@@ -44,12 +48,13 @@ _PROSE = re.compile(r"^(?:[A-Z][\w'’]*+[,:;]?(?:[ \t]+[\w\"'`(*]|[ \t]*$)|\*\*
                     re.MULTILINE)
 
 
-def extract_code(completion: str, template: str = "chat") -> str:
+def extract_code(completion: str, template: str = "chat", script: bool = False) -> str:
     """The program in a completion, by the rule at the top of this module.
 
     Args:
         completion: any text.
         template: the policy's prompt template, which knows how its models begin another turn.
+        script: the program reads standard input and prints; nobody calls its functions.
 
     Returns:
         Source text, or an empty string when the only blocks are empty or of other languages.
@@ -57,11 +62,14 @@ def extract_code(completion: str, template: str = "chat") -> str:
     Raises:
         ValueError: an unknown template.
     """
-    text = _first_turn(completion, template_stops(template))
-    blocks = _blocks(text, may_lack_a_fence=template != "chat")
+    text = _first_turn(without_reasoning(plain_lines(completion)), template_stops(template))
+    blocks = _blocks(text)
     if not blocks:
-        return text.strip() if template == "chat" else _without_prose(text.strip())
-    return _program([body for tag, body in blocks if tag in PYTHON_TAGS])
+        return _without_prose(text.strip())
+    marked = any(block.is_python for block in blocks)
+    candidates = [(block, Part(block.text)) for block in blocks if block.may_be_python and block.text.strip()]
+    parts = [part for block, part in candidates if block.is_python or part.acts or not block.tag and not marked]
+    return (_last(parts) if script else _program(parts)) if parts else ""
 
 
 def _first_turn(text: str, stops: list[str]) -> str:
@@ -69,101 +77,51 @@ def _first_turn(text: str, stops: list[str]) -> str:
     return text[:min((text.find(stop) for stop in stops if stop in text), default=len(text))][1:]
 
 
-def _blocks(text: str, may_lack_a_fence: bool) -> list[tuple[str, str]]:
-    """The fenced blocks: (language in small letters, body)."""
+def _blocks(text: str) -> list[Block]:
+    """The fenced blocks; before them what a text begins with whose first fence is missing, or prose around it."""
     lines = text.split("\n")
-    blocks, at = _unopened(text, lines) if may_lack_a_fence else ([], 0)
-    while at < len(lines):
-        opening = _OPENING.fullmatch(lines[at]) or _TILDES.fullmatch(lines[at])
-        at += 1
-        if opening and (may_lack_a_fence or at < len(lines)):
-            prefix, fence, tag = opening.groups()
-            end = next((i for i in range(at, len(lines)) if _closes(lines[i], fence)), len(lines))
-            blocks.append((tag.lower(), _body(lines[at:end], prefix)))
-            at = end + 1
+    fence = first_fence(lines)
+    if _BEGINS_WITH_CODE.match(text.lstrip()):
+        if fence is None:
+            return []  # ticks within its lines are the program's own
+        begun = Block("", _without_prose("\n".join(lines[:fence]).strip()))
+        return [begun, *blocks_of(text, fence + 1 if closes_only(lines[fence]) else fence)]
+    blocks = blocks_of(text)
+    if fence and not any(_defines(block) for block in blocks):  # the program stands in the prose before an example
+        before = _without_prose("\n".join(lines[:fence]).strip())
+        tree = tree_of(before)
+        if tree is not None and _DEFINITION.search(before):
+            return [Block("", before), *blocks]
     return blocks
 
 
-def _unopened(text: str, lines: list[str]) -> tuple[list[tuple[str, str]], int]:
-    """The block that a text begins with when its fence is missing, and the line at which to go on."""
-    if not _BEGINS_WITH_CODE.match(text.lstrip()):
-        return [], 0
-    fences = ((i, match[2]) for i, match in enumerate(map(_FENCE.match, lines)) if match)
-    end, rest = next(fences, (None, ""))
-    if end is None:
-        return [], len(lines)  # ticks within its lines are the program's own
-    return [("", _without_prose("\n".join(lines[:end]).strip()))], end if rest.strip() else end + 1
+def _defines(block: Block) -> bool:
+    return block.may_be_python and _DEFINITION.search(block.text) is not None
 
 
-def _closes(line: str, fence: str) -> bool:
-    match = _FENCE.match(line)
-    return match is not None and match[1].startswith(fence)
+def _program(parts: list[Part]) -> str:
+    """Of blocks whose functions are called: what they define, joined."""
+    if len(parts) == 1:
+        return parts[0].text
+    if any(part.defined for part in parts):
+        return joined(parts)
+    cut_off = [part.text for part in parts if part.tree is None and _DEFINITION.search(part.text)]
+    return cut_off[-1] if cut_off else _last(parts)
 
 
-def _body(lines: list[str], prefix: str) -> str:
-    body = "\n".join(lines)
-    if prefix and _LIST_ITEM.fullmatch(prefix):
-        body = textwrap.dedent(body)  # a block in a list is indented as a whole
-    return body.strip("\n")
-
-
-def _program(bodies: list[str]) -> str:
-    if len(bodies) < 2:
-        return "".join(bodies)
-    trees = [_tree(body) for body in bodies]
-    defined = [_definitions(tree) if tree else set() for tree in trees]
-    first = next((i for i, names in enumerate(defined) if names), None)
-    if first is None:
-        return bodies[0]
-    parts = [body for body, tree in zip(bodies[:first], trees) if tree and tree.body and _only_defines(tree)]
-    parts.append(bodies[first])
-    names = defined[first]
-    for body, tree in zip(bodies[first + 1:], trees[first + 1:]):
-        if tree and _continues(tree, names):
-            parts.append(body)
-            names |= _definitions(tree)
-    return "\n\n".join(parts)
-
-
-def _continues(tree: ast.Module, names: set[str]) -> bool:
-    new = _definitions(tree)
-    return bool(new) and not new & names and _only_defines(tree) and any(
-        isinstance(node, ast.Name) and node.id in names for node in ast.walk(tree))
-
-
-def _definitions(tree: ast.Module) -> set[str]:
-    """Names of the functions and classes at top level."""
-    return {node.name for node in tree.body
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
-
-
-def _only_defines(tree: ast.Module) -> bool:
-    """Whether loading it calls nothing: imports, functions, classes, docstrings and assignments without a call."""
-    return all(isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-               or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-               or isinstance(node, (ast.Assign, ast.AnnAssign))
-               and not any(isinstance(part, ast.Call) for part in ast.walk(node)) for node in tree.body)
+def _last(parts: list[Part]) -> str:
+    """The last block that acts, with what it needs of those before it; the first of all where none does."""
+    place = max((i for i, part in enumerate(parts) if part.acts), default=0)
+    return joined(parts[:place], parts[place])
 
 
 def _without_prose(text: str) -> str:
     definition = _DEFINITION.search(text)
-    if not definition or _tree(text):
+    if not definition or tree_of(text):
         return text
     code = text[definition.start():] if _PROSE.match(text) else text
     for line in islice(_PROSE.finditer(code), MOST_CUTS):
         before = code[:line.start()].rstrip()
-        if before and _tree(before):
+        if before and tree_of(before):
             return before
-    return code if code != text and _tree(code) else text
-
-
-def _tree(source: str) -> ast.Module | None:
-    """The syntax tree of a text, or None where it does not parse; the text is not run."""
-    if len(source) > MOST_PARSED:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
+    return code if code != text and tree_of(code) else text

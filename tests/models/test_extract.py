@@ -47,11 +47,15 @@ def test_a_program_cut_off_by_the_token_limit_is_kept(program):
     ("x = 1\n", "x = 1"),  # no fence at all: the whole text
     ("```python\nx = 1\n```\n", "x = 1"),
     ("```python title=a.py\nx = 1\n```", "x = 1"),
-    ("```\nx = 1\n```\n```python\ny = 2\n```", "x = 1"),  # the first block, tagged or not
+    ("```\nx = 1\n```\n```python\ny = 2\n```", "y = 2"),  # beside a marked one an unmarked one may be data
+    ("```\nx = f(1)\n```\nSo:\n```\ny = 2\n```", "x = f(1)"),
     ("```bash\npip install x\n```\n```python\nx = 1\n```", "x = 1"),  # other languages are passed over
     ("```bash\npip install x\n```", ""),
     ("```python\n```\nprose", ""),  # an empty block is no code, and does not swallow the prose
-    ("```python\n```\n```python\nx = 1\n```", ""),
+    ("```python\n```\n```python\nx = 1\n```", "x = 1"),
+    ("```py3\nx = 1\n```", "x = 1"), ("```ipython3\nx = 1\n```", "x = 1"), ("```{.python}\nx = 1\n```", "x = 1"),
+    ("```text\nf(1)\n```", "f(1)"), ("```text\n6\n```\n```python\nx = 1\n```", "x = 1"),
+    ("```pycon\n>>> 1\n```", ""),
     ("Answer: ```python\nx = 1\n```", "x = 1"),
     ("Use ```x``` so:\n```python\nx = 1\n```", "x = 1"),  # ticks in a line open no block
     ("```python\ndef f():\n    return '''a\n\n'''\n```", "def f():\n    return '''a\n\n'''"),
@@ -72,7 +76,9 @@ def fenced(*programs: str, tag: str = "python") -> str:
 
 @pytest.mark.parametrize(("completion", "code"), [
     (fenced(F, USE), F),  # a usage example is left out
-    (fenced(F, f"assert f(1) == 2\n{G}"), F),  # and so are tests, even with a helper
+    (fenced(F, f"assert f(1) == 2\n{G}"), f"{F}\n\n{G}"),  # and so are tests, but for a helper that is needed
+    (fenced(F, "def test_f():\n    assert f(1) == 2"), F),
+    (fenced(F, "import unittest\nclass Case(unittest.TestCase):\n    pass\nunittest.main()"), F),
     (fenced(F, "result = f(1)"), F),
     (fenced(USE, F), F),  # the first that defines something
     (fenced("import math", F), f"import math\n\n{F}"),  # what only imports or assigns stands in front
@@ -80,8 +86,8 @@ def fenced(*programs: str, tag: str = "python") -> str:
     (fenced(G, F), f"{G}\n\n{F}"),  # a helper, then what uses it
     (fenced(G, F, USE), f"{G}\n\n{F}"),
     (fenced(G, F, "class A:\n    run = f"), f"{G}\n\n{F}\n\nclass A:\n    run = f"),
-    (fenced(F, "def f(x):\n    return x + 1"), F),  # another way to do it is not the same program
-    (fenced(F, "def h(x):\n    return x"), F),  # nor is what has nothing to do with it
+    (fenced(F, "def f(x):\n    return x + 1"), "def f(x):\n    return x + 1"),  # of two versions the last
+    (fenced(F, "def h(x):\n    return x"), f"{F}\n\ndef h(x):\n    return x"),  # nobody knows which one is asked for
     (fenced("def f(x:\n", F), F),  # the first that parses
     (fenced("def f(x:\n", "y ="), "def f(x:"),
     (fenced(USE, "x = 1"), USE),  # no definition anywhere: the first
@@ -161,10 +167,112 @@ def test_a_text_that_begins_with_code_may_lack_its_first_fence(completion, code)
     assert extract_code(completion, "base") == code
 
 
-def test_with_the_chat_template_fences_count_as_they_stand():
-    assert extract_code(f"{G}\n```\n") == ""
-    assert extract_code(f"{G}\n```") == f"{G}\n```"
-    assert extract_code(f"{G}\n\nThis works.") == f"{G}\n\nThis works."
+STUBS = ['def f(x):\n    """Adds."""', "def f(x):\n    pass", "def f(x):\n    ...", "def f(x): ...",
+         "def f(x):\n    raise NotImplementedError", 'def f(x):\n    """Adds."""\n    raise NotImplementedError("later")']
+
+
+@pytest.mark.parametrize("stub", STUBS)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_stub_never_wins_over_a_body(stub, order):
+    assert extract_code(fenced(*[stub, F][::order])) == F
+    assert extract_code(fenced(stub)) == stub
+
+
+def test_a_class_of_stubs_is_one():
+    stub = "class Solution:\n    def f(self, x):\n        pass"
+    whole = "class Solution:\n    def f(self, x):\n        return x"
+    assert extract_code(fenced(stub, whole)) == extract_code(fenced(whole, stub)) == whole
+
+
+@pytest.mark.parametrize(("blocks", "value"), [
+    (("import math\nimport sys\nsys.setrecursionlimit(10 ** 4)", "def f(x):\n    return math.floor(x) + 1"), 2),
+    (("ONE = int('1')", "def f(x):\n    return x + ONE"), 2),
+    (("def f(x):\n    return step(x)", "def step(x):\n    return x + 1"), 2),
+    (("def f(x):\n    return step(x)\n\nprint(f(1))", "def step(x):\n    return x + 1"), 2),
+    (("def g(x):\n    return x + 1", "def f(x):\n    return g(x)\n\nprint(f(1))"), 2),
+    (("def g(x):\n    return x + 1", "def f(x):\n    return g(x)\n\nif __name__ == '__main__':\n    print(f(1))"), 2),
+    (("@twice\ndef f(x):\n    return x", "def twice(g):\n    return lambda x: 2 * g(x)"), 2),
+    (("class B(A):\n    y = 1\n\ndef f(x):\n    return B().z + x", "class A:\n    z = 1"), 2),
+    (("table = []\nfor i in range(5):\n    table.append(i + 1)", "def f(x):\n    return table[x]"), 2),
+    (("cache = {}\ncache[1] = 2", "def f(x):\n    return cache[x]"), 2),
+    (("def f(x, step=STEP):\n    return x + step", "STEP = 1"), 2),
+    (("from decimal import getcontext\ngetcontext().prec = 50", "def f(x):\n    return x + 1"), 2),
+    (("try:\n    import no_such_module as m\nexcept ImportError:\n    m = 1", "def f(x):\n    return x + m"), 2),
+    (("def f(x):\n    return x + 1", "from __future__ import annotations\ndef g(x: int) -> int:\n    return f(x)"), 2),
+    (("def f(x):\n    return x - 1\n\ndef g(x):\n    return x + 1", "Corrected = True\ndef f(x):\n    return g(x)"), 2),
+    (("def f(x):\n    return x + 1", "import pytest_is_not_here\ndef test_f():\n    assert f(1) == 2"), 2),
+    (("def f(x):\n    return x + 1", "result = f(10 ** 9)\nassert result == 3"), 2),
+    (("def f(x):\n    return x + 1", "for x in (1, 2):\n    print(f(x))"), 2),
+    (("from math import *", "def f(x):\n    return floor(x) + 1"), 2),
+    (("def f(x):\n    return x + 1", "def f(x:"), 2),
+    (("def f(x):\n    return x + 1", "x = 5\nf(x)"), 2),
+])
+def test_what_the_answer_needs_is_joined_in_an_order_that_loads(blocks, value):
+    scope: dict = {}
+    exec(compile(extract_code(fenced(*blocks)), "<joined>", "exec"), scope)
+    assert scope["f"](1) == value
+
+
+@pytest.mark.parametrize(("completion", "code"), [
+    (f"<think>\n{fenced('def f(x): return 0')}\n</think>\n{fenced(F)}", F),
+    (f"{fenced('def f(x): return 0')}\nso it is\n</think>\n\n{fenced(F)}", F),  # the prompt held the opening tag
+    (f"<think>maybe `def f` </think>\n{F}", F),
+    (f"<thinking>\nx\n</thinking>\n{fenced(F)}\n<think>Is it right?\n{fenced('def f(x): return 0')}", F),
+    (f"<think>\n{fenced('def f(x): return 0')}\nand then", ""),  # it never came to an answer
+    (fenced("def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
+     "def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
+])
+def test_reasoning_is_no_answer(completion, code):
+    assert extract_code(completion) == code
+
+
+DOC = 'def f(x):\n    """Adds.\n\n    ```\n    f(1)\n    ```\n    """\n    return x + 1'
+FLAT = 'DOC = """\n```\nf(1)\n```\n"""\n\n\ndef f(x):\n    return x + 1'
+
+
+@pytest.mark.parametrize("program", [DOC, FLAT, FLAT.replace('"""', "'''"), FLAT.replace("```\nf", "```python\nf"),
+                                     "# it's\n" + DOC, 'def f():\n    return """\n   ```\n"""'])
+@pytest.mark.parametrize("after", ["", "\n\nIt works.", f"\n\nUse:\n```python\n{USE}\n```"])
+def test_a_fence_in_a_string_does_not_close_a_block(program, after):
+    assert extract_code(f"Sure:\n```python\n{program}\n```{after}") == program
+
+
+@pytest.mark.parametrize(("completion", "code"), [
+    (f"Sure:\r\n```python\r\n{F}\r\n```\r\n".replace("\n    ", "\r\n    "), F),
+    (f"\ufeff```python\n{F}\n```", F), (f"\ufeff{F}", F), (f"Sure:\r\n\r\n{F}".replace("\n    ", "\r\n    "), F),
+    (f"{F}\n```", F), (f"{F}\n```\n\nThis function adds one to it.", F),
+    (f"```python\n{F}\n```\n```", F), (f"   ```python\n   {F.replace(chr(10), chr(10) + '   ')}\n   ```", F),
+    (f"```python\n{F}\n```python\n{G}\n```", f"{F}\n\n{G}"),  # the end of the first one is missing
+    (f"Here it is:\n\n{F}\n\nAn example:\n```python\n{USE}\n```", F),
+])
+def test_line_ends_marks_and_stray_fences_harm_nothing(completion, code):
+    assert extract_code(completion) == code
+
+
+@given(st.lists(st.sampled_from([F, G, USE, "import math", *STUBS]), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
+def test_every_version_of_the_rule_is_the_same_for_all_line_ends_and_templates(programs, end):
+    text = fenced(*programs)
+    assert extract_code(text.replace("\n", end)) == extract_code(text) == extract_code(text, "codeqwen-chat")
+
+
+READ = "n = int(input())\nprint(sum(map(int, input().split())))"
+
+
+@pytest.mark.parametrize(("completion", "code"), [
+    (f"For\n```\n3\n1 2 3\n```\nit is 6.\n{fenced(READ)}", READ),
+    (f"{fenced(READ)}\nIt prints\n```\n6\n```", READ),
+    (fenced("import sys", "import sys\n" + READ), "import sys\n" + READ),
+    (fenced("sum(map(int, input().split()))", READ), READ), (fenced("print(1)", READ), READ),
+    (fenced("def solve():\n    return 1", "def solve():\n    return 2\nprint(solve())"), "def solve():\n    return 2\nprint(solve())"),
+    (fenced("def solve():\n    return 1", "print(solve())"), "def solve():\n    return 1\n\nprint(solve())"),
+    (fenced("import sys\ndef solve():\n    return sys.stdin.read()", "if __name__ == '__main__':\n    print(solve())"),
+     "import sys\ndef solve():\n    return sys.stdin.read()\n\nif __name__ == '__main__':\n    print(solve())"),
+    (fenced(READ, tag=""), READ), (f"```\n{READ}\n```\n```\n3\n1 2 3\n```", READ), (READ, READ),
+    (f"```cpp\nint main() {{}}\n```\n{fenced(READ)}", READ), (f"{fenced(READ)}\n```bash\npython a.py\n```", READ),
+    (fenced("print(", READ), READ),
+])
+def test_of_a_script_the_last_block_is_taken_with_what_it_needs(completion, code):
+    assert extract_code(completion, script=True) == code
 
 
 @pytest.mark.parametrize(("template", "turn"), [
