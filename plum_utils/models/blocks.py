@@ -99,7 +99,7 @@ def _end(lines: list[str], start: int, fence: str, indent: int, python: bool) ->
         if not match or not match[2].startswith(fence) or len(match[1].expandtabs(4)) > indent + 3:
             continue
         bare = closes_only(lines[place])
-        if not python or bare and not tried and not _IN_A_STRING.match("\n".join(lines[start:place])):
+        if not python or bare and not tried and not in_a_string("\n".join(lines[start:place])):
             if bare:
                 return place
             continue
@@ -109,6 +109,11 @@ def _end(lines: list[str], start: int, fence: str, indent: int, python: bool) ->
         if len(tried) > MOST_CUTS:
             break
     return tried[0] if tried else len(lines)
+
+
+def in_a_string(text: str) -> bool:
+    """Whether a text, read as Python, ends within a string of three quotes."""
+    return _IN_A_STRING.match(text) is not None
 
 
 def _body(lines: list[str], prefix: str) -> str:
