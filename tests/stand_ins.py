@@ -32,7 +32,7 @@ class Memory:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
                            "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
-        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "stop", 7) for index in range(n)]
+        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "end_token", 7) for index in range(n)]
                 for prompt in prompts]
 
     def close(self):

@@ -11,10 +11,10 @@ from typing import Any
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.evaluation.contests import grade
 from plum_utils.evaluation.scoring import score
-from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.sampling import sample_shards
 from plum_utils.params import Params, SuiteParams
 from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, shards
@@ -96,20 +96,16 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``evaluation.postprocess``; taken out of the completion here, not kept in the shards), ``finish_reason``,
         ``n_tokens``.
     """
-    def make(_: str) -> list[dict[str, Any]]:
-        prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
-        outputs = bar.generate(backend, prompts, n=n, temperature=temperature, max_tokens=max_tokens,
-                               stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
-        return [{"task_id": problem.task_id, "sample_index": index, "prompt_digest": fingerprint(prompt),
-                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens}
-                for problem, prompt, outs in zip(problems, prompts, outputs) for index, out in enumerate(outs)]
-
-    mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
-                        adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
-    by_id, bar = {problem.task_id: problem for problem in problems}, Bar(label, 1, items=n * len(problems))
-    return [row | {"solution": take_program(by_id[row["task_id"]], row["completion"], p.evaluation.postprocess,
-                                            p.policy.prompt)}
-            for row in shards(folder, [label], make, mark, bar)]
+    by_id = {problem.task_id: problem for problem in problems}
+    asked = [{"task_id": name, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
+             for name, problem in by_id.items()]
+    rows = sample_shards(p, backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)),
+                         adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
+                         stop=p.sampling.stop)
+    return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),
+             "completion": row["completion"], "solution": take_program(
+                 by_id[row["task_id"]], row["completion"], p.evaluation.postprocess, p.policy.prompt),
+             "finish_reason": row["finish_reason"], "n_tokens": row["n_tokens"]} for row in rows]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,

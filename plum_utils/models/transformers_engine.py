@@ -24,7 +24,7 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
@@ -110,11 +110,11 @@ class TransformersBackend:
             return
         row.ids.append(token)
         if token in self._ends:
-            row.finish = "stop"
+            row.finish = "end_token"
             return
         row.tail += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
         if any(mark in row.tail for mark in stop):
-            row.finish = "stop"
+            row.finish = "stop_string"
         elif len(row.ids) == max_tokens:
             row.finish = "length"
         row.tail = row.tail[-max(map(len, stop), default=1):]
@@ -122,8 +122,9 @@ class TransformersBackend:
     def _completion(self, row: _Row, stop: list[str]) -> Completion:
         ids = row.ids[:-1] if row.ids[-1] in self._ends else row.ids
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=None)
-        return Completion(text[:cut], row.finish, len(row.ids))
+        cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=len(text))
+        assert row.finish
+        return Completion(text[:cut], "stop_string" if cut < len(text) else row.finish, len(row.ids))
 
     def _rows_that_fit(self, tokens: int) -> int:
         """How many rows of ``tokens`` tokens take half of the free memory. A power of two, so that the batches of a call
@@ -186,7 +187,7 @@ class _Row:
     number: int
     prompt: tuple[int, ...]
     ids: list[int] = field(default_factory=list)
-    finish: str = ""  # "stop" or "length" once it is complete
+    finish: Ending | None = None  # not complete yet
     tail: str = ""
     stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
 

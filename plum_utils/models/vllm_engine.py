@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.weights import merge_adapter
 
@@ -156,7 +156,7 @@ class VllmBackend:
                     texts[key] += out.text
                     tokens[key] += len(out.token_ids)
                     if out.finish_reason:
-                        completions[key] = Completion(texts[key], out.finish_reason, tokens[key])
+                        completions[key] = Completion(texts[key], _ending(out), tokens[key])
             if watch:
                 watch(tokens.total(), len(completions))
         return completions
@@ -194,6 +194,13 @@ class VllmBackend:
         if self._llm is not None:
             self._stop()
         torch.set_num_threads = self._set_num_threads
+
+
+def _ending(out: Any) -> Ending:
+    """vLLM's reason is the same for an end token and a stop string, but beside it stands the string."""
+    if out.finish_reason != "stop":
+        return "length"
+    return "stop_string" if isinstance(out.stop_reason, str) else "end_token"
 
 
 def _pack_head(model: Any) -> None:

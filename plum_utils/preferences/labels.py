@@ -18,6 +18,7 @@ import pandas as pd
 from plum_utils.params import LabelParams
 from plum_utils.runs import fingerprint
 
+ENDINGS = ("end_token", "stop_string", "length")  # ``models.completions.Ending``
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
 LABEL_OF_STATUS = {
     "passed": CHOSEN,
@@ -37,15 +38,20 @@ def normalise(completion: str) -> str:
     return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
 
 
-def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str, stop: list[str]) -> Iterator[dict[str, Any]]:
+def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str) -> Iterator[dict[str, Any]]:
     """Samples with ``end``: the end token where the policy itself ended its answer, else an empty string.
 
-    A completion cut off by the token limit, or stopped by us at one of the strings in ``stop``, never sampled the
-    token: training on it there would teach the policy something that it did not do.
+    Elsewhere the policy never sampled the token: training on it there would teach something that it did not do.
+
+    Raises:
+        ValueError: a sample does not say how it ended.
     """
     for row in samples:
-        by_itself = row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
-        yield row | {"end": end_token if by_itself else ""}
+        if row["finish_reason"] not in ENDINGS:
+            raise ValueError(f"sample {row['instruction_id']}/{row['sample_index']}: finish_reason is "
+                             f"{row['finish_reason']!r}, expected one of {', '.join(ENDINGS)}; it was sampled by an older "
+                             "version of this package: run stage 02 again")
+        yield row | {"end": end_token if row["finish_reason"] == "end_token" else ""}
 
 
 def selected(rows: Iterable[dict[str, Any]], labels: LabelParams, instruction_ids: Iterable[str], seed: int

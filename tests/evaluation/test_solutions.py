@@ -68,7 +68,7 @@ class Answers(Memory):
 
     def generate(self, prompts, **how):
         super().generate(prompts, **how)
-        return [[Completion(ANSWER, "stop", 7)] * how["n"] for _ in prompts]
+        return [[Completion(ANSWER, "end_token", 7)] * how["n"] for _ in prompts]
 
 
 def test_another_post_processing_needs_no_new_generation(tmp_path):

@@ -11,10 +11,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from plum_utils.models import engines, transformers_engine
+from plum_utils.models import engines, transformers_engine, vllm_engine
 from plum_utils.models.completions import Completion, Metered
 from plum_utils.models.engines import open_backend
 from plum_utils.models.vllm_engine import adapter_mode, check_lengths, engine_settings, vllm_lora_rank
@@ -34,7 +35,7 @@ class Canned:
 
     def generate(self, prompts, n=1, **how):
         self.asked.append((prompts, n, how))
-        return [[Completion(f"{prompt} {index}", "stop", 3) for index in range(n)] for prompt in prompts]
+        return [[Completion(f"{prompt} {index}", "end_token", 3) for index in range(n)] for prompt in prompts]
 
     def close(self):
         self.closed = True
@@ -99,6 +100,12 @@ def test_vllm_gets_a_lora_rank_that_it_knows(asked, taken):
 def test_a_lora_rank_beyond_vllms_says_so():
     with pytest.raises(ValueError, match="training.lora_r: vLLM takes adapters of rank 512 at most, got 513"):
         vllm_lora_rank(513)
+
+
+@pytest.mark.parametrize(("reason", "beside", "ending"), [
+    ("stop", None, "end_token"), ("stop", 7, "end_token"), ("stop", "```\n", "stop_string"), ("length", None, "length")])
+def test_vllms_reason_and_what_stands_beside_it_say_how_a_completion_ended(reason, beside, ending):
+    assert vllm_engine._ending(SimpleNamespace(finish_reason=reason, stop_reason=beside)) == ending
 
 
 @pytest.mark.parametrize(("asked", "gpu", "taken"), [("auto", True, "serve"), ("auto", False, "merge"),
@@ -209,14 +216,14 @@ def test_stop_strings_are_kept_and_end_the_text(backend):
     mark = free.text[4:6]
     stopped, = backend.generate(PROMPTS[1:], max_tokens=16, stop=[mark])[0]
     assert stopped.text == free.text[:free.text.index(mark) + 2]
-    assert stopped.finish_reason == "stop" and 0 < stopped.n_tokens < free.n_tokens
+    assert stopped.finish_reason == "stop_string" and 0 < stopped.n_tokens < free.n_tokens
 
 
 def test_the_token_limit_is_told_apart_from_an_end(backend):
     cut, = backend.generate(PROMPTS[1:], max_tokens=2)[0]
     assert (cut.finish_reason, cut.n_tokens) == ("length", 2)
     ended, = backend.generate(PROMPTS[:1], max_tokens=64)[0]
-    assert ended.finish_reason == "stop" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
+    assert ended.finish_reason == "end_token" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
 
 
 def test_an_adapter_is_used_only_when_asked_for(backend, adapter):
