@@ -112,3 +112,9 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, read in chunks."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Folder for what is made once a user: ``$PLUM_CACHE``, else ``plum-study`` in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PLUM_CACHE") or user / "plum-study")

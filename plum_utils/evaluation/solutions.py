@@ -97,8 +97,8 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``n_tokens``.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    asked = [{"task_id": name, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
-             for name, problem in by_id.items()]
+    asked = [{"task_id": problem.task_id, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
+             for problem in problems]
     rows = sample_shards(p, backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)),
                          adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
                          stop=p.sampling.stop)

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from plum_utils.jsonl import sha256_file
+from plum_utils.jsonl import cache_dir, sha256_file
 from plum_utils.models.number_types import number_type
 
 EMBEDDED = "embedded:smollm2"
@@ -23,14 +23,6 @@ CHECKSUMS = "plum_checksums.json"
 
 class ModelNotFound(RuntimeError):
     """A model that is neither embedded, nor a folder here, nor reachable on a hub."""
-
-
-def cache_dir() -> Path:
-    """Folder for converted models: ``$PLUM_CACHE``, else ``plum-study`` in the user's cache folder."""
-    base = os.environ.get("PLUM_CACHE")
-    if base:
-        return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "plum-study"
 
 
 def resolve_model(name: str, revision: str | None = None) -> str:

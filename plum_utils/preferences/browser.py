@@ -20,6 +20,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer, TextLexer
 
 from plum_utils.preferences import labels
+from plum_utils.sandbox.status import Status
 
 MOST_INSTRUCTIONS = 50  # in the widget: with MOST_SAMPLES and MOST_TEXT it bounds its memory, whatever the run's size
 MOST_SAMPLES = 50       # of an instruction
@@ -142,7 +143,7 @@ def failing_lines(sample: Sample, suite: str) -> tuple[range, range]:
     line = int(match[2])
     if not match[1]:
         return range(line, line + 1), range(0)
-    return range(0), _statement(suite, line) if sample.status == "failed" else range(0)
+    return range(0), _statement(suite, line) if sample.status == Status.FAILED else range(0)
 
 
 def _statement(source: str, line: int) -> range:

@@ -16,20 +16,22 @@ from typing import Any, Iterable, Iterator
 import pandas as pd
 
 from plum_utils.params import LabelParams
+from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.runs import fingerprint
+from plum_utils.sandbox.status import Status
 
 ENDINGS = ("end_token", "stop_string", "length")  # ``models.completions.Ending``
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
-LABEL_OF_STATUS = {
-    "passed": CHOSEN,
-    "failed": REJECTED,
-    "timeout": REJECTED,
-    "memory": REJECTED,
-    "error": UNRUNNABLE,
-    "syntax": UNRUNNABLE,
-    "type_error": UNRUNNABLE,
-    "no_code": UNRUNNABLE,
-    "infrastructure": UNDECIDED,
+LABEL_OF_STATUS: dict[str, str] = {
+    Status.PASSED: CHOSEN,
+    Status.FAILED: REJECTED,
+    Status.TIMEOUT: REJECTED,
+    Status.MEMORY: REJECTED,
+    Status.ERROR: UNRUNNABLE,
+    Status.SYNTAX: UNRUNNABLE,
+    TYPE_ERROR: UNRUNNABLE,
+    NO_CODE: UNRUNNABLE,
+    Status.INFRASTRUCTURE: UNDECIDED,
 }
 
 

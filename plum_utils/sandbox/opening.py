@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from plum_utils.sandbox.pool import Limits, Program, Sandbox, Verdict
+from plum_utils.sandbox.status import Status
 
 
 def open_sandbox(p: Any) -> Sandbox:
@@ -32,7 +33,7 @@ def judge(sandbox: Sandbox, programs: list[Program], limits: Limits | None = Non
     """
     verdicts = sandbox.run(programs, limits=limits, ended=ended)
     for verdict in verdicts:
-        if verdict.status == "infrastructure":
+        if verdict.status == Status.INFRASTRUCTURE:
             raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}. Nothing is judged by a "
                                "guess; run the stage again")
     return verdicts

@@ -22,6 +22,7 @@ from typing import Any, Callable, Literal
 
 from plum_utils.sandbox import cgroup
 from plum_utils.sandbox.splitting import plan
+from plum_utils.sandbox.status import Status
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 
@@ -81,8 +82,8 @@ class Program:
 class Verdict:
     """How a program ended.
 
-    ``status``: passed, failed, error (did not load), timeout, memory, syntax, or infrastructure (our fault); ``detail``
-    is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time. ``assurance``: ``split`` verdicts
+    ``status``: a ``Status``; ``detail`` is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time.
+    ``assurance``: ``split`` verdicts
     cannot be forged; ``shared`` ones can by a program that looks for its judge. ``calls``: how often the judge called
     the candidate (split only). ``cpu_seconds`` of all its processes.
     """
@@ -217,7 +218,7 @@ class Sandbox:
         suite, program = self._suite(task), replace(task, code=task.reference)
         for split in {AUTO: (True, False), SPLIT: (True,), SHARED: (False,)}[task.mode]:
             outcome = worker.judge(program, replace(suite, split=split), limits)
-            if outcome.status == "passed":
+            if outcome.status == Status.PASSED:
                 suite.split, suite.cpu_seconds, suite.reference = split, outcome.cpu_seconds, outcome
                 return
 
@@ -230,7 +231,7 @@ class Sandbox:
             suite.split = False  # found by the judge, of what the tests do
             outcome = worker.judge(task, suite, limits)
         if outcome.status == "unsplittable":
-            outcome.status = "failed"
+            outcome.status = Status.FAILED
         return outcome
 
     def _map(self, work: Callable, tasks: list[_Task]) -> dict:
@@ -307,7 +308,7 @@ def _empty(waiting: queue.SimpleQueue) -> None:
 
 
 def _verdict(name: str, outcome: _Outcome) -> Verdict:
-    return Verdict(name, outcome.status, outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
+    return Verdict(name, Status(outcome.status), outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
                    outcome.cpu_seconds)
 
 
@@ -379,18 +380,18 @@ class _Worker:
         cause = "the worker was lost twice"
         for _ in range(2):
             answer = self._ask(task, suite, limits)
-            if answer is not None and answer[0] != "infrastructure":
+            if answer is not None and answer[0] != Status.INFRASTRUCTURE:
                 status, detail, size, seconds, cpu_seconds, calls = answer
                 return _Outcome(status, detail or self._detail(size), seconds, cpu_seconds, calls, assurance)
             cause = answer[1] if answer else cause
             if self._stopped:
-                return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
+                return _Outcome(Status.INFRASTRUCTURE, "the sandbox was closed", assurance=assurance)
             self._end()
             try:
                 self._start()
             except (SandboxError, OSError) as error:
-                return _Outcome("infrastructure", str(error)[:300], assurance=assurance)
-        return _Outcome("infrastructure", cause, assurance=assurance)
+                return _Outcome(Status.INFRASTRUCTURE, str(error)[:300], assurance=assurance)
+        return _Outcome(Status.INFRASTRUCTURE, cause, assurance=assurance)
 
     def _ask(self, task: _Task, suite: _Suite, limits: Limits) -> list | None:
         request = asdict(limits) | {"split": suite.split, "names": suite.names, "capture": suite.capture}

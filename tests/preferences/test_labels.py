@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from plum_utils.data import instructions as instructions_module
 from plum_utils.models.completions import Ending
 from plum_utils.params import LabelParams, TrainingParams
+from plum_utils.plots.style import STATUS_COLOURS
 from plum_utils.preferences import labels
 from plum_utils.preferences import sets as sets_module
 from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
+from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
+from plum_utils.sandbox import Status
 from plum_utils.training import objectives
 
-STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
+STATUSES = [status for status in LABEL_OF_STATUS if status != Status.INFRASTRUCTURE]
 # (instruction, status, text): few of each, so that duplicates and unsolved instructions are frequent
 outcomes = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(STATUSES), st.integers(0, 3)), min_size=1, max_size=60)
 
@@ -44,6 +47,11 @@ def test_the_rule_verdict_by_verdict():
     assert {name for name, label in LABEL_OF_STATUS.items() if label == REJECTED} == {"failed", "timeout", "memory"}
     assert {name for name, label in LABEL_OF_STATUS.items() if label == UNRUNNABLE} == {"error", "syntax", "type_error",
                                                                                         "no_code"}
+
+
+def test_each_status_that_the_sandbox_gives_has_a_label_and_each_of_a_sample_a_colour():
+    assert set(Status) | {TYPE_ERROR, NO_CODE} == set(LABEL_OF_STATUS)
+    assert set(STATUS_COLOURS) == set(LABEL_OF_STATUS) - {Status.INFRASTRUCTURE}
 
 
 def test_a_verdict_that_is_our_fault_never_becomes_a_label():

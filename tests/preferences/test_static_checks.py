@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plum_utils.preferences import static_checks
-from plum_utils.preferences.static_checks import CANNOT_RUN_CODES, HARMLESS_CODES, StaticVerdict, check_programs
+from plum_utils.preferences.static_checks import CANNOT_RUN_CODES, StaticVerdict, check_programs
 
 PROGRAMS = {
     # name: (source, status, a mypy code that must be among those reported)
@@ -133,7 +133,7 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("code", HARMLESS_CODES)
+@pytest.mark.parametrize("code", HARMLESS)
 def test_harmless_codes_are_of_programs_that_run(code, tmp_path):
     verdict = check_programs({"x": HARMLESS[code]})["x"]
     assert verdict.status == "ok" and code in verdict.codes
