@@ -103,6 +103,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
     """
     ids = list(instruction_ids)[:MOST_INSTRUCTIONS]
     part = labelled[labelled.instruction_id.isin(ids)]
+    part = part.assign(fate=labels.fates(part))
     part = part[part.groupby("instruction_id").cumcount() < MOST_SAMPLES]
     wanted = set(zip(part.instruction_id, part.sample_index))
     keyed = (((row["instruction_id"], row["sample_index"]), row["detail"]) for row in verdicts)
@@ -113,17 +114,9 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
         prompts.setdefault(row.instruction_id, _cut(sample["prompt"]))
         found[row.instruction_id].append(Sample(
             row.sample_index, _cut(sample["code"]), "" if sample["code"].strip() else _cut(sample["completion"]),
-            row.status, row.label, details[row.instruction_id, row.sample_index], _fate(row)))
+            row.status, row.label, details[row.instruction_id, row.sample_index],
+            "in KTO's set" if row.used else f"left out: {row.fate}"))
     return [Gathered(name, prompts[name], suites[name], tuple(rows)) for name, rows in found.items() if rows]
-
-
-def _fate(row: Any) -> str:
-    if row.used:
-        return "in KTO's set"
-    if row.label == labels.UNRUNNABLE:
-        return "left out: it cannot run"
-    return "left out: an earlier sample is the same text" if row.duplicate else \
-        "left out: no sample of its instruction passes"
 
 
 def _cut(text: str) -> str:

@@ -10,7 +10,6 @@ texts; what needs them reads the samples once more, so that the memory needed do
 from __future__ import annotations
 
 import random
-from collections import Counter
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
@@ -135,16 +134,13 @@ def correctness_ratios(frame: pd.DataFrame) -> pd.Series:
     return (frame.label == CHOSEN).groupby(frame.instruction_id).mean()
 
 
+def fates(frame: pd.DataFrame) -> pd.Series:
+    """What becomes of each sample: its label where it is used, else the first rule that leaves it out."""
+    left_out = frame.duplicate.map({True: "duplicate", False: "no chosen solution"})
+    return frame.label.where(frame.used, left_out).mask(frame.label == UNRUNNABLE, "un-runnable")
+
+
 def flow_counts(frame: pd.DataFrame) -> dict[str, int]:
     """How many samples each rule removes, from all samples to the KTO set; the parts add up to the whole."""
-    counts: Counter[str] = Counter()
-    for row in frame.itertuples():
-        if row.label == UNRUNNABLE:
-            counts["un-runnable"] += 1
-        elif row.duplicate:
-            counts["duplicate"] += 1
-        elif not row.used:
-            counts["no chosen solution"] += 1
-        else:
-            counts[row.label] += 1
-    return {name: counts[name] for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}
+    counts = fates(frame).value_counts()
+    return {name: int(counts.get(name, 0)) for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}

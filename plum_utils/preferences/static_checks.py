@@ -32,6 +32,8 @@ CANNOT_RUN_CODES = {
     "import-not-found": "a module that is not installed: ModuleNotFoundError at load",
 }
 # All other codes are kept and change nothing; the tests have a program that runs for each frequent one.
+BUILDS = 2    # at a time
+TIMEOUT = 600.0  # seconds for one
 MOST = 2000   # programs in one build: bounds its memory, and what one that breaks mypy costs the others
 FEWEST = 200  # below, a second build beside the first does not pay for its start
 STDLIB = ("abc", "asyncio", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime", "decimal",
@@ -51,24 +53,22 @@ class StaticVerdict:
     detail: str = ""
 
 
-def check_programs(codes: dict[str, str], timeout: float = 600.0, workers: int = 2) -> dict[str, StaticVerdict]:
-    """A static verdict for each program; it does not depend on which others are checked with it.
+def check_programs(codes: dict[str, str]) -> dict[str, StaticVerdict]:
+    """A static verdict for each program; it does not depend on which others are checked with it. A mypy build that fails
+    is halved until the program at fault stands alone, and that one counts as ``OK`` (execution will tell).
 
     Args:
         codes: program name -> source text; equal texts are checked once.
-        timeout: seconds for one mypy build; a build that fails is halved until the program at fault stands alone,
-            and that one counts as ``ok`` (execution will tell).
-        workers: builds that run at the same time, of at most ``MOST`` programs each.
     """
     distinct = list(dict.fromkeys(codes.values()))
     verdicts = {source: _syntax(source) for source in distinct}
     parsed = [source for source in distinct if verdicts[source].status == OK]
-    size = min(MOST, max(FEWEST, -(-len(parsed) // workers)))
+    size = min(MOST, max(FEWEST, -(-len(parsed) // BUILDS)))
     parts = [parsed[start:start + size] for start in range(0, len(parsed), size)]
     if parts:
         warm = warm_cache()
-        with ThreadPoolExecutor(workers) as pool:
-            for found in pool.map(lambda part: _mypy(part, timeout, warm), parts):
+        with ThreadPoolExecutor(BUILDS) as pool:
+            for found in pool.map(lambda part: _mypy(part, warm), parts):
                 verdicts |= found
     return {name: verdicts[source] for name, source in codes.items()}
 
@@ -121,17 +121,17 @@ def _syntax(source: str) -> StaticVerdict:
     return StaticVerdict(OK)
 
 
-def _mypy(sources: list[str], timeout: float, warm: Path | None) -> dict[str, StaticVerdict]:
-    found = _mypy_build(sources, timeout, warm)
+def _mypy(sources: list[str], warm: Path | None) -> dict[str, StaticVerdict]:
+    found = _mypy_build(sources, warm)
     if found is not None:
         return {source: _verdict(found.get(index, [])) for index, source in enumerate(sources)}
     if len(sources) == 1:
         return {sources[0]: StaticVerdict(OK, ("mypy-crash",), "mypy could not check this program")}
     half = len(sources) // 2
-    return _mypy(sources[:half], timeout, warm) | _mypy(sources[half:], timeout, warm)
+    return _mypy(sources[:half], warm) | _mypy(sources[half:], warm)
 
 
-def _mypy_build(sources: list[str], timeout: float, warm: Path | None) -> dict[int, list[tuple[str, str, str]]] | None:
+def _mypy_build(sources: list[str], warm: Path | None) -> dict[int, list[tuple[str, str, str]]] | None:
     """Errors (code, line, message) by program index, or ``None`` when the build itself failed.
 
     Modules get names that no program can guess, so that none can import another.
@@ -146,7 +146,7 @@ def _mypy_build(sources: list[str], timeout: float, warm: Path | None) -> dict[i
             shutil.copytree(warm, folder / "cache")
         command = _command(folder, folder / "cache", ["@files.txt"])
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
     errors: dict[int, list[tuple[str, str, str]]] = {}

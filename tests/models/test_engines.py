@@ -18,7 +18,7 @@ import pytest
 from plum_utils.models import engines, transformers_engine, vllm_engine
 from plum_utils.models.completions import Completion, Metered
 from plum_utils.models.engines import open_backend
-from plum_utils.models.vllm_engine import adapter_mode, check_lengths, engine_settings, vllm_lora_rank
+from plum_utils.models.vllm_engine import check_lengths, engine_settings, merges_adapters, vllm_lora_rank
 from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",
@@ -111,24 +111,19 @@ def test_vllms_reason_and_what_stands_beside_it_say_how_a_completion_ended(reaso
 @pytest.mark.parametrize(("asked", "gpu", "taken"), [("auto", True, "serve"), ("auto", False, "merge"),
                                                      ("serve", False, "serve"), ("merge", True, "merge")])
 def test_adapters_are_served_on_a_gpu_and_merged_on_a_cpu_unless_told_otherwise(asked, gpu, taken):
-    assert adapter_mode(asked, gpu) == taken
-
-
-def test_an_unknown_way_with_adapters_lists_the_known_ones():
-    with pytest.raises(ValueError, match="sampling.adapters: unknown 'fuse'; one of auto, serve, merge"):
-        adapter_mode("fuse", False)
+    assert merges_adapters(asked, gpu) == (taken == "merge")
 
 
 def test_the_cpu_engine_keeps_what_its_completions_depend_on():
     """Other values give other completions than those of the reference run, or fail with seeds."""
-    assert engine_settings(False, 0.5) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
+    assert engine_settings(False) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
                                            "enable_chunked_prefill": False, "enable_prefix_caching": True,
                                            "block_size": 32}
 
 
 def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
-    settings = engine_settings(True, 0.5)
-    assert settings == {"gpu_memory_utilization": 0.5, "enable_chunked_prefill": True, "enable_prefix_caching": True}
+    settings = engine_settings(True)
+    assert settings == {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True, "enable_prefix_caching": True}
 
 
 def test_a_completion_without_room_is_an_error_that_says_how_to_get_it():

@@ -158,7 +158,7 @@ def test_fates():
     labelled["used"], labelled["duplicate"] = False, [True, False, False]
     labelled.loc[2, "label"] = labels.UNRUNNABLE
     (one,) = browser_module.gather(labelled, samples, verdicts, suites, ["i0"])
-    assert [row.fate.split()[-1] for row in one.samples] == ["text", "passes", "run"]
+    assert [row.fate.split()[-1] for row in one.samples] == ["duplicate", "solution", "un-runnable"]
 
 
 def test_what_is_kept_is_bounded():
