@@ -115,7 +115,7 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
         parts: (key, what ``make`` turns into the shard's JSON-ready rows and ``mark`` into its fingerprint); may be an
             iterator.
-        bar: gets a part for each shard, and ``a_row`` items for each of its rows.
+        bar: gets a part for each shard, and an item for each of its rows.
         workers: shards made at a time; above 1 ``make`` and ``mark`` are called in threads. After an error no shard is
             begun, those at work are finished and kept, and the error is raised; Ctrl-C does not wait for them.
 
@@ -130,7 +130,7 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
         if made := body is None:
             body = to_jsonl(make(part))
             write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
-        bar.add(items=bar.a_row * body.count("\n"), made=made)
+        bar.add(items=body.count("\n"), made=made)
 
     with bar, _Threads(workers) as threads:
         for key, part in parts:

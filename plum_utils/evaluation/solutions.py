@@ -99,7 +99,7 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
     by_id = {problem.task_id: problem for problem in problems}
     asked = [{"task_id": problem.task_id, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
              for problem in problems]
-    rows = sample_shards(p, backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)),
+    rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
                          adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
                          stop=p.sampling.stop)
     return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Callable, get_args
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.models.adapters import adapter_digest
@@ -13,7 +14,7 @@ from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.params import Params
 from plum_utils.progress import FIRST_CALL, Bar
-from plum_utils.runs import fingerprint, shards
+from plum_utils.runs import fingerprint, make_shards, shard_rows
 
 
 def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None) -> Backend:
@@ -33,42 +34,51 @@ def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None
 
 def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
                   ) -> list[dict[str, Any]]:
-    """K completions for each instruction, in shards of ``sampling.shard_size`` instructions, each with its own seed.
+    """K completions for each instruction.
 
     Returns:
         Rows of the ``samples`` contract: instruction_id, prompt, seed, sample_index, completion, finish_reason, n_tokens,
         code (taken out of the completion here, not kept in the shards).
     """
-    how, parts = p.sampling, {}
-    for number, start in enumerate(range(0, len(instructions), how.shard_size)):
-        seed = p.seed * 10_000 + number
-        parts[f"shard_{number:04d}"] = [
-            {"instruction_id": item.instruction_id, "prompt": policy_prompt(p, tokenizer, item.instruction), "seed": seed}
-            for item in instructions[start:start + how.shard_size]]
+    how, parts = p.sampling, instruction_shards(p, "shard", instructions, partial(policy_prompt, p, tokenizer))
     bar = Bar("sampling", len(parts), items=len(instructions) * how.k, measured=folder / FIRST_CALL)
-    rows = sample_shards(p, backend, parts, folder, bar, n=how.k, temperature=how.temperature, top_p=how.top_p,
-                         max_tokens=how.max_tokens, stop=how.stop)
+    rows = sample_shards(backend, parts, folder, bar, p.policy.model_dump(), n=how.k, temperature=how.temperature,
+                         top_p=how.top_p, max_tokens=how.max_tokens, stop=how.stop)
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 
-def sample_shards(p: Params, backend: Backend, parts: dict[str, list[dict[str, Any]]], folder: Path, bar: Bar, *,
+def instruction_shards(p: Params, label: str, instructions: list[Instruction], prompt: Callable[[str], str]
+                       ) -> dict[str, list[dict[str, Any]]]:
+    """What ``sample_shards`` is asked: ``sampling.shard_size`` instructions a shard, each shard with its own seed."""
+    size, parts = p.sampling.shard_size, {}
+    for number, start in enumerate(range(0, len(instructions), size)):
+        parts[f"{label}_{number:04d}"] = [
+            {"instruction_id": item.instruction_id, "prompt": prompt(item.instruction), "seed": p.seed * 10_000 + number}
+            for item in instructions[start:start + size]]
+    return parts
+
+
+def sample_shards(backend: Backend, parts: dict[str, list[dict[str, Any]]], folder: Path, bar: Bar, model: Any,
                   adapter: str | None = None, **how: Any) -> list[dict[str, Any]]:
     """One call to the backend and one file for each shard; a finished one is never sampled again. As many are sampled at
     a time as the backend has ``replicas``.
 
     Args:
-        parts: by shard what its completions begin with, one entry a prompt; with ``prompt``, and the call's ``seed``.
+        parts: by shard one entry a prompt, with ``prompt``, the call's ``seed``, and what else its rows begin with.
+        model: what the backend was opened with; a shard of another model is made again.
         how: of ``Backend.generate``.
 
     Returns:
         ``n`` rows for each entry, which add sample_index, completion, finish_reason (an ``Ending``) and n_tokens.
     """
-    def make(key: str) -> list[dict[str, Any]]:
-        asked = parts[key]
+    def make(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         outputs = bar.generate(backend, [one["prompt"] for one in asked], seed=asked[0]["seed"], adapter=adapter, **how)
         return [one | {"sample_index": index, "completion": out.text, "finish_reason": out.finish_reason,
                        "n_tokens": out.n_tokens}
                 for one, outs in zip(asked, outputs) for index, out in enumerate(outs)]
 
-    mark = fingerprint([get_args(Ending), p.policy.model_dump(), backend.name, adapter_digest(adapter), how, parts])
-    return shards(folder, list(parts), make, mark, bar, getattr(backend, "replicas", 1))
+    def mark(asked: list[dict[str, Any]]) -> str:
+        return fingerprint([get_args(Ending), model, backend.name, digest, how, asked])
+
+    digest = adapter_digest(adapter)
+    return list(shard_rows(make_shards(folder, parts.items(), make, mark, bar, getattr(backend, "replicas", 1))))

@@ -71,14 +71,30 @@ def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    lambda p: (p.model_copy(update={"seed": 1}), INSTRUCTIONS),
-    lambda p: (p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}), INSTRUCTIONS),
-    lambda p: (p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}), INSTRUCTIONS),
-    lambda p: (p, [replace(INSTRUCTIONS[0], instruction="Write g."), *INSTRUCTIONS[1:]]),
-], ids=["seed", "temperature", "prompt", "instruction"])
+    lambda p: p.model_copy(update={"seed": 1}),
+    lambda p: p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}),
+    lambda p: p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}),
+], ids=["seed", "temperature", "prompt"])
 def test_samples_of_other_settings_are_not_taken_for_these(tmp_path, change):
     sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
     backend = Memory()
-    p, instructions = change(P)
-    sample_policy(p, backend, Words(), instructions, tmp_path)
+    sample_policy(change(P), backend, Words(), INSTRUCTIONS, tmp_path)
+    assert len(backend.calls) == 3
+
+
+def test_only_the_shard_with_another_instruction_is_sampled_again(tmp_path):
+    others = [replace(INSTRUCTIONS[0], instruction="Write g."), *INSTRUCTIONS[1:]]
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    backend = Memory()
+    rows = sample_policy(P, backend, Words(), others, tmp_path)
+    assert [len(call["prompts"]) for call in backend.calls] == [2]
+    assert rows == sample_policy(P, Memory(), Words(), others, tmp_path / "fresh")
+
+
+def test_shards_of_a_version_that_told_fewer_endings_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "get_args", lambda _: ("stop", "length"))
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    monkeypatch.undo()
+    backend = Memory()
+    sample_policy(P, backend, Words(), INSTRUCTIONS, tmp_path)
     assert len(backend.calls) == 3
