@@ -61,11 +61,6 @@ class TransformersBackend:
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
                  watch: Watch | None = None) -> list[list[Completion]]:
-        """``n`` completions for each prompt, in order.
-
-        Args:
-            watch: called after every step with the tokens and the completions that this call has made so far.
-        """
         self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
         encoded = [tuple(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
