@@ -38,14 +38,11 @@ class TransformersBackend:
 
     A row's random numbers belong to the seed and its place in the call, so that they do not depend on how rows are
     batched; rounding does, by as much as the number type allows.
-
-    Args:
-        batch_size: rows computed at a time; None: as many as take half of the free memory.
     """
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto", batch_size: int | None = None):
+    def __init__(self, model_path: str, dtype: str = "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
         if self._tokenizer.pad_token is None:
@@ -56,7 +53,6 @@ class TransformersBackend:
         self._model = self._model.to(device).eval()
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
-        self._batch_size = batch_size
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
@@ -72,7 +68,7 @@ class TransformersBackend:
             return choose_tokens(logits, noise[[row.number for row in running], step], temperature, top_p)
 
         by_length = sorted(rows, key=lambda row: len(row.prompt))
-        size = self._batch_size or self._rows_that_fit(max(map(len, encoded), default=0) + max_tokens)
+        size = self._rows_that_fit(max(map(len, encoded), default=0) + max_tokens)
         for start in range(0, len(rows), size):
             for _ in self._sample(by_length[start:start + size], choose, max_tokens, stop or []):
                 if watch is not None:
