@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import re
 import select
 import shutil
@@ -14,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Literal
@@ -25,8 +24,6 @@ from plum_utils.sandbox.splitting import plan
 from plum_utils.sandbox.status import Status
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
-
-
 WORKER = Path(__file__).with_name("worker")
 WARM = ("numpy",)  # imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
@@ -77,13 +74,19 @@ class Program:
     reference: str | None = None
     mode: Mode = "auto"
 
+    @cached_property
+    def suite(self) -> str:
+        """A digest of all but the name and the code."""
+        parts = "\0".join((self.mode, str(self.reference is None), self.reference or "", self.tests))
+        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+
 
 @dataclass(frozen=True)
 class Verdict:
     """How a program ended.
 
-    ``status``: a ``Status``; ``detail`` is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time.
-    ``assurance``: ``split`` verdicts
+    ``status``: passed, failed, error (did not load), timeout, memory, syntax, or infrastructure (our fault); ``detail``
+    is one line of at most 300 characters, empty for a pass; ``seconds`` is wall time. ``assurance``: ``split`` verdicts
     cannot be forged; ``shared`` ones can by a program that looks for its judge. ``calls``: how often the judge called
     the candidate (split only). ``cpu_seconds`` of all its processes.
     """
@@ -97,41 +100,14 @@ class Verdict:
     cpu_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A program without its name: equal ones are run once."""
-
-    code: str
-    tests: str
-    reference: str | None
-    mode: Mode
-
-    @cached_property
-    def suite(self) -> str:
-        """A digest of all but the code."""
-        parts = "\0".join((self.mode, str(self.reference is None), self.reference or "", self.tests))
-        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 @dataclass
 class _Suite:
-    """What is known of some tests: whether they are split, and the CPU seconds of their reference."""
+    """What is known of some tests: whether they are split, and how their reference ended."""
 
     split: bool
     names: tuple[str, ...]
     capture: bool
-    cpu_seconds: float | None = None
-    reference: _Outcome | None = None  # how the reference itself ended
-
-
-@dataclass
-class _Outcome:
-    status: str
-    detail: str
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    calls: int = 0
-    assurance: str = SHARED
+    reference: Verdict | None = None
 
 
 class Sandbox:
@@ -182,27 +158,25 @@ class Sandbox:
             ended: told, from any thread, how many programs have got their verdict since it was told last.
         """
         limits = limits or self.limits
-        tasks = [_Task(one.code, one.tests, one.reference, one.mode) for one in programs]
+        tasks = [replace(program, id="") for program in programs]
         times = Counter(tasks)
-        distinct = list(times)
 
-        def judge(worker: _Worker, task: _Task) -> _Outcome:
-            outcome = self._judge(worker, task, limits)
+        def judge(worker: _Worker, task: Program) -> Verdict:
+            verdict = self._judge(worker, task, limits)
             ended(times[task])
-            return outcome
+            return verdict
 
-        self._learn(distinct, limits)
-        distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
-        answers = self._map(judge, distinct)
-        return [_verdict(program.id, answers[task]) for program, task in zip(programs, tasks)]
+        self._learn(list(times), limits)
+        answers = self._map(judge, sorted(times, key=self._expected, reverse=True))
+        return [replace(answers[task], id=program.id, status=Status(answers[task].status))
+                for program, task in zip(programs, tasks)]
 
-    def _suite(self, task: _Task) -> _Suite:
-        return self._suites[task.suite]
+    def _expected(self, task: Program) -> tuple[bool, float]:
+        """Longer programs have more of it: they are run first, so that none is left at the end."""
+        reference = self._suites[task.suite].reference
+        return "while" in task.code, reference.cpu_seconds if reference else 0.0
 
-    def _expected(self, task: _Task) -> tuple[bool, float]:
-        return "while" in task.code, self._suite(task).cpu_seconds or 0.0
-
-    def _learn(self, tasks: list[_Task], limits: Limits) -> None:
+    def _learn(self, tasks: list[Program], limits: Limits) -> None:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
@@ -212,45 +186,50 @@ class Sandbox:
         known = [task for task in new.values() if task.reference is not None]
         self._map(lambda worker, task: self._try_reference(worker, task, limits), known)
 
-    def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> None:
+    def _try_reference(self, worker: _Worker, task: Program, limits: Limits) -> None:
         """What the reference does decides; what the text of the tests looks like, only where the reference fails."""
         assert task.reference is not None
-        suite, program = self._suite(task), replace(task, code=task.reference)
+        suite, program = self._suites[task.suite], replace(task, code=task.reference)
         for split in {AUTO: (True, False), SPLIT: (True,), SHARED: (False,)}[task.mode]:
-            outcome = worker.judge(program, replace(suite, split=split), limits)
-            if outcome.status == Status.PASSED:
-                suite.split, suite.cpu_seconds, suite.reference = split, outcome.cpu_seconds, outcome
+            verdict = worker.judge(program, replace(suite, split=split), limits)
+            if verdict.status == Status.PASSED:
+                suite.split, suite.reference = split, verdict
                 return
 
-    def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
-        suite = self._suite(task)
+    def _judge(self, worker: _Worker, task: Program, limits: Limits) -> Verdict:
+        suite = self._suites[task.suite]
         if task.code == task.reference and suite.reference is not None:
             return suite.reference
-        outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
+        verdict = worker.judge(task, suite, limits)
+        if verdict.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
             suite.split = False  # found by the judge, of what the tests do
-            outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable":
-            outcome.status = Status.FAILED
-        return outcome
+            verdict = worker.judge(task, suite, limits)
+        return replace(verdict, status=Status.FAILED) if verdict.status == "unsplittable" else verdict
 
-    def _map(self, work: Callable, tasks: list[_Task]) -> dict:
+    def _map(self, work: Callable, tasks: list[Program]) -> dict:
         """``work(worker, task)`` for every task, by all workers; {task: result}."""
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for task in tasks:
-            waiting.put(task)
-        answers: dict = {}
+        waiting, answers = iter(tasks), {}  # a list's iterator gives each task to one thread
         errors: list[BaseException] = []
         ends: list[threading.Event] = []  # an interrupted Thread.join forgets its thread
+
+        def drain(worker: _Worker, end: threading.Event) -> None:
+            try:
+                for task in waiting:
+                    answers[task] = work(worker, task)
+            except BaseException as error:
+                errors.append(error)
+                deque(waiting, maxlen=0)
+            finally:
+                end.set()
+
         try:
             for worker in self._workers[:len(tasks)]:
                 ends.append(threading.Event())
-                arguments = (worker, work, waiting, answers, errors, ends[-1])
-                threading.Thread(target=_drain, daemon=True, args=arguments).start()
+                threading.Thread(target=drain, daemon=True, args=(worker, ends[-1])).start()
             for end in ends:
                 end.wait()
         finally:  # after Ctrl-C: no thread may still use its worker when the next run begins
-            _empty(waiting)
+            deque(waiting, maxlen=0)
             for end in ends:
                 end.wait()
         if errors:
@@ -284,34 +263,6 @@ def _alive(name: str) -> bool:
     return not owner.isdecimal() or not Path("/proc/self").exists() or Path(f"/proc/{owner}").exists()
 
 
-def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
-           end: threading.Event) -> None:
-    try:
-        while True:
-            task = waiting.get_nowait()
-            answers[task] = work(worker, task)
-    except queue.Empty:
-        pass
-    except BaseException as error:
-        errors.append(error)
-        _empty(waiting)
-    finally:
-        end.set()
-
-
-def _empty(waiting: queue.SimpleQueue) -> None:
-    try:
-        while True:
-            waiting.get_nowait()
-    except queue.Empty:
-        pass
-
-
-def _verdict(name: str, outcome: _Outcome) -> Verdict:
-    return Verdict(name, Status(outcome.status), outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
-                   outcome.cpu_seconds)
-
-
 def weakness() -> str:
     """What this host cannot deny to untrusted programs, as ``Sandbox.weakness``; found out by starting a worker."""
     with Sandbox(1, Limits(allow_weak=True), quiet=True) as sandbox:
@@ -342,29 +293,23 @@ def _describe(offers: dict) -> tuple[str, str]:
     return line, " and ".join(what for what in missing if what != "file reads")
 
 
-@dataclass
 class _Worker:
     """One supervisor process, started again when it is lost."""
 
-    folder: Path
-    without: tuple[str, ...]
-    offers: dict = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._stopped = False
-        name = f"{self.folder.parent.name}-{self.folder.name}"
-        self._group = cgroup.Group(name if "cgroup" not in self.without else None)
+    def __init__(self, folder: Path, without: tuple[str, ...]):
+        self._folder, self._without, self._stopped = folder, without, False
+        self._group = cgroup.Group(f"{folder.parent.name}-{folder.name}" if "cgroup" not in without else None)
         # program, tests, detail of the verdict
         self._files: tuple[int, ...] = (_unnamed_file(), _unnamed_file(), _unnamed_file())
         self._start()
 
     def _start(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         groups = ":".join(map(str, self._group.folders))
-        command = [sys.executable, "-s", str(WORKER), str(self.folder), *map(str, self._files), groups, *self.without]
+        command = [sys.executable, "-s", str(WORKER), str(self._folder), *map(str, self._files), groups, *self._without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
                                          env=environment, start_new_session=True, pass_fds=self._files)
         assert self._process.stdin and self._process.stdout
@@ -374,7 +319,7 @@ class _Worker:
             self._end()
             raise SandboxError("the sandbox's worker did not start; its message is above")
 
-    def judge(self, task: _Task, suite: _Suite, limits: Limits) -> _Outcome:
+    def judge(self, task: Program, suite: _Suite, limits: Limits) -> Verdict:
         """How one program ends; a lost worker is replaced and the program is run once more."""
         assurance = SPLIT if suite.split else SHARED
         cause = "the worker was lost twice"
@@ -382,23 +327,26 @@ class _Worker:
             answer = self._ask(task, suite, limits)
             if answer is not None and answer[0] != Status.INFRASTRUCTURE:
                 status, detail, size, seconds, cpu_seconds, calls = answer
-                return _Outcome(status, detail or self._detail(size), seconds, cpu_seconds, calls, assurance)
+                return Verdict("", status, detail or self._detail(size), seconds, assurance, calls, cpu_seconds)
             cause = answer[1] if answer else cause
             if self._stopped:
-                return _Outcome(Status.INFRASTRUCTURE, "the sandbox was closed", assurance=assurance)
+                cause = "the sandbox was closed"
+                break
             self._end()
             try:
                 self._start()
             except (SandboxError, OSError) as error:
-                return _Outcome(Status.INFRASTRUCTURE, str(error)[:300], assurance=assurance)
-        return _Outcome(Status.INFRASTRUCTURE, cause, assurance=assurance)
+                cause = str(error)[:DETAIL]
+                break
+        return Verdict("", Status.INFRASTRUCTURE, cause, 0.0, assurance)
 
-    def _ask(self, task: _Task, suite: _Suite, limits: Limits) -> list | None:
+    def _ask(self, task: Program, suite: _Suite, limits: Limits) -> list | None:
         request = asdict(limits) | {"split": suite.split, "names": suite.names, "capture": suite.capture}
         request["warm"] = [name for name in WARM if name in task.code or name in task.tests]
         request["cpu_seconds"] = limits.seconds
-        if suite.cpu_seconds is not None:
-            request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
+        if suite.reference is not None:
+            allowed = max(limits.least_seconds, limits.factor * suite.reference.cpu_seconds)
+            request["cpu_seconds"] = min(limits.seconds, allowed)
         self._group.allow(limits.memory_mb)
         try:
             for name, handle, text in zip(("code", "tests"), self._files, (task.code, task.tests)):
