@@ -98,7 +98,7 @@ def _livecodebench(where: LiveCodeBenchParams) -> Benchmark:
     """Its statements only, one row at a time: decoded, the tests would take gigabytes."""
     name = "livecodebench_mini" if where.source == "bundled" else "livecodebench"
     try:
-        paths = livecodebench._paths(where.source, where.release)
+        paths = livecodebench.paths_of(where.source, where.release)
     except livecodebench.LiveCodeBenchUnavailable as error:
         return Benchmark(name, unchecked=str(error))
     rows = (row for path in paths for row in iter_jsonl(path, livecodebench.FIELDS))

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import zlib
+from dataclasses import replace
 from datetime import date
 
 import pandas as pd
@@ -23,15 +24,13 @@ from plum_utils.data.livecodebench import (
     bundled_path,
     decode_private_tests,
     encode_private_tests,
-    lcb_message,
     load_livecodebench,
 )
-from plum_utils.evaluation import contests as contests_module
 from plum_utils.evaluation.beside_paper import table4
-from plum_utils.evaluation.contests import grade, lcb_limits
+from plum_utils.evaluation.scoring import score, widest
 from plum_utils.evaluation.tables import difficulty_table, platform_table, window_table
 from plum_utils.jsonl import JsonlError, read_jsonl, write_jsonl
-from plum_utils.sandbox import Limits, Sandbox
+from plum_utils.sandbox import Limits, Program, Sandbox
 
 TESTS = st.lists(st.fixed_dictionaries({"input": st.text(), "output": st.text(),
                                         "testtype": st.sampled_from(["stdin", "functional"])}), max_size=5)
@@ -248,7 +247,8 @@ def test_tests_outside_the_window_are_not_decoded(rows, tmp_path):
 
 def graded(problems, sandbox, *solutions: tuple[str, str], seconds: float = 2.0) -> list[dict]:
     rows = [{"task_id": task, "sample_index": index, "solution": code} for index, (task, code) in enumerate(solutions)]
-    return grade([problems[task] for task in {task for task, _ in solutions}], rows, sandbox, seconds)
+    asked = [replace(problems[task], seconds=seconds) for task in {task for task, _ in solutions}]
+    return score(asked, rows, sandbox, False)
 
 
 def test_every_bundled_problem_is_solved_by_its_reference(problems, sandbox):
@@ -303,22 +303,22 @@ def test_a_program_cannot_swallow_the_time_limit_of_a_test(problems):
     """The clock runs in the judge's process."""
     code = "while True:\n    try:\n        while True: sum([1, 2])\n    except BaseException: pass"
     with Sandbox(workers=1) as one:
-        program = contests_module.lcb_program(problems["plum-e1"], code, "x", 0.2)
-        verdict, = one.run([program], limits=Limits(seconds=5.0))
+        parts = replace(problems["plum-e1"], seconds=0.2).programs(code)["all"]
+        verdict, = one.run([Program("x", **parts)], limits=Limits(seconds=5.0))
     assert (verdict.status, verdict.assurance) == ("failed", "split") and "out of time in one test" in verdict.detail
     assert verdict.cpu_seconds < 2
 
 
 def test_limits_cover_the_longest_suite(problems):
     most = max(len(one.public_tests) + len(one.private_tests) for one in problems.values())
-    limits = lcb_limits(list(problems.values()), Limits(seconds=1, memory_mb=64, file_mb=3), 2.0)
-    assert limits.seconds >= 2.0 * most and limits.memory_mb == contests_module.MEMORY_MB and limits.file_mb == 3
+    limits = widest(list(problems.values()), "all", Limits(seconds=1, memory_mb=64, file_mb=3))
+    assert limits.seconds >= 6.0 * most and limits.memory_mb == livecodebench.MEMORY_MB and limits.file_mb == 3
 
 
 def test_the_message_says_how_the_program_is_called(problems):
-    assert "standard input" in lcb_message(problems["plum-e1"])
-    assert "class Solution:" in lcb_message(problems["plum-e4"])
-    assert not any(test.output in lcb_message(problems["plum-e4"]) for test in problems["plum-e4"].private_tests
+    assert "standard input" in problems["plum-e1"].instruction
+    assert "class Solution:" in problems["plum-e4"].instruction
+    assert not any(test.output in problems["plum-e4"].instruction for test in problems["plum-e4"].private_tests
                    if len(test.output) > 3)
 
 

@@ -20,7 +20,7 @@ from plum_utils.data.problems import BUNDLED, Problem, load_suite, preamble, sel
 from plum_utils.evaluation import tables
 from plum_utils.evaluation.beside_paper import table2
 from plum_utils.evaluation.scoring import score
-from plum_utils.evaluation.solutions import MOST_LINES, decodings, defines, sanitised, take_program
+from plum_utils.evaluation.solutions import MOST_LINES, defines, sanitised, take_program
 from plum_utils.evaluation.tables import (
     describe_change,
     describe_sharpness,
@@ -412,6 +412,6 @@ def test_a_tiny_p_value_is_not_zero():
 
 
 def test_decodings():
-    assert [one.label for one in decodings(SuiteParams(name="s", n=4, temperatures=[0.8, 1.0]))] == [
+    assert [one.label for one in SuiteParams(name="s", n=4, temperatures=[0.8, 1.0]).decodings()] == [
         "greedy", "T=0.8", "T=1"]
-    assert [one.n for one in decodings(SuiteParams(name="s", temperatures=[0.8]))] == [1]
+    assert [one.n for one in SuiteParams(name="s", temperatures=[0.8]).decodings()] == [1]
