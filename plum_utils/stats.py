@@ -115,6 +115,18 @@ def pass_at_k_by_problem(rows: pd.DataFrame, k: int, column: str = "base_passed"
     return pd.Series({task: pass_at_k(int(row["size"]), int(row["sum"]), k) for task, row in counts.iterrows()})
 
 
+def paired_rates(scored: pd.DataFrame, k: int | None = None) -> tuple[pd.Series, pd.DataFrame]:
+    """The problems' pass rates, or with ``k`` their pass@k, by ``task_id``: the baseline's, and a column a trained policy
+    (one a training seed), to be averaged problem by problem.
+
+    Args:
+        scored: rows with ``policy`` (``baseline`` or a trained one), ``task_id``, ``passed``.
+    """
+    rates = {policy: problem_rates(part, "passed") if k is None else pass_at_k_by_problem(part, k, "passed")
+             for policy, part in scored.groupby("policy", sort=False)}
+    return rates.pop("baseline"), pd.DataFrame(rates)
+
+
 def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: int = 0) -> dict[str, float]:
     """Two policies on the same problems, in percent: means, intervals over problems, difference, paired tests.
 
