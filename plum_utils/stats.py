@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from math import comb
 from typing import Sequence
 
@@ -74,17 +73,6 @@ def paired_permutation_test(before: Sequence[float], after: Sequence[float], n_r
 def mcnemar_exact(wins: int, losses: int) -> float:
     """Two-sided exact McNemar p-value from the problems that changed (greedy: solved or not)."""
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def least_wins(level: float = 0.05) -> int:
-    """Problems that must be won, none being lost, for McNemar's exact test to be significant: 6 at 5%.
-
-    Raises:
-        ValueError: a level that is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"a level of significance is between 0 and 1; got {level}")
-    return next(wins for wins in count(1) if mcnemar_exact(wins, 0) <= level)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

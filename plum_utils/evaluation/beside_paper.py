@@ -99,7 +99,7 @@ def claimed_gains(table: pd.DataFrame, before: str = "Baseline", after: str = "P
     """How many problems the printed gains of a table amount to, and whether so few could be chance.
 
     A score alone does not tell which problems were won and lost. ``best_case_p`` is the p-value of the case that
-    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than ``least_wins``
+    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than six
     problems) McNemar's test cannot call the gain significant, whatever the outcomes were; where it is below, the gain
     may still be chance.
 
