@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -201,6 +201,14 @@ class TrainingParams(_Section):
         return self
 
 
+class Decoding(NamedTuple):
+    """How solutions are drawn: ``n`` for each problem at a temperature; greedy decoding has one."""
+
+    label: str
+    n: int
+    temperature: float
+
+
 class SuiteParams(_Section):
     """One held-out suite: greedy always, and ``n`` samples at each temperature."""
 
@@ -208,6 +216,11 @@ class SuiteParams(_Section):
     n: Annotated[int, Field(ge=0)] = 0
     temperatures: list[Annotated[float, Field(gt=0, le=2)]] = []
     limit: OptionalLimit = None
+
+    def decodings(self) -> list[Decoding]:
+        """Greedy, then ``n`` samples at each temperature."""
+        drawn = [Decoding(f"T={value:g}", self.n, value) for value in self.temperatures] if self.n else []
+        return [Decoding("greedy", 1, 0.0), *drawn]
 
 
 class EvaluationParams(_Section):

@@ -20,10 +20,10 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-import warnings
 from itertools import islice
 
 from plum_utils.models.prompts import template_stops
+from plum_utils.syntax import parsed
 
 PYTHON_TAGS = ("", "python", "py", "python3")
 MOST_PARSED = 100_000  # characters: longer texts count as not parsing, so that no text takes noticeable time
@@ -159,11 +159,4 @@ def _without_prose(text: str) -> str:
 
 def _tree(source: str) -> ast.Module | None:
     """The syntax tree of a text, or None where it does not parse; the text is not run."""
-    if len(source) > MOST_PARSED:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
+    return parsed(source) if len(source) <= MOST_PARSED else None

@@ -21,6 +21,7 @@ from pygments.lexers import PythonLexer, TextLexer
 
 from plum_utils.preferences import labels
 from plum_utils.sandbox.status import Status
+from plum_utils.syntax import parsed
 
 MOST_INSTRUCTIONS = 50  # in the widget: with MOST_SAMPLES and MOST_TEXT it bounds its memory, whatever the run's size
 MOST_SAMPLES = 50       # of an instruction
@@ -141,10 +142,8 @@ def failing_lines(sample: Sample, suite: str) -> tuple[range, range]:
 
 def _statement(source: str, line: int) -> range:
     """The lines of the innermost statement that a line belongs to; the line alone where there is none."""
-    try:
-        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        nodes = []
+    tree = parsed(source)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)] if tree else []
     spans = [range(node.lineno, end + 1) for node in nodes if node.lineno <= line <= (end := node.end_lineno or 0)]
     return min(spans, key=len, default=range(line, line + 1))
 

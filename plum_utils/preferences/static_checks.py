@@ -23,8 +23,10 @@ from pathlib import Path
 
 from plum_utils.jsonl import cache_dir
 from plum_utils.sandbox.status import Status
+from plum_utils.syntax import UNPARSABLE
 
 OK, TYPE_ERROR, NO_CODE = "ok", "type_error", "no_code"  # beside the sandbox's ``Status``
+
 CANNOT_RUN_CODES = {
     "syntax": "mypy's parser rejects what Python's accepted only in part",
     "name-defined": "a name that nothing defines: NameError as soon as the line is reached",
@@ -114,7 +116,7 @@ def _syntax(source: str) -> StaticVerdict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compile(source, "<solution>", "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+    except UNPARSABLE as error:
         where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         return StaticVerdict(Status.SYNTAX, (), f"{type(error).__name__}: {message}{where}"[:300])

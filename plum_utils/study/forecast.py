@@ -21,7 +21,6 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation.solutions import decodings
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
@@ -288,7 +287,7 @@ def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)
         length = _length(p, suite.name, p.evaluation.max_tokens)
-        for way in decodings(suite):
+        for way in suite.decodings():
             seconds += policies * speed.generate(problems, way.n, length, p.evaluation.max_tokens, prompt)
             programs += policies * problems * way.n
     return seconds, FIXED["05"] + 2 * PROGRAM * programs

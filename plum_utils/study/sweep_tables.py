@@ -14,7 +14,7 @@ from plum_utils.evaluation.tables import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
 from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN
-from plum_utils.stats import compare, holm, problem_rates
+from plum_utils.stats import compare, holm, paired_rates
 from plum_utils.study.sweeps import Experiment
 
 LONG = ["group", "method", "metric", "value", "low", "high", "problems", "seeds", "origin"]
@@ -111,10 +111,8 @@ def _rates(run: Run) -> dict[str, pd.Series]:
     """Metric -> each problem's pass rate, averaged over training seeds, of the trained policies."""
     paths = sorted((run.path / EVALUATION).glob("*.jsonl"))
     scored = long_form([row for path in paths for row in read_jsonl(path)])
-    trained = scored[scored.policy != "baseline"]
-    return {metric(suite, decoding): pd.DataFrame({seed: problem_rates(part, "passed")
-                                                   for seed, part in group.groupby("seed")}).mean(axis=1)
-            for (suite, decoding), group in trained.groupby(["suite", "decoding"], sort=False)}
+    return {metric(suite, decoding): paired_rates(group)[1].mean(axis=1)
+            for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False)}
 
 
 def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:

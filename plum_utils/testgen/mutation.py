@@ -11,6 +11,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Callable, Iterator
 
+from plum_utils.syntax import UNPARSABLE, parsed
+
 Edit = tuple[str, Callable[[Any], None]]  # operator, and what it does to its node in a copy of the tree
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
                ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
@@ -20,7 +22,6 @@ ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: as
 BOOLEAN = {ast.And: ast.Or, ast.Or: ast.And}
 KEPT = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal,
         ast.Pass, ast.Return)  # statements that are not deleted: without them nothing loads, or the change is another's
-UNSAFE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,8 @@ def mutants(solution: str, limit: int | None = None, seed: int = 0) -> list[Muta
     Returns:
         An empty list where the solution does not parse.
     """
-    try:
-        tree = ast.parse(solution)
-    except UNSAFE:
+    tree = parsed(solution)
+    if tree is None:
         return []
     useless, changes = {_source(tree), ""}, list(_changes(tree))
     order = list(range(len(changes)))
@@ -78,7 +78,7 @@ def _source(tree: ast.Module) -> str:
             warnings.simplefilter("ignore")
             compile(source, "<mutant>", "exec", dont_inherit=True)  # compiled, never run
         return source
-    except UNSAFE:
+    except UNPARSABLE:
         return ""
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.progress import Bar
+from plum_utils.syntax import UNPARSABLE
 
 if TYPE_CHECKING:
     from plum_utils.sandbox import Sandbox
@@ -84,7 +85,7 @@ def _check_code(name: str, code: str) -> None:
         raise MalformedResponse(f"empty [{name}] section")
     try:
         ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except UNPARSABLE as error:
         raise MalformedResponse(f"[{name}] is not Python ({type(error).__name__})") from error
 
 
