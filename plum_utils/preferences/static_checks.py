@@ -21,6 +21,8 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
+from plum_utils.jsonl import new_folder
+
 CANNOT_RUN_CODES = {
     "syntax": "mypy's parser rejects what Python's accepted only in part",
     "name-defined": "a name that nothing defines: NameError as soon as the line is reached",
@@ -100,14 +102,11 @@ def warm_cache() -> Path | None:
     if folder.is_dir():
         return folder
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mypy-", dir=base) as made:
+        with tempfile.TemporaryDirectory(prefix="plum-mypy-") as made, new_folder(folder) as cache_folder:
             source = Path(made) / "warm.py"
             source.write_text("".join(f"import {name}\n" for name in STDLIB))
-            subprocess.run(_command(Path(made), Path(made) / "cache", [source.name]), cwd=made, capture_output=True,
-                           timeout=300)
-            os.rename(Path(made) / "cache", folder)
-    except (OSError, subprocess.TimeoutExpired):  # no place to write to, or another process was first
+            subprocess.run(_command(Path(made), cache_folder, [source.name]), cwd=made, capture_output=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired):  # no place to write to
         pass
     return folder if folder.is_dir() else None
 

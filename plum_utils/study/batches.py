@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
+from plum_utils.jsonl import new_folder
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.weights import merge_adapter, resolve_model
 from plum_utils.params import Params
@@ -72,10 +72,7 @@ def merged_policy(run: Run, model: str, revision: str | None, name: str, dtype: 
     target, digest = run.path / name, adapter_digest(run.path / entry["adapter"])
     if (target / DIGEST).exists() and (target / DIGEST).read_text() == digest:
         return target
-    partial = target.with_suffix(".partial")
-    for old in (partial, target):
-        shutil.rmtree(old, ignore_errors=True)
-    merge_adapter(resolve_model(model, revision), str(run.path / entry["adapter"]), str(partial), dtype)
-    (partial / DIGEST).write_text(digest)
-    partial.rename(target)
+    with new_folder(target, replace=True) as folder:
+        merge_adapter(resolve_model(model, revision), str(run.path / entry["adapter"]), str(folder), dtype)
+        (folder / DIGEST).write_text(digest)
     return target

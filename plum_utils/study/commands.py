@@ -20,7 +20,7 @@ from plum_utils.runs import Run
 from plum_utils.sandbox import SandboxError
 from plum_utils.stages import STAGES, Stage
 from plum_utils.study.batches import execute, execute_rounds
-from plum_utils.study.export import ExportError, export_policy
+from plum_utils.study.export import CONVERTER, ExportError, export_policy
 from plum_utils.study.forecast import announce
 from plum_utils.study.page import write_html
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
-    export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
+    export.add_argument("--gguf-converter", metavar="PATH", default=CONVERTER, help="that converter; default: %(default)s")
     export.set_defaults(action=_export)
     plan = commands.add_parser("plan", help="what training needs of a card's memory, what is chosen for it, "
                                 "and how long a run takes here")
