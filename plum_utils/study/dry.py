@@ -141,7 +141,7 @@ def fill_store(params: Params) -> None:
     """Put a response to every request of stage 01 into the generator's store, so that nothing is asked."""
     response = (f"[Analysis]\nAdd one.\n[Solution]\n```python\n{PROGRAMS[0]}```\n[Start Code]\n```python\n"
                 "def answer(x):\n    pass\n```\n[Test Code]\n```python\nassert answer(1) == 2\nassert answer(5) == 6\n```\n")
-    generator.store_responses(params, selection.training_instructions(params), lambda item, attempt: response)
+    generator.store_responses(params, selection.training_instructions(params), response)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
