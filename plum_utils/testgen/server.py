@@ -27,7 +27,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from plum_utils.jsonl import JsonlError, to_jsonl
 from plum_utils.params import GeneratorParams
-from plum_utils.progress import Bar
+from plum_utils.progress import Bar, one_line
 from plum_utils.runs import fingerprint
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
@@ -304,8 +304,8 @@ class HttpBackend:
     def _said(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
-        text = " ".join(str(text or error.__cause__ or error).split())
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+        text = str(text or error.__cause__ or error)
+        return one_line(text.replace(self._key, "***") if self._key else text, 300)
 
 
 def api_key(how: GeneratorParams) -> str | None:
