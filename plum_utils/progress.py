@@ -37,6 +37,11 @@ def spoken(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:,.{int(seconds < 36000)}f} h"
 
 
+def one_line(message: object, most: int) -> str:
+    """A message without line breaks, cut off after so many characters."""
+    return " ".join(str(message).split())[:most]
+
+
 class Bar:
     """Progress of one loop, which consists of parts (shards, steps, programs), and a part perhaps of items.
 

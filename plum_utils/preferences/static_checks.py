@@ -7,7 +7,6 @@ codes in ``CANNOT_RUN_CODES`` mean *cannot run*.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import secrets
 import shutil
@@ -21,7 +20,7 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from plum_utils.jsonl import cache_dir
+from plum_utils.jsonl import cache_dir, new_folder
 from plum_utils.sandbox.status import Status
 from plum_utils.syntax import UNPARSABLE
 
@@ -86,14 +85,11 @@ def warm_cache() -> Path | None:
     if folder.is_dir():
         return folder
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mypy-", dir=base) as made:
+        with tempfile.TemporaryDirectory(prefix="plum-mypy-") as made, new_folder(folder) as cache_folder:
             source = Path(made) / "warm.py"
             source.write_text("".join(f"import {name}\n" for name in STDLIB))
-            subprocess.run(_command(Path(made), Path(made) / "cache", [source.name]), cwd=made, capture_output=True,
-                           timeout=300)
-            os.rename(Path(made) / "cache", folder)
-    except (OSError, subprocess.TimeoutExpired):  # no place to write to, or another process was first
+            subprocess.run(_command(Path(made), cache_folder, [source.name]), cwd=made, capture_output=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired):  # no place to write to
         pass
     return folder if folder.is_dir() else None
 

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +21,7 @@ from plum_utils.models.weights import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
 from plum_utils.provenance import ROOT
-from plum_utils.testgen.server import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
+from plum_utils.testgen.server import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore, stored_row
 
 CHARACTERS_PER_TOKEN = 4  # English and code under a byte-level BPE; a token is a byte at least
 COMPLETION_TOKENS = 500  # expected where nothing is stored: the bundled Evol-Instruct responses average 506
@@ -108,20 +107,13 @@ def responses(p: Params, instructions: list[Instruction], folder: Path) -> list[
     return [replace(item, responses=tuple(next(texts) for _ in range(how.responses))) for item in instructions]
 
 
-def store_responses(p: Params, instructions: list[Instruction], write: Callable[[Instruction, int], str]) -> None:
-    """Put responses that were got elsewhere into the store of a server's model, so that they are not asked for.
-
-    Args:
-        write: gives the response to an instruction's n-th request (from 0).
-    """
-    store, pairs = _store(p), [(item, attempt) for item in instructions for attempt in range(p.generator.responses)]
+def store_responses(p: Params, instructions: list[Instruction], response: str) -> None:
+    """Put a response to every request into the store of a server's model, so that nothing is asked."""
+    store = _store(p)
     with store.writing() as rows:
-        for request, (item, attempt) in zip(_requests(p.generator, instructions), pairs):
+        for request in _requests(p.generator, instructions):
             if request.key not in rows:
-                store.append({"key": request.key, "label": request.label, "model": request.model,
-                              "served_model": request.model, "server": "none", "response": write(item, attempt),
-                              "finish_reason": "stop", "prompt_tokens": None, "completion_tokens": None, "tries": 0,
-                              "created": int(time.time())})
+                store.append(stored_row(request, "none", response, "stop", 0, served_model=request.model))
 
 
 def ledger(p: Params, instructions: list[Instruction], before: Estimate) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from plum_utils.stages import STAGES
 from plum_utils.study.commands import _parser, main
 from plum_utils.study.report import END, START, results_block
 from plum_utils.study.sweeps import sweep_of_table
-from plum_utils.testgen.suites import as_rows, build_suites
+from plum_utils.testgen.suites import build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
@@ -152,8 +152,7 @@ def test_bringing_ones_own_takes_less_than_ten_lines_and_works(tmp_path, monkeyp
     (script,), yamls = fenced(README, "python"), fenced(README, "yaml")
     assert len(yamls) == 2 and all(len(block.splitlines()) < 10 for block in [script, *yamls])
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    suites = build_suites(load_instructions(str(tmp_path / "mine.jsonl")), Sandbox(1), progress=False)
-    (row,) = as_rows(suites)
+    (row,) = build_suites(load_instructions(str(tmp_path / "mine.jsonl")), Sandbox(1), progress=False)
     assert row["consistent"] and row["n_tests"] == 2
     params = tmp_path / "params"
     params.mkdir()
