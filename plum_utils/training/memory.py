@@ -56,18 +56,15 @@ class Shape:
         return self.layers * sum(inputs * outputs for inputs, outputs, _ in self.linears)
 
     @property
-    def biases(self) -> int:
-        return self.layers * sum(outputs for _, outputs, bias in self.linears if bias)
-
-    @property
     def other_weights(self) -> int:
-        """Embeddings, output head and norms, which 4-bit quantisation leaves as they are."""
+        """Embeddings, output head, norms and biases, which 4-bit quantisation leaves as they are."""
         norms = (2 * self.layers + 1) * self.hidden * (1 if self.gated else 2)
-        return (1 if self.tied else 2) * self.vocabulary * self.hidden + norms
+        biases = self.layers * sum(outputs for _, outputs, bias in self.linears if bias)
+        return (1 if self.tied else 2) * self.vocabulary * self.hidden + norms + biases
 
     @property
     def parameters(self) -> int:
-        return self.linear_weights + self.biases + self.other_weights
+        return self.linear_weights + self.other_weights
 
 
 def shape_of(config: Any) -> Shape:
@@ -144,7 +141,7 @@ def weight_bytes(shape: Shape, setting: Setting) -> int:
     scales = shape.linear_weights // NF4_BLOCK
     codes = shape.layers * len(shape.linears) * NF4_CODES
     return (shape.linear_weights // 2 + scales + scales // NF4_OUTER_BLOCK * 4 + codes
-            + (shape.biases + shape.other_weights) * setting.width)
+            + shape.other_weights * setting.width)
 
 
 def _trained(shape: Shape, setting: Setting) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -90,8 +91,9 @@ def plan(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str
     """
     shape = shape_of(config)
     for key in _unknown(training):
-        raise ParamsError(f"training.{key}: the memory plan has no formula for {WITHOUT_FORMULA[key]}; set "
-                          "training.quantization, gradient_checkpointing and batch_size yourself, and fit_to_card: false")
+        raise ParamsError(f"training.{key}: the memory plan has no formula for {json.dumps(WITHOUT_FORMULA[key])}; to train "
+                          "so, set training.quantization, gradient_checkpointing and batch_size yourself, and fit_to_card: "
+                          "false")
     if gpu_gb is None:
         reason = "on a CPU nothing is fitted: auto means none for weights and no for checkpointing"
         return _planned(shape, _on_a_cpu(training), None, dtype, (reason,))
@@ -163,13 +165,13 @@ def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, dtype: 
         weights = _gib(weight_bytes(shape, Setting(new.model_copy(update={"quantization": "none"}), dtype)))
         again = training.gradient_checkpointing is not False
         other = need(quantization="none", batch_size=least, max_length=longest, gradient_checkpointing=again)
-        yield (f"quantization nf4: {dtype} weights alone take {weights}, and with them a batch of {_sequences(new, least)} "
-               f"needs {other} of {room}" if new.quantization == "nf4" else
+        yield (f"quantization nf4: {dtype} weights alone take {weights}, and with them a batch of {least} needs {other} of "
+               f"{room}" if new.quantization == "nf4" else
                f"quantization none: {dtype} weights ({weights}) fit, and the policy that is trained is then the one "
                "that was sampled")
     if training.gradient_checkpointing == "auto":
         without = need(gradient_checkpointing=False, batch_size=least, max_length=longest)
-        yield (f"gradient_checkpointing true: without it a batch of {_sequences(new, least)} needs {without} of {room}"
+        yield (f"gradient_checkpointing true: without it a batch of {least} needs {without} of {room}"
                if new.gradient_checkpointing else
                f"gradient_checkpointing false: {_gib(chosen.total)} of {room} without it, and no layer is run twice")
     if training.fit_to_card:
@@ -181,13 +183,9 @@ def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, dtype: 
         if "kto" in training.objective and new.batch_size != training.batch_size:
             yield f"the KL term is now the mean over {new.batch_size} rows instead of {training.batch_size}"
     if new.max_length < longest:
-        yield (f"max_length {new.max_length} instead of {longest}: with {longest} even a batch of {_sequences(new, least)} "
-               f"needs {need(max_length=longest)} of {room}; longer rows are cut")
+        yield (f"max_length {new.max_length} instead of {longest}: with {longest} even a batch of {least} needs "
+               f"{need(max_length=longest)} of {room}; longer rows are cut")
     yield from _assumed(new)
-
-
-def _sequences(training: TrainingParams, batch_size: int) -> int:
-    return Setting(training.model_copy(update={"batch_size": batch_size})).sequences
 
 
 def _assumed(training: TrainingParams) -> Iterator[str]:

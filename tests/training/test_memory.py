@@ -255,10 +255,11 @@ def test_an_architecture_without_a_formula_is_refused():
     assert not covers(AutoConfig.for_model("gpt2"), FREE)
 
 
-@pytest.mark.parametrize(("key", "value"), [("autocast", True), ("adapters_in_model_dtype", False), ("lora_r", None)])
-def test_a_way_to_train_without_a_formula_is_refused_and_trains_where_all_is_fixed(key, value):
+@pytest.mark.parametrize(("key", "value", "text"), [
+    ("autocast", True, "true"), ("adapters_in_model_dtype", False, "false"), ("lora_r", None, "null")])
+def test_a_way_to_train_without_a_formula_is_refused_and_trains_where_all_is_fixed(key, value, text):
     config, other = config_of("llama"), FREE.model_copy(update={key: value})
-    with pytest.raises(ParamsError, match=rf"training.{key}: the memory plan has no formula for {value}; set training.q"):
+    with pytest.raises(ParamsError, match=rf"training.{key}: the memory plan has no formula for {text}; to train so, set tr"):
         settle_for(other, config, 80)
     assert covers(config, FREE) and not covers(config, other)
     fixed = TrainingParams(quantization="nf4", gradient_checkpointing=True, **{key: value})
