@@ -53,7 +53,7 @@ def against_the_trace(config, setting):
     stays = sum(parts.get(name, 0) for name in ("weights", "adapters", "optimizer"))
     total = sum(parts.values())
     changed = setting.training.model_dump(exclude_defaults=True)
-    print(f"{config.model_type} {config.num_hidden_layers} layers {changed}: measured {measured / GIB:.2f} GiB, "
+    print(f"{config.model_type} {config.num_hidden_layers} layers {setting.dtype} {changed}: measured {measured / GIB:.2f} GiB, "
           f"predicted {total / GIB:.2f} ({total / measured:.3f}; beside what stays "
           f"{(total - stays) / (measured - stays):.3f}), at {moment}; {phases}")
     return total / measured, (total - stays) / (measured - stays)
