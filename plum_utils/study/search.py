@@ -27,7 +27,7 @@ from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
 from plum_utils.testgen.suites import suites_by_instruction
 from plum_utils.training.objectives import training_sets
-from plum_utils.training.phases import train
+from plum_utils.training.phases import settle, train
 
 BASELINE = "baseline"
 COLUMNS = ["candidate", "rows", "steps", "greedy", "greedy_low", "greedy_high", "sampled", "sampled_low", "sampled_high"]
@@ -76,7 +76,8 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
     model, adapter = resolve_model(p.policy.model, p.policy.revision), None
     if training is not None:
         capped = training_sets(sets, training, p.seed)
-        adapter, history = train(training.objective, model, capped, training, folder, p.seed, p.policy.dtype)
+        adapter, history = train(training.objective, model, capped, settle(training, model, p.policy.dtype), folder,
+                                 p.seed, p.policy.dtype)
         row |= {"rows": sum(len(capped[phase]) for phase in training.objective.split("+")),
                 "steps": int(history.groupby("objective").step.max().sum())}
     row |= _pass_rates(p, model, problems, folder, adapter)

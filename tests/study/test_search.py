@@ -67,6 +67,7 @@ def stage(tmp_path, monkeypatch):
             return messages[-1]["content"]
 
     monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "settle", lambda training, *_: training)
     monkeypatch.setattr(module, "open_policy_backend", lambda *_: backend)
     monkeypatch.setattr(module, "resolve_model", lambda *_: "model")
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: Tokenizer())
