@@ -134,19 +134,11 @@ def test_the_next_stage_starts_right_of_the_box():
     assert sorted(lefts) == pytest.approx([WIDTH + number * STEP for number in range(7)])
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ([], "no stages"), ([("a", "x", -1, "kept")], "at least 0, got -1"),
-    ([("a", "x", 1, "kept"), ("b", "x", 1, "kept"), ("a", "y", 1, "kept")], "must follow each other; got a, b, a")])
-def test_counts_that_are_no_flow(rows, message):
-    with pytest.raises(ValueError, match=message):
-        fig_flow(flow(rows))
-
-
 def test_figure_3_stands_alone_and_says_so():
     table = pd.DataFrame([{"group": "m", "method": method, "metric": "HE", "value": value, "low": value - 2,
                            "high": value + 2, "origin": "this run"}
                           for method, value in (("Baseline", 20), ("PLUM", 26), ("un-runnable negatives", 19))])
-    figure = fig_figure3(table)
+    figure = fig_figure3(table, "Figure 3")
     axis, = figure.axes
     labels = axis.get_legend_handles_labels()[1]
     assert labels == ["Baseline", "PLUM", "un-runnable negatives"] and NOT_PRINTED in figure.get_suptitle()
