@@ -12,7 +12,7 @@ NOT_PYTHON = ("%", "!", "?")  # IPython's own lines: no notebook needs one
 
 
 def check_notebook(notebook: nbformat.NotebookNode) -> None:
-    """A valid format, a plain kernel; cells with ids of their own and no path of a machine, and code that is short plain
+    """A valid format, a plain kernel; cells with ids of their own and no path of a machine; code that is short plain
     Python without outputs."""
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)

@@ -51,9 +51,8 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
     axis.set_yticks(places, [plain(label, 44) for label in table["label"]])
     axis.set_ylim(-0.7, len(table) - 0.3)
     axis.set_xlim(min(0, axis.get_xlim()[0]), max(1, axis.get_xlim()[1]))
-    legend_below(figure, axis)
     bars = "\nbar: 95% bootstrap interval over problems" if "before_low" in table else ""
-    finish(axis, title, f"pass@1 (%){bars}")
+    finish(axis, title, f"pass@1 (%){bars}", legend=4)
     return figure
 
 
@@ -214,8 +213,9 @@ def _interval_line(axis: Axes, x: pd.Series, value: pd.Series, low: pd.Series, h
                    label: str) -> None:
     """A line with markers and intervals (none where NaN), in the style of its place among its like."""
     colour, marker, line = LINES[place % len(LINES)]
-    axis.errorbar(x, value, yerr=[(value - low).clip(lower=0), (high - value).clip(lower=0)], color=colour, marker=marker,
-                  linestyle=line, markersize=6, capsize=3, linewidth=1.6, elinewidth=1.1, label=label)
+    below, above = (value - low).clip(lower=0), (high - value).clip(lower=0)
+    axis.errorbar(x, value, yerr=[below, above], color=colour, marker=marker, linestyle=line, markersize=6, capsize=3,
+                  linewidth=1.6, elinewidth=1.1, label=label)
 
 
 def fig_rounds(table: pd.DataFrame) -> Figure:
@@ -233,8 +233,7 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
     axis.set_xticks(sorted(table["round"].unique()))
     axis.set_xlim(table["round"].min() - 0.4, table["round"].max() + 0.4)
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
-    legend_below(figure, axis, columns=2)
-    finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval")
+    finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval", legend=2)
     return figure
 
 

@@ -59,7 +59,8 @@ def fig_flow(counts: pd.DataFrame) -> Figure:
     for number, (column, following) in enumerate(pairwise(columns.values())):
         _draw_bands(axis, number * STEP, column, following)
     axis.set_title("From instructions to training steps", loc="left", fontsize=13)
-    axis.text(0, -0.02, plain(COUNTS, int(11 * wide), 3), transform=axis.transAxes, fontsize=10, va="top", color="#444444")
+    axis.text(0, -0.02, plain(COUNTS, int(11 * wide), 3), transform=axis.transAxes, fontsize=10, va="top",
+              color="#444444")
     return figure
 
 

@@ -46,8 +46,7 @@ def fig_table1(table: pd.DataFrame) -> Figure:
     axis.set_xticks(places, [plain(source, 16) for source in table["source"]])
     axis.set_xlim(-0.6, max(2, len(table)) - 0.4)
     axis.set_ylim(0, 112)
-    legend_below(figure, axis)
-    finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)")
+    finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)", legend=4)
     return figure
 
 
@@ -63,8 +62,8 @@ def fig_tests_per_instruction(counts: pd.Series) -> Figure:
     axis.set_ylim(0, max(1, values.max()) * 1.05)
     axis.set_xlim(0, last + 0.5)
     axis.set_xticks(values.index)
-    legend_below(figure, axis)
-    finish(axis, f"Tests in a suite (n = {len(counts)} suites)", "assert statements in one suite", "suites", whole="y")
+    finish(axis, f"Tests in a suite (n = {len(counts)} suites)", "assert statements in one suite", "suites",
+           whole="y", legend=4)
     return figure
 
 
@@ -77,8 +76,7 @@ def fig_lengths(samples: pd.DataFrame) -> Figure:
               label=["ended at a stop", f"cut off at the limit ({cut.mean():.1%})"])
     axis.axvline(samples.n_tokens.median(), color=RED, linestyle="--",
                  label=f"median {samples.n_tokens.median():.0f} tokens")
-    legend_below(figure, axis)
-    finish(axis, f"Length of {len(samples):,} sampled completions", "tokens", "completions", whole="y")
+    finish(axis, f"Length of {len(samples):,} sampled completions", "tokens", "completions", whole="y", legend=4)
     return figure
 
 
@@ -106,9 +104,8 @@ def fig_figure2(ratios: pd.Series, k: int) -> Figure:
     axis.axvline(ratios.mean(), color=RED, linestyle="--", label=f"mean {ratios.mean():.2f}")
     axis.plot([], [], " ", label=f"{(ratios == 0).mean():.0%} of instructions at 0 are dropped")
     axis.set_xticks(np.linspace(0, 1, 6 if bins > 1 else 2))
-    legend_below(figure, axis)
     finish(axis, f"The policy's correctness ratio (n = {len(ratios)} instructions, K = {k})",
-           "share of samples passing every test", "instructions", whole="y")
+           "share of samples passing every test", "instructions", whole="y", legend=4)
     return figure
 
 
@@ -131,10 +128,8 @@ def fig_training(history: pd.DataFrame) -> Figure:
             _seed_lines(axis, history, name, colour)
         if names[0].startswith("rewards"):
             axis.axhline(0, color=GREY, linewidth=0.6)
-        if len(names) > 1:
-            legend_below(figure, axis)
         axis.set_xlim(0, history.step.max() + 1)
-        finish(axis, "", "optimizer step", label, whole="x")
+        finish(axis, "", "optimizer step", label, whole="x", legend=4 if len(names) > 1 else 0)
     return figure
 
 
@@ -201,8 +196,8 @@ def fig_label_flow(counts: pd.Series) -> Figure:
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.set_xlim(0, max(left, 1))
-    legend_below(figure, axis, columns=3)  # in one row large counts would not fit
-    finish(axis, f"What becomes of {left:,} judged samples", "samples", whole="x")
+    finish(axis, f"What becomes of {left:,} judged samples", "samples", whole="x",
+           legend=3)  # in one row large counts would not fit
     return figure
 
 
@@ -229,8 +224,8 @@ def fig_diversity(distinct: pd.Series, k: int) -> Figure:
     values = distinct.value_counts().reindex(range(1, k + 1), fill_value=0)
     axis.bar(values.index, values, color=BLUE)
     axis.axvline(distinct.mean(), color=RED, linestyle="--", label=f"mean {distinct.mean():.1f} of {k}")
-    legend_below(figure, axis)
-    finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions", whole="xy")
+    finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions",
+           whole="xy", legend=4)
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
@@ -55,21 +55,24 @@ def new_panels(count: int, ylabel: str) -> tuple[ShownFigure, list[Axes]]:
     return figure, list(axes.flat[:count])
 
 
-def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
+def legend_below(figure: Figure | SubFigure, axis: Axes, columns: int = 4) -> None:
     """The axis's legend below the picture, where it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
                   frameon=False)
 
 
-def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", whole: str = "") -> None:
-    """Title and names of an axis; ``whole`` are its sides (``x``, ``y``, ``xy``) that count things."""
+def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", whole: str = "", legend: int = 0) -> None:
+    """Title and names of an axis; ``whole`` are its sides (``x``, ``y``, ``xy``) that count things, ``legend`` the
+    columns of the figure's legend, which is this axis's."""
     axis.set_title(title, loc="left")
     axis.set_xlabel(xlabel)
     if ylabel:
         axis.set_ylabel(ylabel)
     for side in whole:
         getattr(axis, f"{side}axis").set_major_locator(MaxNLocator(integer=True))
+    if legend:
+        legend_below(axis.figure, axis, legend)
 
 
 def plain(text: object, width: int = 24, lines: int = 2) -> str:
