@@ -15,8 +15,7 @@ def open_sandbox(p: Any) -> Sandbox:
         p: a run's parameters, of which ``p.sandbox`` is read; this room knows nothing of the others.
     """
     how = p.sandbox
-    limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
-                    allow_weak=how.allow_weak)
+    limits = Limits(**how.what_decides())
     if how.ray is None:
         return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
     from plum_utils.sandbox.ray_pool import RaySandbox

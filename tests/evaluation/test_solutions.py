@@ -7,19 +7,14 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from stand_ins import Memory, Words
+from stand_ins import INSTRUCTIONS, Memory, P, Words
 
-from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
 from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, take_program
 from plum_utils.models.completions import Completion
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.models.sampling import sample_policy
-from plum_utils.params import Params
-
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
-INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
 
 
 class Stepping(Memory):

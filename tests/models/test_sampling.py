@@ -6,15 +6,11 @@ import threading
 from dataclasses import replace
 
 import pytest
-from stand_ins import Memory, Words
+from stand_ins import INSTRUCTIONS, Memory, P, Words
 
-from plum_utils.data.instructions import Instruction
 from plum_utils.models import ray_engines, sampling
 from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.params import Params
-
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
-INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
 
 
 def test_k_samples_of_each_instruction_in_order(tmp_path):
