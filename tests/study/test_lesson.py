@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from plum_utils.params import Params, ParamsError
 from plum_utils.runs import Run
 from plum_utils.study import lesson
 from plum_utils.study.lesson import open_stage, save_and_show
+from plum_utils.study.notebooks import run_notebook
+from plum_utils.study.page import captions_of
 
 P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 GOOD = "```python\ndef f(x):\n    return x + 1\n```"
@@ -72,6 +75,26 @@ def test_small_runs_are_stamped(tmp_path, displayed):
         save_and_show(P.model_copy(update={"name": name}), Run(tmp_path), Figure(), "line", "Finding.")
     assert ["not evidence" in below.data for below, _ in displayed[1::2]] == [True, False]
     assert displayed[0][1]["caption"] == "Finding. Parameters: smoke. Smoke run: not evidence."
+
+
+def test_captions_are_found_in_the_executed_notebook(tmp_path):
+    cells = ['run_dir = "."', """import pandas as pd
+from matplotlib.figure import Figure
+from plum_utils.params import Params
+from plum_utils.runs import Run
+from plum_utils.study import save_and_show
+
+p, run = Params(name="x"), Run(run_dir)
+for name in ("a", "b"):
+    save_and_show(p, run, Figure(), f"line_{name}", f"Figure: of {name}.")
+save_and_show(p, run, pd.DataFrame({"c": [1]}), "rows", "Table: one row.", shown=pd.Series([1]))"""]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, tmp_path / "01_tiny.ipynb")
+    assert run_notebook(tmp_path / "01_tiny.ipynb", tmp_path / "notebooks", {"run_dir": str(tmp_path)}, {}) == ""
+    assert captions_of(tmp_path / "notebooks" / "01_tiny.ipynb") == {
+        "figures/line_a": "Figure: of a. Parameters: x.", "figures/line_b": "Figure: of b. Parameters: x.",
+        "tables/rows": "Table: one row. Parameters: x."}
 
 
 def test_the_prompt_holds_system_instruction_and_how_to_answer():
