@@ -22,9 +22,9 @@ from plum_utils.stages import STAGES, Stage
 from plum_utils.study.batches import execute, execute_rounds
 from plum_utils.study.export import CONVERTER, ExportError, export_policy
 from plum_utils.study.forecast import announce
-from plum_utils.study.page import write_html
+from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
-from plum_utils.study.report import NoResults, write_report, write_results
+from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
 from plum_utils.study.sweeps import is_sweep, load_sweep, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
