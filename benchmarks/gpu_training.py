@@ -69,8 +69,9 @@ def show(shape: str, rows: dict[str, dict[str, Any]]) -> None:
             print(f"{name:14}{one['error']}")
             continue
         mfu = f"{one['mfu']:.1%}" if one["mfu"] else "-"
+        planned = f"{one['planned_gib']:.2f}" if one["planned_gib"] else "-"
         print(f"{name:14}{one['tokens_per_second']:10,.0f}{one.get('speedup', float('nan')):7.2f}{mfu:>7}"
-              f"{one['share_of_roofline']:10.1%}{one['peak_gib']:10.2f}{one['planned_gib']:9.2f}", flush=True)
+              f"{one['share_of_roofline']:10.1%}{one['peak_gib']:10.2f}{planned:>9}", flush=True)
 
 
 def device_name() -> str:
@@ -165,7 +166,7 @@ def work(arguments: argparse.Namespace) -> None:
     print(json.dumps({
         "tokens_per_second": round(SAMPLES * arguments.length / step, 1), "seconds_a_step": round(step, 3),
         "model_tflops": round(flops / step / 1e12, 4), "mfu": share_of_peak(flops / step), "peak_gib": peak_gib(),
-        "planned_gib": round(planned / 2**30, 2), "steps": len(seconds), "batch_size": params.batch_size,
+        "planned_gib": planned, "steps": len(seconds), "batch_size": params.batch_size,
         "gradient_checkpointing": params.gradient_checkpointing, "quantization": params.quantization,
         "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]}))
 
@@ -198,23 +199,23 @@ def peak_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
-def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any, float]:
-    """The variant's parameters, and the bytes that the plan expects on the device."""
+def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any, float | None]:
+    """The variant's parameters, and the GiB that the plan expects on the device; none for TRL's own way, which it does not
+    know."""
     from plum_utils.params import TrainingParams
-    from plum_utils.training.planner import card_memory, plan, settled
+    from plum_utils.training.planner import card_memory, plan
 
     base = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length, max_steps=arguments.steps,
                           scheduler="constant_with_warmup", save_steps=10**6, quantization="nf4", fit_to_card=True,
                           liger=arguments.liger)
     if name == "trl":
-        base = base.model_copy(update={"gradient_checkpointing": True, "autocast": True, "fit_to_card": False,
-                                       "adapters_in_model_dtype": False})
+        return base.model_copy(update={"gradient_checkpointing": True, "fit_to_card": False}), None
     card = 24.0 if name == "card_24" else card_memory() or 24.0
     if name == "card_at_hand":
         base = base.model_copy(update={"quantization": "none"})
     made = plan(config, base, card)
     assumed = sum(size for name, size in made.parts.items() if "assumed" in name)
-    return settled(base, made), made.total - assumed  # what max_memory_allocated counts
+    return made.training, round((made.total - assumed) / 2**30, 2)  # what max_memory_allocated counts
 
 
 def build(name: str, params: Any, arguments: argparse.Namespace) -> Any:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from plum_utils.data.evalplus import evalplus_rows
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation.scoring import runnable, score
+from plum_utils.evaluation.scoring import score
 from plum_utils.sandbox import Limits, Sandbox
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def main() -> None:
         cache: dict = {}
         for solution, row in zip(tqdm(solutions, desc=f"evalplus, {suite}"), ours):
             name = solution["task_id"]
-            base, plus = theirs(suite, rows[name], runnable(problems[name], solution["solution"]), cache)
+            base, plus = theirs(suite, rows[name], problems[name].runnable(solution["solution"]), cache)
             for kind, us, them, assurance in (("base", row["base_passed"], base, row["assurance"]),
                                               ("plus", bool(row["plus_passed"]), plus, row["plus_assurance"])):
                 counts[suite, kind, solution["kind"], "same" if us == them else "different"] += 1

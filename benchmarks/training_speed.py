@@ -173,7 +173,7 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
     from plum_utils.jsonl import read_jsonl
     from plum_utils.models.weights import resolve_model
     from plum_utils.params import TrainingParams, load_params
-    from plum_utils.training import batches, policy, trainers
+    from plum_utils.training import kl_order, policy, trainers
     from plum_utils.training.speed import prepare_process
 
     base = load_params(ROOT / "params" / "mini.yaml").training
@@ -183,7 +183,7 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
     params = TrainingParams.model_validate(base.model_dump() | changes)
     model_path, rows = resolve_model("embedded:smollm2"), read_jsonl(arguments.rows)
     tokenizer = policy.load_tokenizer(model_path)
-    rows, _ = batches.trainable_rows(tokenizer, rows, params.max_length)
+    rows, _ = kl_order.trainable_rows(tokenizer, rows, params.max_length)
     folder = Path(tempfile.mkdtemp(prefix="plum-speed-"))
     if name in TRL:
         return trl_trainer(name, model_path, tokenizer, rows, params, folder)
@@ -200,11 +200,11 @@ def trl_trainer(name: str, model_path: str, tokenizer: Any, rows: list[dict[str,
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
-    from plum_utils.training import batches, policy
+    from plum_utils.training import kl_order, policy
 
-    ordered = batches.repeat_epochs(rows, params.epochs, params.batch_size, SEED, params.length_grouped)
+    ordered = kl_order.repeat_epochs(rows, params.epochs, params.batch_size, SEED, params.length_grouped)
     counts = Counter(row["label"] for row in ordered)
-    desirable, undesirable = batches.kto_weights(counts[True], counts[False], params.desirable_ratio)
+    desirable, undesirable = kl_order.kto_weights(counts[True], counts[False], params.desirable_ratio)
     config = KTOConfig(output_dir=str(folder), per_device_train_batch_size=params.batch_size,
                        gradient_accumulation_steps=params.accumulation, learning_rate=params.learning_rate,
                        lr_scheduler_type=params.scheduler, warmup_steps=1, max_length=params.max_length,

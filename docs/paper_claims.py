@@ -4,21 +4,55 @@ from __future__ import annotations
 
 import pandas as pd
 
-from plum_utils.data.paper import (
-    AVERAGES,
-    BENCHMARKS,
-    DIFFICULTIES,
-    averages,
-    frame_of,
-    keys_of,
-    relative_gains,
-    settings,
-    sizes,
-    table,
-)
+from plum_utils.data.paper import BENCHMARKS, DIFFICULTIES, changes, frame_of, keys_of, table
 
+AVERAGES = {"Avg. (Base)": ("MBPP", "HE"), "Avg. (+)": ("MBPP+", "HE+"), "Avg. (All)": BENCHMARKS}
 EXCHANGED = {"MBPP": "HE", "HE": "MBPP", "MBPP+": "HE+", "HE+": "MBPP+"}
 Claim = tuple[str, str, bool | None, str]  # a row of ``claims``
+
+
+def settings() -> pd.DataFrame:
+    """Whether each model of Tables 2 and 3 had the instructions in its SFT data already, as far as the paper says it.
+
+    Returns:
+        Columns ``data``, ``model``, ``setting`` (``same``: SFT on the same instructions; ``unseen``: SFT on others;
+        ``none``: a base model without SFT; ``unknown``) and ``said``: where the paper says so, empty where it does not.
+    """
+    return frame_of("settings")
+
+
+def sizes() -> pd.DataFrame:
+    """The text's numbers of the preference data (section 4): columns data, instructions, responses and samples (of each
+    instruction), and examples, the sum that it prints."""
+    return frame_of("sizes")
+
+
+def relative_gains(number: int) -> pd.DataFrame:
+    """Recomputed ``Rel. +`` of Tables 2 to 4: ``100 * (PLUM - Baseline) / Baseline``, one row a model."""
+    both = _changes(number, "Baseline", "PLUM")
+    gains = (100 * (both.after - both.before) / both.before).where(both.before != 0)
+    keys = keys_of(both)
+    wide = both.assign(gain=gains).pivot(index=keys, columns="column", values="gain")
+    return wide.loc[list(both.groupby(keys, sort=False).groups)].reset_index()
+
+
+def averages(number: int) -> pd.DataFrame:
+    """Averages of Table 5 or 6, printed and recomputed as the mean of the row's scores.
+
+    Returns:
+        One row a model and method: columns ``model``, ``row``, and for each of ``AVERAGES`` its name (as printed) and
+        its name with ``, recomputed``; percent.
+
+    Raises:
+        ValueError: another table, which prints no averages.
+    """
+    if number not in (5, 6):
+        raise ValueError(f"Table {number} prints no averages; expected 5 or 6")
+    frame = table(number)
+    for column, parts in AVERAGES.items():
+        frame[f"{column}, recomputed"] = frame[list(parts)].mean(axis=1).round(4)
+    shown = [name for column in AVERAGES for name in (column, f"{column}, recomputed")]
+    return frame[["model", "row", *shown]]
 
 
 def inconsistencies(tolerance: float = 0.15) -> pd.DataFrame:
@@ -111,12 +145,7 @@ def claims_markdown() -> str:
 
 def _changes(number: int, before: str, after: str) -> pd.DataFrame:
     """Each score of a table under two of its rows: columns data (where there is one), model, column, before, after."""
-    frame = table(number)
-    keys = keys_of(frame)
-    columns = list(DIFFICULTIES if number == 4 else BENCHMARKS)
-    one, two = (frame[frame.row == name].melt(keys, columns, "column", name) for name in (before, after))
-    both = one.merge(two, on=[*keys, "column"], sort=False, validate="one_to_one")
-    return both.rename(columns={before: "before", after: "after"})
+    return changes(table(number), before, after).rename(columns={"metric": "column"})
 
 
 def _counted(changes: pd.DataFrame, verbs: tuple[str, str] = ("rise", "fall")) -> str:

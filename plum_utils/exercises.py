@@ -60,7 +60,7 @@ class Exercise:
         Raises:
             NotRight: it returned something, or raised another error.
         """
-        wanted = f"an error, {error.__name__}"
+        wanted = _Words(f"an error, {error.__name__}")
         try:
             got = self.answer(*copy.deepcopy(arguments))
         except NotImplementedError as blank:
@@ -68,9 +68,9 @@ class Exercise:
         except error:
             self.checks += 1
         except Exception as other:
-            self._raised(other, arguments, hint, expected=_Words(wanted))
+            self._raised(other, arguments, hint, expected=wanted)
         else:
-            self.fail("nothing was refused.", arguments, hint, expected=_Words(wanted), got=got)
+            self.fail("nothing was refused.", arguments, hint, expected=wanted, got=got)
 
     def value(self, arguments: tuple, hint: str = "", wanted: Any = None) -> Any:
         """What the answer returns for (a copy of) the arguments, to be judged with ``require``.
@@ -127,21 +127,15 @@ class Exercise:
 def same(got: Any, wanted: Any, tolerance: float = 1e-7) -> bool:
     """Whether two values are equal, floats within the tolerance; tensors, arrays and frames by value."""
     got, wanted = _plain(got), _plain(wanted)
-    if isinstance(wanted, bool) or isinstance(got, bool) or wanted is None or got is None:
-        return got is wanted
-    if isinstance(wanted, (int, float)) and isinstance(got, (int, float)):
-        return _same_number(got, wanted, tolerance)
     if isinstance(wanted, dict) and isinstance(got, dict):
-        return set(got) == set(wanted) and all(same(got[key], wanted[key], tolerance) for key in wanted)
+        return got.keys() == wanted.keys() and all(same(got[key], wanted[key], tolerance) for key in wanted)
     if isinstance(wanted, list) and isinstance(got, list):
         return len(got) == len(wanted) and all(same(one, two, tolerance) for one, two in zip(got, wanted))
-    return type(got) is type(wanted) and bool(got == wanted)
-
-
-def _same_number(got: float, wanted: float, tolerance: float) -> bool:
-    if isinstance(got, int) and isinstance(wanted, int):
-        return got == wanted
-    return (math.isnan(got) and math.isnan(wanted)) or math.isclose(got, wanted, rel_tol=tolerance, abs_tol=tolerance)
+    kinds = {type(got), type(wanted)}
+    if kinds == {float} or kinds == {int, float}:
+        both_nan = math.isnan(got) and math.isnan(wanted)
+        return both_nan or math.isclose(got, wanted, rel_tol=tolerance, abs_tol=tolerance)
+    return len(kinds) == 1 and bool(got == wanted)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
@@ -108,7 +109,29 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     _write_pieces(Path(path), (to_jsonl([row]).encode("ascii") for row in rows))
 
 
+@contextmanager
+def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """An empty folder to be filled, which gets the name ``path`` when the block ends well: after an error or a kill nothing
+    of it lies under that name. Of a folder that is there by then the new one takes the place if asked to ``replace`` it;
+    else it stays, for another process was faster."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as both:
+        new = Path(both) / "new"
+        new.mkdir()
+        yield new
+        if path.exists() and replace:
+            os.replace(path, Path(both) / "old")
+        if not path.exists():
+            os.replace(new, path)
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, read in chunks."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Folder for what is made once a user: ``$PLUM_CACHE``, else ``plum-study`` in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PLUM_CACHE") or user / "plum-study")

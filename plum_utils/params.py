@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
-OptionalLimit = Annotated[int, Field(gt=0)] | None
+Price = Annotated[float, Field(ge=0)] | None
 
 
 class ParamsError(ValueError):
@@ -50,15 +52,15 @@ class GeneratorParams(_Section):
     temperature: Temperature = 0.8
     max_tokens: Positive = 2048
     concurrency: Positive = 8
-    requests_per_minute: OptionalLimit = None
-    retries: Annotated[int, Field(ge=0)] = 6
-    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
-    price_prompt: Annotated[float, Field(ge=0)] | None = None
-    price_completion: Annotated[float, Field(ge=0)] | None = None
-    max_cost: Annotated[float, Field(ge=0)] | None = None
+    requests_per_minute: Positive | None = None
+    retries: Count = 6
+    timeout_seconds: Above0 = 120.0
+    price_prompt: Price = None
+    price_completion: Price = None
+    max_cost: Price = None
     store: str = "outputs/generator"
     live_model: str = "embedded:smollm2"
-    live_instructions: Annotated[int, Field(ge=0)] = 6
+    live_instructions: Count = 6
     live_max_tokens: Positive = 512
     live_temperature: Temperature = 0.2
 
@@ -71,13 +73,13 @@ class DataParams(_Section):
     """
 
     train: str = "basics_train"
-    train_limit: OptionalLimit = None
+    train_limit: Positive | None = None
     source: str | None = None
     revision: str | None = None
     decontaminate: bool = False
     ngram: Annotated[int, Field(ge=3)] = 10
     table1: list[str] = ["oss", "evol", "sharegpt"]
-    table1_limit: OptionalLimit = None
+    table1_limit: Positive | None = None
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -112,10 +114,10 @@ class SandboxParams(_Section):
     """
 
     workers: Positive = 2
-    seconds: Annotated[float, Field(gt=0)] = 5.0
+    seconds: Above0 = 5.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
     factor: Annotated[float, Field(ge=1)] = 50.0
-    least_seconds: Annotated[float, Field(gt=0)] = 1.0
+    least_seconds: Above0 = 1.0
     allow_weak: bool = False
     ray: str | None = None
 
@@ -129,8 +131,8 @@ class LabelParams(_Section):
 
     mypy: bool = True
     deduplicate: bool = True
-    first_k: OptionalLimit = None
-    instructions: OptionalLimit = None
+    first_k: Positive | None = None
+    instructions: Positive | None = None
 
 
 class TrainingParams(_Section):
@@ -149,27 +151,27 @@ class TrainingParams(_Section):
     negatives: Literal["failing", "unrunnable"] = "failing"
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     quantization: Literal["none", "nf4", "auto"] = "nf4"
-    lora_r: OptionalLimit = 16
+    lora_r: Positive | None = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.0
     learning_rate: Rate = 5e-5
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Above0 = 1.0
     max_steps: Annotated[int, Field(ge=-1)] = -1
     batch_size: Positive = 8
     accumulation: Positive = 2
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: Above0 = 0.1
     warmup_ratio: Fraction = 0.1
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     max_length: Positive = 2048
     desirable_ratio: Annotated[float, Field(ge=1, le=4 / 3)] = 1.0
-    max_per_side: OptionalLimit = None
+    max_per_side: Positive | None = None
     sft_solutions: Literal["chosen", "gold"] = "chosen"
     sft_instructions: Literal["same", "unseen"] = "same"
     preference_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     sft_learning_rate: Rate = 1e-4
-    sft_epochs: Annotated[float, Field(gt=0)] = 1.0
+    sft_epochs: Above0 = 1.0
     weight_decay: Fraction = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Above0 = 1.0
     save_steps: Positive = 20
     precompute_reference: bool = False
     gradient_checkpointing: bool | Literal["auto"] = "auto"
@@ -187,27 +189,36 @@ class TrainingParams(_Section):
     accelerate_config: str | None = None
 
     @model_validator(mode="after")
-    def _kl_needs_neighbours(self) -> TrainingParams:
+    def _fields_agree(self) -> TrainingParams:
         if "kto" in self.objective and self.batch_size < 4:
             raise ValueError(f"batch_size: expected at least 4 for KTO (its KL term pairs neighbours of a batch), got "
                              f"{self.batch_size}")
-        return self
-
-    @model_validator(mode="after")
-    def _unseen_needs_a_rest(self) -> TrainingParams:
         if self.sft_instructions == "unseen" and self.preference_fraction == 1:
             raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
                              "unseen, got 1")
         return self
 
 
+class Decoding(NamedTuple):
+    """How solutions are drawn: ``n`` for each problem at a temperature; greedy decoding has one."""
+
+    label: str
+    n: int
+    temperature: float
+
+
 class SuiteParams(_Section):
     """One held-out suite: greedy always, and ``n`` samples at each temperature."""
 
     name: str
-    n: Annotated[int, Field(ge=0)] = 0
+    n: Count = 0
     temperatures: list[Annotated[float, Field(gt=0, le=2)]] = []
-    limit: OptionalLimit = None
+    limit: Positive | None = None
+
+    def decodings(self) -> list[Decoding]:
+        """Greedy, then ``n`` samples at each temperature."""
+        drawn = [Decoding(f"T={value:g}", self.n, value) for value in self.temperatures] if self.n else []
+        return [Decoding("greedy", 1, 0.0), *drawn]
 
 
 class EvaluationParams(_Section):
@@ -233,9 +244,9 @@ class LiveCodeBenchParams(_Section):
     platforms: list[str] = []
     n: Positive = 1
     temperature: Temperature = 0.0
-    limit: OptionalLimit = None
+    limit: Positive | None = None
     max_tokens: Positive = 1024
-    seconds: Annotated[float, Field(gt=0)] = 6.0
+    seconds: Above0 = 6.0
 
 
 class SearchParams(_Section):
@@ -258,7 +269,7 @@ class Params(_Section):
     """All parameters of one run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     rows: list[RowParams] = []
     rounds: Positive = 1  # sample, label and train again, each time from the policy that the last round trained
     policy: PolicyParams = PolicyParams()
@@ -288,63 +299,65 @@ def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Pa
 
 def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | None = None) -> Model:
     """A pydantic model out of a YAML file; composition and errors are those of ``load_params``."""
-    path = Path(path)
-    values, origin = _compose(path, ())
+    values, origin = _compose(Path(path), ())
     for key, value in (overrides or {}).items():
         _set(values, key, value)
         origin[key] = "-p"
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(item, origin, path) for item in error.errors())) from None
+        raise ParamsError("\n".join(_explain(item, origin, str(path)) for item in error.errors())) from None
 
 
 def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a file and of those that it extends, and by ``key.subkey`` where each is from, ``file:line``."""
     if path.resolve() in seen:
         raise ParamsError(f"{path}: extends itself through {' -> '.join(one.name for one in seen)}")
     try:
-        text = path.read_text()
-        node = yaml.compose(text)
-        values = yaml.safe_load(text) or {}
+        loader = yaml.SafeLoader(path.read_text())
+        node = loader.get_single_node()
+        own = loader.construct_document(node) if node else {}
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such parameter file; params/ holds the ready ones") from None
     except (OSError, yaml.YAMLError) as error:
         raise ParamsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ParamsError(f"{path}:1: expected keys and values, got {type(values).__name__}")
-    origin = {key: f"{path}:{line}" for key, line in _lines(node, path).items()}
-    parents = values.pop("extends", [])
-    base: dict[str, Any] = {}
-    lines: dict[str, str] = {}
+    if not isinstance(own, dict):
+        raise ParamsError(f"{path}:1: expected keys and values, got {type(own).__name__}")
+    parents = own.pop("extends", [])
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
     for parent in parents if isinstance(parents, list) else [parents]:
-        more, more_lines = _compose(path.parent / str(parent), (*seen, path.resolve()))
-        base, lines = _merge(base, more), lines | more_lines
-    return _merge(base, values), lines | origin
+        more, places = _compose(path.parent / str(parent), (*seen, path.resolve()))
+        _merge(values, more)
+        origin |= places
+    _merge(values, own)
+    return values, origin | {key: f"{path}:{line}" for key, line in _lines(node, path).items()}
 
 
 def _lines(node: Any, path: Path, prefix: str = "") -> dict[str, int]:
+    """The line of each key, and of each item of a list."""
     lines: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name in lines:
-                raise ParamsError(f"{path}:{key.start_mark.line + 1} {name}: given twice, first in line {lines[name]}; "
-                                  "keep one")
-            lines[name] = key.start_mark.line + 1
-            lines |= _lines(value, path, name + ".")
+        items = [(key.value, key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[f"{prefix}{index}"] = value.start_mark.line + 1
-            lines |= _lines(value, path, f"{prefix}{index}.")
+        items = [(str(place), value, value) for place, value in enumerate(node.value)]
+    else:
+        return lines
+    for key, at, value in items:
+        name, line = f"{prefix}{key}", at.start_mark.line + 1
+        if name in lines:
+            raise ParamsError(f"{path}:{line} {name}: given twice, first in line {lines[name]}; keep one")
+        lines |= {name: line} | _lines(value, path, f"{name}.")
     return lines
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = dict(base)
+def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
+    """Put values over others, section by section."""
     for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = _merge(both[key], value) if nested else value
-    return both
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -356,18 +369,17 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(item: Any, origin: dict[str, str], path: Path) -> str:
-    loc, message = [str(part) for part in item["loc"]], item["msg"]
+def _explain(item: Any, origin: dict[str, str], path: str) -> str:
+    """One of pydantic's errors, with the place of the innermost key that is written somewhere."""
+    loc = [str(part) for part in item["loc"]]
+    message = f"{item['msg'].replace('Input should', 'expected to')}, got {item['input']!r}"
     if item["type"] == "value_error":  # a section's own check: "<field>: expected ..., got ..."
         field, _, message = str(item["ctx"]["error"]).partition(": ")
         loc.append(field)
-    key = ".".join(loc)
-    places = [".".join(loc[:size]) for size in range(len(loc), 0, -1)]
-    where = next((origin[place] for place in places if place in origin), str(path))
-    if item["type"] == "extra_forbidden":
-        return f"{where} {key}: unknown parameter; see plum_utils/params.py for the known ones"
-    if item["type"] == "missing":
-        return f"{where} {key}: missing; add it"
-    if item["type"] == "value_error":
-        return f"{where} {key}: {message}"
-    return f"{where} {key}: {message.replace('Input should', 'expected to')}, got {item['input']!r}"
+    elif item["type"] == "extra_forbidden":
+        message = "unknown parameter; see plum_utils/params.py for the known ones"
+    elif item["type"] == "missing":
+        message = "missing; add it"
+    places = (".".join(loc[:size]) for size in range(len(loc), 0, -1))
+    where = next((origin[place] for place in places if place in origin), path)
+    return f"{where} {'.'.join(loc)}: {message}"

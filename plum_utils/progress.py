@@ -37,6 +37,11 @@ def spoken(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:,.{int(seconds < 36000)}f} h"
 
 
+def one_line(message: object, most: int) -> str:
+    """A message without line breaks, cut off after so many characters."""
+    return " ".join(str(message).split())[:most]
+
+
 class Bar:
     """Progress of one loop, which consists of parts (shards, steps, programs), and a part perhaps of items.
 
@@ -46,16 +51,15 @@ class Bar:
     Args:
         parts, items: how many there are; ``None`` where that is not known.
         part, item: what one is called.
-        a_row: items in a row of a shard, for ``runs.make_shards``.
         measured: file for what the first call to a model takes, unless it is there.
         hidden: show nothing.
     """
 
     def __init__(self, name: str, parts: int | None = None, part: str = "shard", items: int | None = None,
-                 item: str = "completion", a_row: int = 1, *, measured: Path | None = None,
+                 item: str = "completion", *, measured: Path | None = None,
                  hidden: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
         self.name, self.parts, self.part, self.items, self.item = name, parts, part, items, item
-        self.a_row, self._measured = a_row, measured
+        self._measured = measured
         self.done_parts = self.done_items = self._made_parts = self._made_items = 0
         self.tokens = 0  # of ended calls
         self._calls: dict[object, tuple[int, int, int]] = {}  # of running ones: tokens, items, items in all

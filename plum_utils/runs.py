@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import sys
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, TypeVar
 
@@ -115,7 +117,7 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
         folder: one ``<key>.jsonl`` a shard, its first line a header with the mark and the rows' checksum.
         parts: (key, what ``make`` turns into the shard's JSON-ready rows and ``mark`` into its fingerprint); may be an
             iterator.
-        bar: gets a part for each shard, and ``a_row`` items for each of its rows.
+        bar: gets a part for each shard, and an item for each of its rows.
         workers: shards made at a time; above 1 ``make`` and ``mark`` are called in threads. After an error no shard is
             begun, those at work are finished and kept, and the error is raised; Ctrl-C does not wait for them.
 
@@ -130,49 +132,36 @@ def make_shards(folder: Path, parts: Iterable[tuple[str, Part]], make: Callable[
         if made := body is None:
             body = to_jsonl(make(part))
             write_text(path, json.dumps({"mark": wanted, "sha256": _digest(body)}) + "\n" + body)
-        bar.add(items=bar.a_row * body.count("\n"), made=made)
+        bar.add(items=body.count("\n"), made=made)
 
-    with bar, _Threads(workers) as threads:
+    def calls() -> Iterator[Callable[[], None]]:
         for key, part in parts:
             paths.append(folder / f"{key}.jsonl")
-            threads.run(make_one, paths[-1], part)
-        threads.finish()
+            yield partial(make_one, paths[-1], part)
+
+    with bar:
+        _call_all(calls(), workers)
     return paths
 
 
-class _Threads:
-    """Runs up to ``workers`` calls at a time; a single worker is the caller itself."""
-
-    def __init__(self, workers: int):
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        self._running: set[Future[None]] = set()
-
-    def run(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Begin a call, as soon as there is room; raises the error of one that has ended."""
-        if self._pool is None:
-            call(*arguments)
-            return
-        self._running.add(self._pool.submit(call, *arguments))
-        if len(self._running) == self._workers:
-            self._collect()
-
-    def finish(self) -> None:
-        """Wait for all calls; raises the error of one."""
-        while self._running:
-            self._collect()
-
-    def _collect(self) -> None:
-        done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
-        for one in done:
+def _call_all(calls: Iterator[Callable[[], None]], workers: int) -> None:
+    """Make the calls, ``workers`` of them at a time in threads; a single worker is the caller itself."""
+    if workers == 1:
+        for call in calls:
+            call()
+        return
+    pool, running = ThreadPoolExecutor(workers), set()
+    try:
+        for call in calls:
+            running.add(pool.submit(call))
+            if len(running) == workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+        for one in as_completed(running):
             one.result()
-
-    def __enter__(self) -> _Threads:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=kind is None or issubclass(kind, Exception))
+    finally:
+        pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt))
 
 
 def shard_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:

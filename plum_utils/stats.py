@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from math import comb
 from typing import Sequence
 
@@ -76,17 +75,6 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def least_wins(level: float = 0.05) -> int:
-    """Problems that must be won, none being lost, for McNemar's exact test to be significant: 6 at 5%.
-
-    Raises:
-        ValueError: a level that is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"a level of significance is between 0 and 1; got {level}")
-    return next(wins for wins in count(1) if mcnemar_exact(wins, 0) <= level)
-
-
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's adjusted p-values: those below a level hold the chance of any false alarm among all tests at that level.
 
@@ -113,6 +101,18 @@ def pass_at_k_by_problem(rows: pd.DataFrame, k: int, column: str = "base_passed"
     counts = rows.groupby("task_id", sort=False)[column].agg(["size", "sum"])
     counts = counts[counts["size"] >= k]
     return pd.Series({task: pass_at_k(int(row["size"]), int(row["sum"]), k) for task, row in counts.iterrows()})
+
+
+def paired_rates(scored: pd.DataFrame, k: int | None = None) -> tuple[pd.Series, pd.DataFrame]:
+    """The problems' pass rates, or with ``k`` their pass@k, by ``task_id``: the baseline's, and a column a trained policy
+    (one a training seed), to be averaged problem by problem.
+
+    Args:
+        scored: rows with ``policy`` (``baseline`` or a trained one), ``task_id``, ``passed``.
+    """
+    rates = {policy: problem_rates(part, "passed") if k is None else pass_at_k_by_problem(part, k, "passed")
+             for policy, part in scored.groupby("policy", sort=False)}
+    return rates.pop("baseline"), pd.DataFrame(rates)
 
 
 def compare(before: pd.Series, after: pd.Series, n_resamples: int = 2000, seed: int = 0) -> dict[str, float]:

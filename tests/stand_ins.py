@@ -1,11 +1,16 @@
-"""Stand-ins for a tokenizer, a model and the sandbox."""
+"""Small parameters and instructions, and stand-ins for a tokenizer, a model and the sandbox."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plum_utils.data.instructions import Instruction
 from plum_utils.models.completions import Completion
+from plum_utils.params import Params
 from plum_utils.sandbox import Verdict
+
+P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
+INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
 
 
 class Words:
@@ -32,7 +37,7 @@ class Memory:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
                            "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
-        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "stop", 7) for index in range(n)]
+        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "end_token", 7) for index in range(n)]
                 for prompt in prompts]
 
     def close(self):

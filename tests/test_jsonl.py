@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plum_utils.jsonl import DiskFull, JsonlError, read_jsonl, write_json, write_jsonl, write_text
+from plum_utils.jsonl import DiskFull, JsonlError, new_folder, read_jsonl, write_json, write_jsonl, write_text
 
 # Text as a model writes it: any code point, lone surrogates and separators of every kind included.
 TEXT = st.text(st.characters(), max_size=20) | st.sampled_from(["\u2028", "\x85", "\r\n", "\ud800", "\x00"])
@@ -89,3 +89,24 @@ def test_a_real_full_device_is_recognised():
         with open(device, "wb", buffering=0) as handle:
             handle.write(b"x")
     assert caught.value.errno == errno.ENOSPC  # the number DiskFull is made from
+
+
+@pytest.mark.parametrize(("replace", "left"), [(True, "new"), (False, "old")])
+def test_a_folder_has_its_name_when_it_is_whole(tmp_path, replace, left):
+    path = tmp_path / "deeper" / "model"
+    for text in ("old", "new"):
+        with new_folder(path, replace) as folder:
+            (folder / text).write_text(text)
+    assert os.listdir(path) == [left] and os.listdir(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interrupted_folder_leaves_what_was_there(tmp_path, there):
+    path = tmp_path / "model"
+    if there:
+        path.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        with new_folder(path, replace=True) as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["model"] * there and not (path / "half").exists()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils.data.problems import load_suite
-from plum_utils.params import Params, ParamsError, load_params
+from plum_utils.params import Params, ParamsError, SuiteParams, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.study.sweeps import is_sweep
 
@@ -163,3 +163,9 @@ def test_any_text_is_parameters_or_a_params_error(text, tmp_path_factory):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ParamsError):  # `name` is required, and 40 characters of anything seldom hold it
         load_params(path)
+
+
+def test_decodings():
+    assert [one.label for one in SuiteParams(name="s", n=4, temperatures=[0.8, 1.0]).decodings()] == [
+        "greedy", "T=0.8", "T=1"]
+    assert [one.n for one in SuiteParams(name="s", temperatures=[0.8]).decodings()] == [1]

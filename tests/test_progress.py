@@ -54,7 +54,7 @@ class Steps:
             ended = len(prompts) * ((step >= self.steps // 2) + (n - 1) * (step == self.steps))
             watch(tokens, ended)
             self.seen.append(tokens)
-        return [[Completion("x", "stop", self.steps // 2 if not index else self.steps) for index in range(n)]
+        return [[Completion("x", "end_token", self.steps // 2 if not index else self.steps) for index in range(n)]
                 for _ in prompts]
 
 

@@ -13,7 +13,8 @@ from plum_utils.training import policy, trainers
 
 END = "<|end|>"
 BASE = dict(quantization="none", lora_r=4, lora_alpha=8, learning_rate=2e-2, sft_learning_rate=2e-2, batch_size=4,
-            accumulation=1, save_steps=2, max_length=128, scheduler="constant_with_warmup", warmup_ratio=0.0)
+            accumulation=1, save_steps=2, max_length=128, gradient_checkpointing=False,
+            scheduler="constant_with_warmup", warmup_ratio=0.0)
 
 
 def params(**changes) -> TrainingParams:

@@ -26,18 +26,9 @@ from docs.site.lesson_pages import escaped, image, page, text_of, title_and_ques
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION, STAGES
-from plum_utils.study.page import (
-    DPI,
-    DRAWN,
-    ROWS_SHOWN,
-    caption_of,
-    captions_of,
-    cell_text,
-    digits_of,
-    read_table,
-    title_of,
-)
-from plum_utils.study.report import NoResults, results_block
+from plum_utils.study.page import DPI, ROWS_SHOWN, as_text, captions_of, numeric_columns, read_table, title_of
+from plum_utils.study.report import NoResults, markdown_table, results_block
+from plum_utils.study.sweep_page import CAPTIONS
 
 CONFIGURATION = ROOT / "docs" / "site"
 SHOWN_FILES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", ".json": "json",
@@ -140,7 +131,7 @@ class Source:
     def _lesson(self, path: Path) -> None:
         notebook = json.loads(path.read_text())
         name = f"lessons/{path.stem}"
-        shown, images = page(notebook, captions_of(path))
+        shown, images = page(notebook)
         for cell in shown["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = self.linked(text_of(cell["source"]), [ROOT / "notebooks", path.parent], name)
@@ -230,8 +221,8 @@ class Source:
         if folder == self.run:
             below = sorted({page for page in self.writers if page.startswith("run/")} - {name})
             parts += ["## Further results", _toctree([self._relative(page, name) for page in below])] if below else []
-        captions = {pattern: text for path in sorted((folder / "notebooks").glob("*.ipynb"))
-                    for pattern, text in captions_of(path).items()}
+        captions = {saved: text for path in sorted((folder / "notebooks").glob("*.ipynb"))
+                    for saved, text in captions_of(path).items()}
         figures = [self._figure(path, name, captions) for path in sorted((folder / "figures").glob("*.png"))]
         tables = [self._table(path, name, captions) for path in sorted((folder / "tables").glob("*.csv"))]
         parts += ["## Figures", *figures] if figures else []
@@ -251,23 +242,16 @@ class Source:
         return "\n\n".join([*lines, f"Parameters: [params/mini/{folder.name}.yaml]({source})."])
 
     def _figure(self, path: Path, name: str, captions: dict[str, str]) -> str:
-        drawn = DRAWN.get(path.stem, f"Figure: {title_of(path.stem)}.")
-        caption = caption_of(captions, f"figures/{path.stem}")
-        shown = image(f"{drawn} {caption}", self._relative(self._copied(path), name), path.read_bytes(), DPI)
-        return f"### {escaped(_figure_title(path))}\n\n{shown}\n\n{escaped(caption or drawn)}"
+        heading = _figure_title(path)
+        caption = captions.get(f"figures/{path.stem}") or CAPTIONS.get(path.stem, f"{heading}.")
+        shown = image(caption, self._relative(self._copied(path), name), path.read_bytes(), DPI)
+        return f"### {escaped(heading)}\n\n{shown}\n\n{escaped(caption)}"
 
     def _table(self, path: Path, name: str, captions: dict[str, str]) -> str:
         frame, file = read_table(path), self._relative(self._copied(path), name)
         cut = f" The first {ROWS_SHOWN} of {len(frame):,} rows." if len(frame) > ROWS_SHOWN else ""
-        digits = [digits_of(frame.iloc[:, place]) for place in range(frame.shape[1])]
-        right = ["---:" if kind.kind in "iuf" else "---" for kind in frame.dtypes]
-        rows = [[cell_text(value, digits[place]) for place, value in enumerate(row)]
-                for row in frame.head(ROWS_SHOWN).itertuples(index=False, name=None)]
-        heads = [escaped(str(head)) for head in frame.columns]
-        lines = [heads, right, *([escaped(text) for text in row] for row in rows)]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(frame.columns) else "(no rows)"
-        caption = escaped(caption_of(captions, f"tables/{path.stem}"))
-        text = f"{caption}{cut} [{escaped(path.name)}](path:{file})".strip()
+        text = f"{escaped(captions.get(f'tables/{path.stem}', ''))}{cut} [{escaped(path.name)}](path:{file})".strip()
+        table = markdown_table(as_text(frame).head(ROWS_SHOWN), numeric_columns(frame), escaped)
         return f"### {escaped(title_of(path.stem))}\n\n{text}\n\n{table}"
 
     def _index(self) -> str:
@@ -276,11 +260,10 @@ class Source:
             title, question = title_and_question(json.loads(path.read_text()))
             lessons.append({"title": title, "question": question, "page": f"lessons/{path.stem}.ipynb"})
         figure = self.run / "figures" / "table2.png"
-        captions = captions_of(self.run / "notebooks" / f"{EVALUATION}.ipynb")
-        caption = caption_of(captions, "figures/table2")
+        caption = captions_of(self.run / "notebooks" / f"{EVALUATION}.ipynb").get("figures/table2", "Figure: Table 2.")
         values: dict[str, Any] = {
             "lessons": lessons, "results": _results_of(self.run), "caption": escaped(caption),
-            "figure": image(f"{DRAWN['table2']} {caption}", self._copied(figure), figure.read_bytes(), DPI)
+            "figure": image(caption, self._copied(figure), figure.read_bytes(), DPI)
             if figure.exists() else "",
             "notes": [name for name in self.writers if name.startswith("notes/")],
             "run": self.pages.get(self.run), "name": Run(self.run).manifest().get("params", {}).get("name", "")}

@@ -9,11 +9,9 @@ import copy
 import html
 import pprint
 import re
-from functools import lru_cache
-from typing import Any, Iterator
+from typing import Any
 
-from plum_utils.provenance import PACKAGE
-from plum_utils.study.page import DRAWN, SAVED, caption_of, saved_pattern
+from plum_utils.study.page import is_wide
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/latex", "text/plain")  # the first one there is
@@ -23,87 +21,31 @@ PYGMENTS_STYLE = re.compile(r"<style>(?:(?!</style>).)*\.linenos(?:(?!</style>).
 Cell = dict[str, Any]
 
 
-def page(notebook: dict[str, Any], captions: dict[str, str]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A notebook's page, and its figures by file name.
-
-    Args:
-        notebook: an executed notebook, as its JSON reads; it stays as it is.
-        captions: by pattern of a saved figure (``figures/table1``), as ``page.captions_of`` reads them.
-    """
+def page(notebook: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The page of an executed notebook (its JSON, which stays as it is), and its figures by file name."""
     shown, images = copy.deepcopy(notebook), {}
     shown["metadata"] = {key: shown["metadata"][key] for key in ("kernelspec", "language_info")
                          if key in shown["metadata"]}  # no widgets' state: it would ask for scripts from elsewhere
+    section = ""
     for place, cell in enumerate(shown["cells"]):
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags}
         if cell["cell_type"] != "code":
+            headings = [line for line in text_of(cell["source"]).splitlines() if line.startswith("#")]
+            section = headings[-1] if headings else section
             continue
         if "injected-parameters" in tags:
             cell["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {
                 "code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}}
             cell["source"] = _unfolded(text_of(cell["source"]))
-        alts = alternatives(shown["cells"], place, captions)
         cell["outputs"] = [kept for output in _merged(cell["outputs"])
-                           if (kept := _output(output, f"{place}", alts, images))]
+                           if (kept := _output(output, place, section, images))]
     return shown, images
 
 
 def text_of(source: str | list[str]) -> str:
     """A notebook keeps a text whole or as a list of its lines."""
     return source if isinstance(source, str) else "".join(source)
-
-
-def alternatives(cells: list[Cell], place: int, captions: dict[str, str]) -> Iterator[str]:
-    """Text alternatives of one cell's figures, in order: what is drawn, and what its caption finds in it."""
-    cell = cells[place]
-    count = sum(_is_image(output) for output in cell.get("outputs", []))
-    name = next((name for kind, name in SAVED.findall(text_of(cell["source"])) if kind == "figure"), "")
-    found = name and (captions.get(saved_pattern("figure", name)) or caption_of(captions, f"figures/{name}"))
-    found = found or _caption(cells, place)
-    words = " ".join(filter(None, (_drawn(cells, place, name), re.sub(r" Parameters: \w+\.$", "", found))))
-    for number in range(1, count + 1):
-        yield words if count == 1 else f"{number} of {count} figures. {words}"
-
-
-def _is_image(output: Cell) -> bool:
-    return any(kind.startswith("image/") for kind in output.get("data", {}))
-
-
-def _caption(cells: list[Cell], place: int) -> str:
-    """What ``caption`` says of a figure in this cell or a later one, before the next heading and the next figure."""
-    for later, cell in enumerate(cells[place:]):
-        source, outputs = text_of(cell["source"]), cell.get("outputs", [])
-        if later and (source.lstrip().startswith("#") and cell["cell_type"] == "markdown"
-                      or any(_is_image(output) for output in outputs)):
-            return ""
-        texts = [plain(text_of(output["data"]["text/markdown"])) for output in outputs
-                 if "caption(" in source and "text/markdown" in output.get("data", {})]
-        if texts and not texts[0].startswith("Table"):
-            return " ".join(texts)
-    return ""
-
-
-def _drawn(cells: list[Cell], place: int, name: str) -> str:
-    """What kind of figure it is: the report's words for it, the drawing function's, or at least the section's title."""
-    if name in DRAWN:
-        return DRAWN[name]
-    for function in re.findall(r"\b(fig_\w+)\(", text_of(cells[place]["source"])):
-        if function in drawing_functions():
-            return drawing_functions()[function]
-    headings = [line.lstrip("# ") for cell in cells[:place] if cell["cell_type"] == "markdown"
-                for line in text_of(cell["source"]).splitlines() if re.match(r"#+ ", line)]
-    return f"Figure of the section “{plain(headings[-1])}”." if headings else "Figure."
-
-
-@lru_cache(maxsize=None)
-def drawing_functions() -> dict[str, str]:
-    """Name of each ``fig_`` function of the package -> the first line of its docstring."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("fig_"):
-                found[node.name] = (ast.get_docstring(node) or "Figure.").splitlines()[0].replace("`", "")
-    return found
 
 
 def plain(markdown: str) -> str:
@@ -119,8 +61,7 @@ def escaped(text: str) -> str:
 
 def image(alternative: str, file: str, content: bytes, dpi: int) -> str:
     """An image as Markdown; a wide one keeps a width at which its words can be read, and scrolls on a phone."""
-    inches = int.from_bytes(content[16:20], "big") / dpi if content[1:4] == b"PNG" else 0  # the header's first number
-    return f"![{escaped(alternative)}]({file}){{{'.figure .wide' if inches > 9 else '.figure'}}}"
+    return f"![{escaped(alternative)}]({file}){{{'.figure .wide' if is_wide(content, dpi) else '.figure'}}}"
 
 
 def _unfolded(source: str) -> str:
@@ -150,8 +91,8 @@ def overwritten(text: str) -> str:
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
 
 
-def _output(output: Cell, name: str, alts: Iterator[str], images: dict[str, bytes]) -> Cell | None:
-    """One output as the page shows it; ``None``: nothing of it."""
+def _output(output: Cell, place: int, section: str, images: dict[str, bytes]) -> Cell | None:
+    """One output as the page shows it; ``None``: nothing of it. A figure's text alternative is its caption."""
     if output["output_type"] == "stream":
         return _stream(output)
     if output["output_type"] == "error":
@@ -161,9 +102,10 @@ def _output(output: Cell, name: str, alts: Iterator[str], images: dict[str, byte
     if kind is None or (WIDGET in data and kind == "text/plain"):
         return None
     if kind.startswith("image/"):
-        file = f"{name}-{len(images)}.{kind.removeprefix('image/')}"
+        file = f"{place}-{len(images)}.{kind.removeprefix('image/')}"
         images[file] = base64.b64decode(text_of(data[kind]))
-        return _display("text/markdown", image(next(alts), f"IMAGES/{file}", images[file], dpi=100))
+        told = output["metadata"].get("caption", f"Figure of the section “{plain(section.lstrip('# '))}”.")
+        return _display("text/markdown", image(told, f"IMAGES/{file}", images[file], dpi=100))
     content = text_of(data[kind])
     return _display(kind, _framed(content) if kind == "text/html" else content)
 

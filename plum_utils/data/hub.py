@@ -10,15 +10,14 @@ from, value). The first reading of ShareGPT's file, one JSON array of 0.7 GB, ta
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from plum_utils.data.instructions import Instruction
+from plum_utils.syntax import parsed
 
 MAX_CHARACTERS = 4000  # about 1,000 tokens: leaves an answer of 1,000 in training.max_length, 2,048 in the paper's runs
 
@@ -81,19 +80,7 @@ def answers_in_python(text: str) -> bool:
     """
     outside, *fenced = _FENCE.split(text)  # text, then (tag, block, tag of the closing fence, text) again and again
     untagged = [block for tag, block in zip(fenced[::4], fenced[1::4]) if not tag.strip()] if fenced else [outside]
-    return bool(_PYTHON_BLOCK.search(text)) or any(map(_parses, untagged))
-
-
-def _parses(code: str) -> bool:
-    if not _STATEMENT.search(code):
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid escapes in the data's strings
-            ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    return bool(_PYTHON_BLOCK.search(text)) or any(_STATEMENT.search(code) and parsed(code) for code in untagged)
 
 
 def _checked(text: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,7 @@ def load_instructions(name: str, limit: int | None = None) -> list[Instruction]:
         JsonlError: a broken line or a value of the wrong type, with file and line number.
     """
     if name in RECORDED:
-        folder = files("plum_utils") / "data" / "recorded"
-        paths = [Path(str(folder / f"{part}.jsonl")) for part in RECORDED[name]]
+        paths = [Path(__file__).with_name("recorded") / f"{part}.jsonl" for part in RECORDED[name]]
     elif Path(name).is_file():
         paths = [Path(name)]
     else:

@@ -1,4 +1,8 @@
-"""Stage 6: LiveCodeBench's code-generation problems: its JSONL schema and its encoded private tests."""
+"""Stage 6: LiveCodeBench's code-generation problems: its JSONL schema, its encoded private tests, its rules.
+
+The rules are read from its runner: stdin problems compare output line by line after stripping, falling back to numbers;
+functional problems call a method of ``class Solution`` with JSON-decoded arguments.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import json
 import pickle
 import pickletools
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
-from importlib.resources import files
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Collection
 
+from plum_utils.data.judges import source as judge_source
 from plum_utils.jsonl import JsonlError, iter_jsonl
 
 HUB_ID = "livecodebench/code_generation_lite"
@@ -23,6 +28,13 @@ FIELDS = ("question_title", "question_content", "platform", "question_id", "cont
 DIFFICULTIES = ("easy", "medium", "hard")
 PLATFORMS = {"leetcode": "LeetCode", "atcoder": "AtCoder", "codeforces": "Codeforces"}  # as in rows, and as printed
 MAX_TESTS_BYTES = 512 << 20
+MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
+# LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
+IMPORTS = "".join(f"from {name} import *\n" for name in (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
+    "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
+    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
 
 
 class LiveCodeBenchUnavailable(RuntimeError):
@@ -40,9 +52,9 @@ class LcbTest:
 
 @dataclass(frozen=True)
 class LcbProblem:
-    """One row of the data set, tests decoded."""
+    """One row of the data set, tests decoded; ``seconds`` is the limit of each test."""
 
-    question_id: str
+    task_id: str
     title: str
     content: str
     platform: str
@@ -52,14 +64,51 @@ class LcbProblem:
     func_name: str | None
     public_tests: tuple[LcbTest, ...]
     private_tests: tuple[LcbTest, ...]
+    seconds: float = 6.0
 
     @property
-    def task_id(self) -> str:
-        return self.question_id
+    def tests(self) -> tuple[LcbTest, ...]:
+        return self.public_tests + self.private_tests
 
     @property
     def instruction(self) -> str:
-        return lcb_message(self)
+        """The user message: the question, then how the program is called (stdin, or the starter code to complete)."""
+        if self.starter_code:
+            how = f"Complete this starter code.\n\n```python\n{self.starter_code.rstrip()}\n```"
+        else:
+            how = "Write a whole program that reads standard input and prints the answer to standard output."
+        return f"{self.content.strip()}\n\n{how}"
+
+    def programs(self, solution: str) -> dict[str, dict[str, Any]]:
+        """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests.
+
+        A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
+        """
+        if self.func_name:
+            code = f"{IMPORTS}{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
+        else:
+            code = f"_SOURCE = {IMPORTS + solution!r}\n{judge_source('stdin_runner')}"
+        return {"all": {"code": code, "tests": self._judge, "mode": "split"}}
+
+    @cached_property
+    def _judge(self) -> str:
+        """Runs in a process of its own, where the expected outputs stay."""
+        tests = json.dumps([(test.input, test.output) for test in self.tests])
+        judge = judge_source("contest_clock", f"{'method' if self.func_name else 'stdin'}_judge")
+        return f"{judge}\njudge(_run, json.loads({tests!r}), {self.seconds!r})\n"
+
+    def limits(self, suite: str, given: Any) -> Any:
+        """Each test's seconds for all of them; ``given`` are the sandbox's own limits."""
+        return replace(given, seconds=(self.seconds + 1) * len(self.tests) + 5, memory_mb=max(MEMORY_MB, given.memory_mb))
+
+    def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
+        """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
+        detail."""
+        verdict = verdicts["all"]
+        return {"task_id": self.task_id, "difficulty": self.difficulty, "platform": self.platform,
+                "contest_date": self.contest_date.isoformat(), "sample_index": tried["sample_index"],
+                "solution": tried["solution"], "passed": verdict.status == "passed", "status": verdict.status,
+                "detail": verdict.detail}
 
 
 STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
@@ -112,8 +161,8 @@ def encode_private_tests(tests: list[dict[str, str]]) -> str:
 
 
 def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None,
-                       start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = ()
-                       ) -> list[LcbProblem]:
+                       start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = (),
+                       seconds: float = 6.0) -> list[LcbProblem]:
     """Problems of LiveCodeBench, or of the bundled set in its schema.
 
     Args:
@@ -123,6 +172,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
         start_date, end_date: only contests from the first to the last of these days, both inclusive, whatever the hour
             (LiveCodeBench itself compares with midnight).
         platforms: only these of ``PLATFORMS``; empty: all.
+        seconds: limit of each test.
 
     Raises:
         LiveCodeBenchUnavailable: files missing, or the hub is out of reach.
@@ -133,12 +183,12 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
     if unknown:
         raise ValueError(f"livecodebench.platforms: unknown {unknown[0]!r}; any of {', '.join(PLATFORMS)}")
     problems, seen = [], []
-    for path in _paths(source, release):
+    for path in paths_of(source, release):
         for number, row in enumerate(iter_jsonl(path, required=FIELDS), 1):
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, f"{path}:{number}"))  # decoding its tests is what takes time
+                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding its tests is what takes time
             if len(problems) == limit:
                 return problems
     if not problems:
@@ -169,10 +219,10 @@ def _nothing_left(start: date | None, end: date | None, platforms: Collection[st
 
 def bundled_path() -> Path:
     """File of the 16 bundled problems, in LiveCodeBench's schema."""
-    return Path(str(files("plum_utils") / "data" / "livecodebench_mini.jsonl"))
+    return Path(__file__).with_name("livecodebench_mini.jsonl")
 
 
-def _paths(source: str, release: str) -> list[Path]:
+def paths_of(source: str, release: str) -> list[Path]:
     if source == "bundled":
         return [bundled_path()]
     if Path(source).is_file():
@@ -199,7 +249,7 @@ def _from_hub(repository: str, name: str) -> Path:
             "livecodebench.source: bundled, or unset HF_HUB_OFFLINE where a hub is reachable") from error
 
 
-def _problem(row: dict[str, Any], day: date, where: str) -> LcbProblem:
+def _problem(row: dict[str, Any], day: date, seconds: float, where: str) -> LcbProblem:
     try:
         public = tuple(LcbTest(**test) for test in json.loads(row["public_test_cases"]))
         private = tuple(LcbTest(**test) for test in decode_private_tests(row["private_test_cases"]))
@@ -207,13 +257,5 @@ def _problem(row: dict[str, Any], day: date, where: str) -> LcbProblem:
     except (ValueError, TypeError) as error:
         raise JsonlError(f"{where}: {row['question_id']}: {error}; fetch the file again") from error
     return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
-                      day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private)
-
-
-def lcb_message(problem: LcbProblem) -> str:
-    """The user message: the question, then how the program is called (stdin, or the starter code to complete)."""
-    if problem.starter_code:
-        how = f"Complete this starter code.\n\n```python\n{problem.starter_code.rstrip()}\n```"
-    else:
-        how = "Write a whole program that reads standard input and prints the answer to standard output."
-    return f"{problem.content.strip()}\n\n{how}"
+                      day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private,
+                      seconds)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import Iterable, Iterator
 
 import pandas as pd
@@ -72,54 +73,41 @@ def load_benchmarks(where: LiveCodeBenchParams) -> list[Benchmark]:
 
     Where a benchmark's data cannot be had its ``unchecked`` says so; that is no error, but it belongs in every table.
     """
-    return [*(_suite(name) for name in ("humaneval", "mbpp")), _livecodebench(where), *map(_suite, BUNDLED)]
+    contests = "livecodebench_mini" if where.source == "bundled" else "livecodebench"
+    loads = {name: partial(_suite_tasks, name) for name in ("humaneval", "mbpp")}
+    loads |= {contests: partial(_contest_tasks, where)} | {name: partial(_suite_tasks, name) for name in BUNDLED}
+    found = []
+    for name, load in loads.items():
+        try:
+            found.append(Benchmark(name, load()))
+        except (SuiteUnavailable, livecodebench.LiveCodeBenchUnavailable) as error:
+            found.append(Benchmark(name, unchecked=str(error)))
+    return found
 
 
-def _suite(name: str) -> Benchmark:
-    try:
-        problems = load_suite(name)
-    except SuiteUnavailable as error:
-        return Benchmark(name, unchecked=str(error))
-    return _benchmark(name, problems)
+def _suite_tasks(name: str) -> tuple[Task, ...]:
+    return tuple(map(_task, load_suite(name)))
 
 
-def _benchmark(name: str, problems: list[Problem]) -> Benchmark:
-    return Benchmark(name, tuple(Task(one.task_id, _statement(one), one.entry_point) for one in problems))
-
-
-def _statement(problem: Problem) -> str:
+def _task(problem: Problem) -> Task:
     """What the benchmark itself says, without the sentence and the fence that we put around HumanEval's prompts."""
-    if problem.suite != "humaneval":
-        return problem.instruction
-    return problem.instruction.partition("```python\n")[2].removesuffix("```")
+    statement = problem.instruction
+    if problem.suite == "humaneval":
+        statement = statement.partition("```python\n")[2].removesuffix("```")
+    return Task(problem.task_id, statement, problem.entry_point)
 
 
-def _livecodebench(where: LiveCodeBenchParams) -> Benchmark:
-    """Its statements only, one row at a time: decoded, the tests would take gigabytes."""
-    name = "livecodebench_mini" if where.source == "bundled" else "livecodebench"
-    try:
-        paths = livecodebench._paths(where.source, where.release)
-    except livecodebench.LiveCodeBenchUnavailable as error:
-        return Benchmark(name, unchecked=str(error))
-    rows = (row for path in paths for row in iter_jsonl(path, livecodebench.FIELDS))
-    return Benchmark(name, tuple(Task(row["question_id"], f"{row['question_content']}\n{row['starter_code']}",
-                                      _method_name(row["starter_code"])) for row in rows))
-
-
-def _method_name(starter_code: str) -> str:
-    found = _METHOD.findall(starter_code)
-    return found[-1] if found else ""
+def _contest_tasks(where: LiveCodeBenchParams) -> tuple[Task, ...]:
+    """LiveCodeBench's statements only, one row at a time: decoded, the tests would take gigabytes."""
+    rows = (row for path in livecodebench.paths_of(where.source, where.release)
+            for row in iter_jsonl(path, livecodebench.FIELDS))
+    return tuple(Task(row["question_id"], f"{row['question_content']}\n{row['starter_code']}",
+                      (_METHOD.findall(row["starter_code"]) or [""])[-1]) for row in rows)
 
 
 # --- the two rules --------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class _Index:
-    """Where the benchmarks' n-grams (by length) and names occur: (benchmark, task id)."""
-
-    n: int
-    grams: dict[int, dict[tuple[str, ...], list[tuple[str, str]]]]
-    names: dict[str, list[tuple[str, str]]]
+Places = list[tuple[str, str]]  # (benchmark, task id)
 
 
 def find_overlaps(instructions: Iterable[Instruction], benchmarks: list[Benchmark], n: int) -> pd.DataFrame:
@@ -129,39 +117,49 @@ def find_overlaps(instructions: Iterable[Instruction], benchmarks: list[Benchmar
         One row an instruction, rule and problem: ``instruction_id``, ``benchmark``, ``task_id``, ``rule`` (``ngram`` or
         ``name``), ``evidence`` (the words in a row, or the name); instructions in the order given.
     """
-    index = _index(benchmarks, n)
-    rows = [[item.instruction_id, *where, rule, evidence] for item in instructions
-            for rule, found in (("ngram", _shared_grams(item, index)), ("name", _shared_names(item, index)))
-            for where, evidence in sorted(found.items())]
+    grams, names = _telling_grams(benchmarks, n), _telling_names(benchmarks)
+    sizes = {len(gram) for gram in grams}
+    rows = []
+    for item in instructions:
+        words, answer = _words(item.instruction), _words(item.solution)
+        same_words = set().union(*(grams.keys() & _grams(words, size) for size in sizes), grams.keys() & _grams(answer, n))
+        same_names = names.keys() & names_to_write(item.instruction, item.solution)
+        found = {"ngram": {place: " ".join(gram) for gram in sorted(same_words, reverse=True) for place in grams[gram]},
+                 "name": {place: name for name in same_names for place in names[name]}}
+        rows += [[item.instruction_id, *place, rule, evidence] for rule, where in found.items()
+                 for place, evidence in sorted(where.items())]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def overlapping_tasks(instructions: Iterable[Instruction], suites: dict[str, list[Problem]], n: int) -> set[str]:
     """Ids of the suites' problems that share an n-gram or a function's name with an instruction: a slice of results to
     look at apart, for on these a policy may remember instead of solve."""
-    benchmarks = [_benchmark(name, problems) for name, problems in suites.items()]
+    benchmarks = [Benchmark(name, tuple(map(_task, problems))) for name, problems in suites.items()]
     return set(find_overlaps(instructions, benchmarks, n).task_id)
 
 
-def _index(benchmarks: list[Benchmark], n: int) -> _Index:
-    grams: dict[int, dict[tuple[str, ...], list[tuple[str, str]]]] = defaultdict(dict)
-    names: dict[str, list[tuple[str, str]]] = defaultdict(list)
+def _telling_grams(benchmarks: list[Benchmark], n: int) -> dict[tuple[str, ...], Places]:
+    """Where the benchmarks' n-grams occur, and statements of fewer words as a whole; but for what is no evidence."""
+    found: dict[tuple[str, ...], Places] = defaultdict(list)
     for benchmark in benchmarks:
-        for gram, places in _telling_grams(benchmark, n).items():
-            grams[len(gram)].setdefault(gram, []).extend(places)
+        places: dict[tuple[str, ...], Places] = defaultdict(list)
+        for task in benchmark.tasks:
+            words = _words(task.statement)
+            for gram in set(_grams(words, min(n, len(words)))):
+                places[gram].append((benchmark.name, task.task_id))
+        for gram, where in places.items():
+            if len(where) < BOILERPLATE and _is_text(gram):
+                found[gram] += where
+    return found
+
+
+def _telling_names(benchmarks: list[Benchmark]) -> dict[str, Places]:
+    names: dict[str, Places] = defaultdict(list)
+    for benchmark in benchmarks:
         for task in benchmark.tasks:
             if telling_name(task.entry_point):
                 names[task.entry_point.casefold()].append((benchmark.name, task.task_id))
-    return _Index(n, dict(grams), dict(names))
-
-
-def _telling_grams(benchmark: Benchmark, n: int) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    places: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for task in benchmark.tasks:
-        words = _words(task.statement)
-        for gram in set(_grams(words, n)) if len(words) >= n else {tuple(words)} - {()}:
-            places[gram].append((benchmark.name, task.task_id))
-    return {gram: where for gram, where in places.items() if len(where) < BOILERPLATE and _is_text(gram)}
+    return names
 
 
 def _is_text(gram: tuple[str, ...]) -> bool:
@@ -174,18 +172,6 @@ def _words(text: str) -> list[str]:
 
 def _grams(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(n)))
-
-
-def _shared_grams(item: Instruction, index: _Index) -> dict[tuple[str, str], str]:
-    words = _words(item.instruction)
-    found: dict[tuple[str, str], str] = {}
-    for size, places in index.grams.items():
-        shared = places.keys() & _grams(words, size)
-        if size == index.n and item.solution:
-            shared |= places.keys() & _grams(_words(item.solution), size)
-        for gram in sorted(shared, reverse=True):
-            found |= dict.fromkeys(places[gram], " ".join(gram))
-    return found
 
 
 def telling_name(name: str) -> bool:
@@ -204,17 +190,3 @@ def names_to_write(instruction: str, solution: str = "") -> set[str]:
     text = f"{instruction}\n{solution}"
     defined = (_METHOD if "class Solution" in text else _DEFINED).findall(text)
     return {name.casefold() for name in (*asked, *defined)}
-
-
-def _shared_names(item: Instruction, index: _Index) -> dict[tuple[str, str], str]:
-    shared = names_to_write(item.instruction, item.solution) & index.names.keys()
-    return {where: name for name in sorted(shared) for where in index.names[name]}
-
-
-# --- results --------------------------------------------------------------------------------------------------------
-
-
-def without_overlaps(instructions: list[Instruction], overlaps: pd.DataFrame) -> list[Instruction]:
-    """The instructions that no rule found, in order."""
-    found = set(overlaps.instruction_id)
-    return [item for item in instructions if item.instruction_id not in found]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, replace
-from importlib.resources import files
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, presence_counts
 from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
 
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
 SUITES = (*BUNDLED, "humaneval", "mbpp")
+SECONDS = {"base": 62.0, "plus": 120.0}  # evalplus' of many tests together; twice that: the reference runs beside
+MEMORY_MB = 4096                         # as evalplus
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,49 @@ class Problem:
     plus_tests: str | None = None
     preamble: str = ""
     level: str | None = None
+
+    def programs(self, solution: str) -> dict[str, dict[str, Any]]:
+        """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
+        the base tests, as in evalplus."""
+        code = self.runnable(solution)
+        return {suite: {"code": code, "tests": tests, "reference": self._reference} for suite, tests in self._suites.items()}
+
+    @cached_property
+    def _suites(self) -> dict[str, str]:
+        suites = {"base": self.base_tests, "plus": self.plus_tests}
+        return {suite: self.preamble + tests for suite, tests in suites.items() if tests is not None}
+
+    @cached_property
+    def _reference(self) -> str:
+        return self.runnable(self.reference)
+
+    def runnable(self, solution: str) -> str:
+        """The program that is judged: the preamble, then the solution (which may define all of it anew).
+
+        Where only the presence of a result counts, a function follows that turns it into plain data.
+        """
+        if not presence_counts(self.suite, self.entry_point):
+            return self.preamble + solution
+        return f"{self.preamble}{solution}\n\n_plum_counted = {self.entry_point}\n{source('presence')}"
+
+    def limits(self, suite: str, given: Any) -> Any:
+        """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second.
+        The base tests of a bundled suite make do with the sandbox's, ``given``."""
+        if self.suite in BUNDLED and suite == "base":
+            return given
+        seconds = max(SECONDS[suite], given.seconds)
+        return replace(given, seconds=seconds, least_seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb))
+
+    def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
+        """A row of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, status, detail, assurance
+        (of the base tests), plus_passed (``None`` without plus tests), plus_status and plus_assurance (``None`` where
+        they did not run)."""
+        base, plus = verdicts["base"], verdicts.get("plus")
+        return {"task_id": self.task_id, "sample_index": tried["sample_index"], "solution": tried["solution"],
+                "base_passed": base.status == "passed", "status": base.status, "detail": base.detail,
+                "assurance": base.assurance,
+                "plus_passed": None if self.plus_tests is None else plus is not None and plus.status == "passed",
+                "plus_status": plus.status if plus else None, "plus_assurance": plus.assurance if plus else None}
 
 
 def load_suite(name: str, limit: int | None = None, postprocess: str = "extract") -> list[Problem]:
@@ -61,7 +106,7 @@ def self_contained(problem: Problem) -> Problem:
 
 
 def _bundled(name: str) -> list[Problem]:
-    rows = read_jsonl(str(files("plum_utils") / "data" / f"{name}.jsonl"), required=("task_id", "instruction", "test"))
+    rows = read_jsonl(Path(__file__).with_name(f"{name}.jsonl"), required=("task_id", "instruction", "test"))
     return [Problem(row["task_id"], name, row["instruction"], row["entry_point"],
                     row["prompt"] + row["canonical_solution"], f"{row['test']}\ncheck({row['entry_point']})\n",
                     level=row["level"]) for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,10 @@ import pandas as pd
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.data.hub import HUB_SETS, LeftOut, hub_rows, local_files, to_instruction
 from plum_utils.data.instructions import Instruction, load_instructions
-from plum_utils.data.overlaps import find_overlaps, load_benchmarks, without_overlaps
+from plum_utils.data.overlaps import find_overlaps, load_benchmarks
 from plum_utils.params import DataParams, LiveCodeBenchParams, Params
 
-
-@dataclass(frozen=True)
-class _Selection:
-    instructions: tuple[Instruction, ...]
-    steps: tuple[tuple[str, int | None], ...]
+Steps = list[tuple[str, int | None]]  # what was done, and how many instructions (or rows) it was
 
 
 def training_instructions(p: Params) -> list[Instruction]:
@@ -35,7 +30,7 @@ def training_instructions(p: Params) -> list[Instruction]:
         HubUnavailable: a hub set that cannot be read.
         ValueError: an unknown set, ``data.source`` for a set that is not on the hub, or nothing left to train on.
     """
-    return list(_selected(p).instructions)
+    return list(_selected(p)[0])
 
 
 def selection_table(p: Params) -> pd.DataFrame:
@@ -43,10 +38,10 @@ def selection_table(p: Params) -> pd.DataFrame:
 
     A benchmark that could not be checked for overlaps has a row that says so, without a number.
     """
-    return pd.DataFrame(_selected(p).steps, columns=["step", "instructions"]).astype({"instructions": "Int64"})
+    return pd.DataFrame(_selected(p)[1], columns=["step", "instructions"]).astype({"instructions": "Int64"})
 
 
-def _selected(p: Params) -> _Selection:
+def _selected(p: Params) -> tuple[list[Instruction], Steps]:
     if p.data.source is not None and p.data.train not in HUB_SETS:
         raise ValueError(f"data.source: expected a hub set beside it ({', '.join(HUB_SETS)}), got data.train "
                          f"{p.data.train!r}; leave data.source out")
@@ -61,12 +56,13 @@ def _stamps(data: DataParams) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=4)
-def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple[Any, ...]) -> _Selection:
+def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple[Any, ...]
+               ) -> tuple[list[Instruction], Steps]:
     data = DataParams.model_validate_json(data_json)
     on_hub = data.train in HUB_SETS
-    items, steps = _filtered(data) if on_hub else _as_they_are(data)
+    items, steps = _filtered(data) if on_hub else _as_they_are(data.train)
     if data.decontaminate:
-        items, more = _decontaminated(items, data.ngram, livecodebench_json)
+        items, more = _decontaminated(items, data.ngram, LiveCodeBenchParams.model_validate_json(livecodebench_json))
         steps += more
     if not items:
         raise ValueError(f"data.train {data.train!r}: no instruction is left: " +
@@ -74,16 +70,15 @@ def _selection(data_json: str, livecodebench_json: str, seed: int, stamps: tuple
     if on_hub:
         items = random.Random(seed).sample(items, len(items))
     items = items[:data.train_limit]
-    steps.append((f"drawn with seed {seed}" if on_hub else "taken from the start", len(items)))
-    return _Selection(tuple(items), tuple(steps))
+    return items, [*steps, (f"drawn with seed {seed}" if on_hub else "taken from the start", len(items))]
 
 
-def _as_they_are(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
-    items = load_instructions(data.train)
-    return items, [(f"instructions of {data.train}", len(items))]
+def _as_they_are(name: str) -> tuple[list[Instruction], Steps]:
+    items = load_instructions(name)
+    return items, [(f"instructions of {name}", len(items))]
 
 
-def _filtered(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
+def _filtered(data: DataParams) -> tuple[list[Instruction], Steps]:
     """The Python instructions of a hub set, sorted by id, each once; and how many rows were left out, why."""
     kept: dict[str, Instruction] = {}
     reasons: Counter[str] = Counter()
@@ -102,15 +97,12 @@ def _filtered(data: DataParams) -> tuple[list[Instruction], list[tuple[str, int 
             [(f"rows of {HUB_SETS[data.train].repo}", rows), *left_out, ("Python instructions", len(kept))])
 
 
-def _decontaminated(items: list[Instruction], n: int, livecodebench_json: str
-                    ) -> tuple[list[Instruction], list[tuple[str, int | None]]]:
-    benchmarks = load_benchmarks(LiveCodeBenchParams.model_validate_json(livecodebench_json))
+def _decontaminated(items: list[Instruction], n: int, where: LiveCodeBenchParams) -> tuple[list[Instruction], Steps]:
+    benchmarks = load_benchmarks(where)
     overlaps = find_overlaps(items, benchmarks, n)
-    by_ngram = set(overlaps[overlaps.rule == "ngram"].instruction_id)
-    by_name = set(overlaps.instruction_id) - by_ngram
-    clean = without_overlaps(items, overlaps)
-    steps = [(f"left out: shares {n} words in a row with a benchmark", len(by_ngram)),
-             ("left out: asks for a benchmark's function, by name", len(by_name)),
-             *((f"NOT CHECKED against {one.unchecked}", None) for one in benchmarks if one.unchecked),
-             ("without overlaps", len(clean))]
-    return clean, steps
+    found, by_ngram = set(overlaps.instruction_id), set(overlaps[overlaps.rule == "ngram"].instruction_id)
+    clean = [item for item in items if item.instruction_id not in found]
+    return clean, [(f"left out: shares {n} words in a row with a benchmark", len(by_ngram)),
+                   ("left out: asks for a benchmark's function, by name", len(found - by_ngram)),
+                   *((f"NOT CHECKED against {one.unchecked}", None) for one in benchmarks if one.unchecked),
+                   ("without overlaps", len(clean))]

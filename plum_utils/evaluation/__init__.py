@@ -5,9 +5,8 @@ import lazy_loader
 NAMES = {
     "beside_paper": ["beside_table2", "beside_table4", "claimed_gains", "dumbbells", "problems_of_gain", "table2",
                      "table4"],
-    "contests": ["grade", "lcb_limits", "lcb_program"],
-    "scoring": ["score"],
-    "solutions": ["decodings", "defines", "generate_solutions", "score_solutions", "take_program"],
+    "scoring": ["score", "widest"],
+    "solutions": ["defines", "generate_solutions", "score_solutions", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",
                "long_form", "pass_at_k_table", "platform_table", "reach_table", "results_table", "slices",
                "window_table", "wins_losses"],

@@ -14,8 +14,6 @@ from plum_utils.stats import mcnemar_exact
 # Problems of a benchmark, the likeliest first. MBPP(+) of EvalPlus has 378 since its v0.2.0 (April 2024) and 399 before
 # (EvalPlus' release notes); most of the MBPP scores that PLUM's paper prints are whole numbers of 399 only.
 SUITE_SIZES = {"HE": (164,), "HE+": (164,), "MBPP": (399, 378), "MBPP+": (399, 378)}
-
-
 NAMES = {"mbpp": "MBPP", "mbpp+": "MBPP+", "humaneval": "HE", "humaneval+": "HE+"}
 SIDES = ["before", "before_low", "before_high", "after", "after_low", "after_high"]
 COLUMNS = ["table", "data", "model", "row", "metric", "paper_before", "paper_after", "paper_gain", *SIDES, "gain",
@@ -29,66 +27,61 @@ def beside_table2(rows: list[RowParams], results: pd.DataFrame) -> pd.DataFrame:
         rows: what the run stands for; a row that the paper does not print is left out.
         results: of ``tables.results_table``.
     """
-    greedy = headline(results[results.decoding == "greedy"])
-    ours = {NAMES[row.suite]: row for row in greedy.itertuples() if row.suite in NAMES}
-    return _joined([row for row in rows if row.table in ("2", "3", "5", "6")], ours, paper.BENCHMARKS)
+    return _beside([row for row in rows if row.table in ("2", "3", "5", "6")], _greedy(results))
 
 
 def beside_table4(rows: list[RowParams], levels: pd.DataFrame) -> pd.DataFrame:
     """pass@1 by difficulty of this run beside the printed rows of Table 4; ``levels`` of
     ``tables.difficulty_table``."""
-    ours = {row.label: row for row in levels.itertuples()}
-    return _joined([row for row in rows if row.table == "4"], ours, paper.DIFFICULTIES)
+    return _beside([row for row in rows if row.table == "4"], levels.rename(columns={"label": "metric"}))
 
 
-def _joined(rows: list[RowParams], ours: dict[str, Any], metrics: tuple[str, ...]) -> pd.DataFrame:
-    found = []
-    for row in rows:
-        printed = _printed(row)
-        found += [_line(row, name, printed, ours[name]) for name in metrics if printed is not None and name in ours]
+def _greedy(results: pd.DataFrame) -> pd.DataFrame:
+    """A row a suite, with the paper's name of it as ``metric``."""
+    greedy = headline(results[results.decoding == "greedy"])
+    return greedy.assign(metric=greedy.suite.replace(NAMES))
+
+
+def _beside(rows: list[RowParams], ours: pd.DataFrame) -> pd.DataFrame:
+    ours = ours.rename(columns=lambda name: name.replace("difference", "gain"))
+    found = [line for row in rows for line in _printed(row).merge(ours, on="metric").to_dict("records")]
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _printed(row: RowParams) -> pd.DataFrame | None:
-    """The printed rows of the model (baseline and methods) by row name; ``None`` when the paper has no such row."""
-    table = paper.table(int(row.table))
-    mine = table[table.model == row.model]
-    if row.data and "data" in mine:
-        mine = mine[mine["data"] == row.data]
-    mine = mine.set_index("row")
-    return mine if row.row in mine.index and "Baseline" in mine.index else None
-
-
-def _line(row: RowParams, metric: str, printed: pd.DataFrame, ours: Any) -> dict[str, Any]:
-    before, after = printed.at["Baseline", metric], printed.at[row.row, metric]
-    return row.model_dump() | {
-        "metric": metric, "paper_before": before, "paper_after": after, "paper_gain": round(after - before, 1),
-        "gain": ours.difference, "gain_low": ours.difference_low, "gain_high": ours.difference_high
-    } | {name: getattr(ours, name) for name in SIDES}
+def _printed(row: RowParams) -> pd.DataFrame:
+    """The printed scores of a row and of its model's baseline; none when the paper has no such row."""
+    scores = paper.changes(paper.table(int(row.table)), after=row.row)
+    scores = scores[scores.model == row.model]
+    if row.data and "data" in scores:
+        scores = scores[scores["data"] == row.data]
+    return pd.DataFrame({"metric": scores.metric, "paper_before": scores.before, "paper_after": scores.after,
+                         "paper_gain": (scores.after - scores.before).round(1)}).assign(**row.model_dump())
 
 
 def table2(results: pd.DataFrame, model: str) -> pd.DataFrame:
     """Table 2's form: this run's greedy pass@1 (our suites as further columns) above the paper's rows."""
-    names = {"mbpp": "MBPP", "mbpp+": "MBPP+", "humaneval": "HE", "humaneval+": "HE+"}
-    greedy = headline(results[results.decoding == "greedy"])
-    ours = [{"data": "this run", "model": model, "row": label,
-             **{names.get(row.suite, row.suite): getattr(row, column) for row in greedy.itertuples()}}
-            for label, column in (("Baseline", "before"), ("PLUM", "after"), ("Rel. +", "relative_percent"))]
-    printed = paper.table(2).drop(columns="type").assign(data="paper, OSS-Instruct")
-    extra = [name for name in ours[0] if name not in printed]
-    order = ["data", "model", "row", *paper.BENCHMARKS, *extra]
-    return pd.concat([pd.DataFrame(ours), printed], ignore_index=True).reindex(columns=order).round(1)
+    return _above(_greedy(results), model, paper.table(2).drop(columns="type").assign(data="paper, OSS-Instruct"))
 
 
-def dumbbells(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows for ``comparisons.fig_before_after``: this run with intervals, then the paper's HE+ without."""
-    ours = headline(results)
-    columns = ["before", "before_low", "before_high", "after", "after_low", "after_high"]
-    ours = ours[columns].assign(label=ours.suite + ", " + ours.decoding)
-    printed = paper.table(2).pivot(index="model", columns="row", values="HE+")
-    theirs = [{"label": f"paper: {model}, HE+", "before": row["Baseline"], "after": row["PLUM"]}
-              for model, row in printed.iterrows()]
-    return pd.concat([ours, pd.DataFrame(theirs)], ignore_index=True)
+def table4(levels: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Table 4's form: this run above the paper's rows, as printed; percent."""
+    return _above(levels.rename(columns={"label": "metric"}), model, paper.table(4).assign(data="paper"))
+
+
+def _above(ours: pd.DataFrame, model: str, printed: pd.DataFrame) -> pd.DataFrame:
+    mine = [{"data": "this run", "model": model, "row": row, **dict(zip(ours.metric, ours[column]))}
+            for row, column in (("Baseline", "before"), ("PLUM", "after"), ("Rel. +", "relative_percent"))]
+    names = dict.fromkeys(["data", "model", "row", *printed.select_dtypes("number"), *ours.metric])
+    return pd.concat([pd.DataFrame(mine), printed], ignore_index=True)[list(names)].round(1)
+
+
+def dumbbells(ours: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
+    """Rows for ``comparisons.fig_before_after``: this run's (``label``, and of ``compare``) with intervals, then one
+    score of the paper's table without; Table 4's ``Overall`` goes without saying."""
+    printed = paper.changes(paper.table(number)).query("metric == @metric").sort_values("model")
+    what = "" if metric == "Overall" else f", {metric}"
+    theirs = printed.assign(label="paper: " + printed.model + what)[["label", "before", "after"]]
+    return pd.concat([ours[[*SIDES, "label"]], theirs], ignore_index=True)
 
 
 def problems_of_gain(points: float, n_problems: int) -> float:
@@ -106,7 +99,7 @@ def claimed_gains(table: pd.DataFrame, before: str = "Baseline", after: str = "P
     """How many problems the printed gains of a table amount to, and whether so few could be chance.
 
     A score alone does not tell which problems were won and lost. ``best_case_p`` is the p-value of the case that
-    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than ``least_wins``
+    favours the claim most: none was lost (of a fall: none was won). Where it is above 5% (fewer than six
     problems) McNemar's test cannot call the gain significant, whatever the outcomes were; where it is below, the gain
     may still be chance.
 
@@ -123,14 +116,7 @@ def claimed_gains(table: pd.DataFrame, before: str = "Baseline", after: str = "P
     Raises:
         ValueError: no model has both rows, or one has a row twice.
     """
-    keys = [name for name in ("data", "model") if name in table]
-    scores = [name for name in table.select_dtypes("number") if not name.startswith("Avg.")]
-    long = [table[table.row == name].melt(keys, scores, "benchmark", side)
-            for name, side in ((before, "before"), (after, "after"))]
-    try:
-        both = long[0].merge(long[1], on=[*keys, "benchmark"], sort=False, validate="one_to_one")
-    except pd.errors.MergeError as error:
-        raise ValueError(f"a model has a row {before!r} or {after!r} twice: {error}") from None
+    both = paper.changes(table, before, after).rename(columns={"metric": "benchmark"})
     if both.empty:
         raise ValueError(f"no model has both rows {before!r} and {after!r}; the table has {sorted(set(table.row))}")
     both["gain"] = (both.after - both.before).round(4)
@@ -146,12 +132,3 @@ def _in_problems(row: Any) -> dict[str, Any]:
     of = (fitting or sizes)[0]
     problems = round(problems_of_gain(row.gain, of))
     return {"problems": problems, "best_case_p": mcnemar_exact(abs(problems), 0), "of": of, "fits": bool(fitting)}
-
-
-def table4(levels: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Table 4's form: this run above the paper's rows, as printed; percent."""
-    ours = [{"data": "this run", "model": model, "row": name, **dict(zip(levels.label, levels[column]))}
-            for name, column in (("Baseline", "before"), ("PLUM", "after"), ("Rel. +", "relative_percent"))]
-    printed = paper.table(4).assign(data="paper")
-    return pd.concat([pd.DataFrame(ours), printed], ignore_index=True).reindex(
-        columns=["data", "model", "row", *paper.DIFFICULTIES]).round(1)

@@ -1,83 +1,55 @@
-"""Stage 5: held-out suites, HumanEval(+) and MBPP(+), judged in our sandbox."""
+"""Stages 5 and 6: held-out solutions, judged in our sandbox."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import astuple
+from typing import Any, Protocol, Sequence
 
-from plum_utils.data.evalplus import presence_counts
-from plum_utils.data.judges import source
-from plum_utils.data.problems import BUNDLED, Problem
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Verdict, judge
 
-BASE_SECONDS = 62.0    # evalplus' limit of all tests together, when there are many
-PLUS_SECONDS = 120.0   # twice that: the reference runs beside the candidate
-MEMORY_MB = 4096       # as evalplus
+
+class Judged(Protocol):
+    """A problem that knows how a solution of it is judged (``data.problems``, ``data.livecodebench``)."""
+
+    @property
+    def task_id(self) -> str: ...
+
+    @property
+    def instruction(self) -> str: ...
+
+    def programs(self, solution: str) -> dict[str, dict[str, Any]]:
+        """By suite of tests: all of a ``sandbox.Program`` but its id. A suite is run where those before it passed."""
+
+    def limits(self, suite: str, given: Limits) -> Limits:
+        """What a program of a suite is allowed, where the sandbox's own limits are ``given``."""
+
+    def row(self, tried: dict[str, Any], verdicts: dict[str, Verdict]) -> dict[str, Any]:
+        """The row of a judged solution, from the verdict of each suite that was run."""
 
 
-def runnable(problem: Problem, solution: str) -> str:
-    """The program that is judged: the benchmark's preamble, then the solution (which may define all of it anew).
-
-    Where only the presence of a result counts, a function follows that turns it into plain data.
-    """
-    program = problem.preamble + solution
-    if presence_counts(problem.suite, problem.entry_point):
-        program += f"\n\n_plum_counted = {problem.entry_point}\n{source('presence')}"
-    return program
-
-
-# --- scoring --------------------------------------------------------------------------------------------------------
-
-def score(problems: list[Problem], solutions: list[dict[str, Any]], sandbox: Sandbox, progress: bool = True
+def score(problems: Sequence[Judged], solutions: list[dict[str, Any]], sandbox: Sandbox, progress: bool = True
           ) -> list[dict[str, Any]]:
-    """Judge solutions; a plus suite contains the base tests, as in evalplus, so it runs only where those pass.
-
-    Args:
-        solutions: rows with ``task_id``, ``sample_index`` and ``solution``.
-
-    Returns:
-        Rows of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, plus_passed (``None``
-        without plus tests), status, detail, assurance (of the base tests), plus_status and plus_assurance (``None``
-        where they did not run).
+    """Judge solutions (``task_id``, ``sample_index``, ``solution``) by their problems' tests: a row each, in order.
 
     Raises:
         RuntimeError: the sandbox failed on a program.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    bundled = all(problem.suite in BUNDLED for problem in problems)
-    programs = [_program(by_id[row["task_id"]], row, by_id[row["task_id"]].base_tests) for row in solutions]
-    base = _verdicts(sandbox, programs, progress, sandbox.limits if bundled else _roomy(sandbox.limits, BASE_SECONDS))
-    further = [_program(by_id[row["task_id"]], row, tests) for row in solutions
-               if base[_name(row)].status == "passed" and (tests := by_id[row["task_id"]].plus_tests)]
-    plus = _verdicts(sandbox, further, progress, _roomy(sandbox.limits, PLUS_SECONDS)) if further else {}
-    return [_scored(row, base[_name(row)], plus.get(_name(row)), by_id[row["task_id"]].plus_tests is not None)
-            for row in solutions]
+    names = [f"{row['task_id']}/{row['sample_index']}" for row in solutions]
+    programs = [by_id[row["task_id"]].programs(row["solution"]) for row in solutions]
+    verdicts: list[dict[str, Verdict]] = [{} for _ in solutions]
+    for suite in dict.fromkeys(suite for suites in programs for suite in suites):
+        due = [place for place, suites in enumerate(programs) if suite in suites
+               and all(verdict.status == "passed" for verdict in verdicts[place].values())]
+        made = [Program(names[place], **programs[place][suite]) for place in due]
+        with Bar("sandbox", len(made), "program", hidden=not progress) as bar:
+            found = judge(sandbox, made, widest(problems, suite, sandbox.limits), bar.add)
+        for place, verdict in zip(due, found):
+            verdicts[place][suite] = verdict
+    return [by_id[row["task_id"]].row(row, found) for row, found in zip(solutions, verdicts)]
 
 
-def _roomy(limits: Limits, seconds: float) -> Limits:
-    """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second."""
-    seconds = max(seconds, limits.seconds)
-    return replace(limits, seconds=seconds, least_seconds=seconds, memory_mb=max(MEMORY_MB, limits.memory_mb))
-
-
-def _name(row: dict[str, Any]) -> str:
-    return f"{row['task_id']}/{row['sample_index']}"
-
-
-def _program(problem: Problem, row: dict[str, Any], tests: str) -> Program:
-    return Program(_name(row), runnable(problem, row["solution"]), problem.preamble + tests,
-                   reference=runnable(problem, problem.reference))
-
-
-def _verdicts(sandbox: Sandbox, programs: list[Program], progress: bool, limits: Limits) -> dict[str, Verdict]:
-    with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
-        return {verdict.id: verdict for verdict in judge(sandbox, programs, limits, bar.add)}
-
-
-def _scored(row: dict[str, Any], base: Verdict, plus: Verdict | None, has_plus: bool) -> dict[str, Any]:
-    return {"task_id": row["task_id"], "sample_index": row["sample_index"], "solution": row["solution"],
-            "base_passed": base.status == "passed", "status": base.status, "detail": base.detail,
-            "assurance": base.assurance,
-            "plus_passed": (plus is not None and plus.status == "passed") if has_plus else None,
-            "plus_status": plus.status if plus else None, "plus_assurance": plus.assurance if plus else None}
+def widest(problems: Sequence[Judged], suite: str, given: Limits) -> Limits:
+    """The limits of the problem that needs most: programs are judged together."""
+    return max((problem.limits(suite, given) for problem in problems), key=astuple)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from plum_utils.data.evalplus import OVERRIDES
-from plum_utils.evaluation.contests import grade
 from plum_utils.evaluation.scoring import score
-from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.params import Params, SuiteParams
+from plum_utils.models.sampling import sample_shards
+from plum_utils.params import Params
 from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, shards
 from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.pool import ADDRESS
+from plum_utils.syntax import parsed
 
 MOST_LINES = 150       # evalplus' sanitizer takes time with the cube of a completion's lines: 2 s at 100, 14 s at 200
 
@@ -60,26 +59,8 @@ def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
 
 def defines(code: str, name: str) -> bool:
     """Whether a program parses and defines a function or class of this name at its top level."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return any(getattr(node, "name", None) == name for node in tree.body)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How solutions are drawn: ``n`` for each problem at a temperature; greedy decoding has one."""
-
-    label: str
-    n: int
-    temperature: float
-
-
-def decodings(suite: SuiteParams) -> list[Decoding]:
-    """Greedy, then ``n`` samples at each of the suite's temperatures."""
-    drawn = [Decoding(f"T={value:g}", suite.n, value) for value in suite.temperatures] if suite.n else []
-    return [Decoding("greedy", 1, 0.0), *drawn]
+    tree = parsed(code)
+    return tree is not None and any(getattr(node, "name", None) == name for node in tree.body)
 
 
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
@@ -96,36 +77,25 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``evaluation.postprocess``; taken out of the completion here, not kept in the shards), ``finish_reason``,
         ``n_tokens``.
     """
-    def make(_: str) -> list[dict[str, Any]]:
-        prompts = [policy_prompt(p, tokenizer, problem.instruction) for problem in problems]
-        outputs = bar.generate(backend, prompts, n=n, temperature=temperature, max_tokens=max_tokens,
-                               stop=p.sampling.stop, seed=p.seed + 77, adapter=str(adapter) if adapter else None)
-        return [{"task_id": problem.task_id, "sample_index": index, "prompt_digest": fingerprint(prompt),
-                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens}
-                for problem, prompt, outs in zip(problems, prompts, outputs) for index, out in enumerate(outs)]
-
-    mark = fingerprint([p.policy.model_dump(), p.sampling.stop, p.seed, n, temperature, max_tokens, backend.name,
-                        adapter_digest(adapter), [(problem.task_id, problem.instruction) for problem in problems]])
-    by_id, bar = {problem.task_id: problem for problem in problems}, Bar(label, 1, items=n * len(problems))
-    return [row | {"solution": take_program(by_id[row["task_id"]], row["completion"], p.evaluation.postprocess,
-                                            p.policy.prompt)}
-            for row in shards(folder, [label], make, mark, bar)]
+    by_id = {problem.task_id: problem for problem in problems}
+    asked = [{"task_id": problem.task_id, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
+             for problem in problems]
+    rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
+                         adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
+                         stop=p.sampling.stop)
+    return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),
+             "completion": row["completion"], "solution": take_program(
+                 by_id[row["task_id"]], row["completion"], p.evaluation.postprocess, p.policy.prompt),
+             "finish_reason": row["finish_reason"], "n_tokens": row["n_tokens"]} for row in rows]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,
-                    label: str, seconds: float | None = None) -> list[dict[str, Any]]:
-    """Judged rows with how each solution was generated; kept by shard, like the solutions.
-
-    Args:
-        seconds: limit of one test, for LiveCodeBench's problems (``contests.grade``); all others are judged by
-            ``scoring.score``.
-    """
+                    label: str) -> list[dict[str, Any]]:
+    """Judged rows with how each solution was generated; kept by shard, like the solutions."""
     def make(_: str) -> list[dict[str, Any]]:
-        scored = grade(problems, solutions, sandbox, seconds) if seconds else \
-            score(problems, solutions, sandbox, progress=False)
         return [row | {"detail": ADDRESS.sub("0x...", row["detail"]), "prompt_digest": made["prompt_digest"],
                        "finish_reason": made["finish_reason"], "n_tokens": made["n_tokens"]}
-                for row, made in zip(scored, solutions)]
+                for row, made in zip(score(problems, solutions, sandbox, progress=False), solutions)]
 
-    mark = fingerprint([p.sandbox.what_decides(), seconds, [asdict(problem) for problem in problems], solutions])
+    mark = fingerprint([p.sandbox.what_decides(), [asdict(problem) for problem in problems], solutions])
     return shards(folder, [label], make, mark, Bar(f"judging {label}", 1, items=len(solutions), item="solution"))

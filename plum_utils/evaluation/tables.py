@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 import pandas as pd
 
 from plum_utils.data.livecodebench import DIFFICULTIES, PLATFORMS
-from plum_utils.stats import compare, pass_at_k_by_problem, problem_rates
+from plum_utils.stats import compare, paired_rates
 
 
 def long_form(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -29,20 +29,29 @@ def results_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) 
     Args:
         scored: of ``long_form``; the baseline's rows have the policy ``baseline``.
     """
-    rows = []
-    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
-        before = problem_rates(group[group.policy == "baseline"], "passed")
-        trained = group[group.policy != "baseline"]
-        rates = {name: problem_rates(part, "passed") for name, part in trained.groupby("seed", sort=False)}
-        for name, after in rates.items():
-            rows.append({"suite": suite, "decoding": decoding, "seed": str(name)}
-                        | compare(before, after, n_resamples, seed) | {"spread": float("nan")})
-        if len(rates) > 1:
-            means = pd.DataFrame(rates)
-            rows.append({"suite": suite, "decoding": decoding, "seed": "mean"}
-                        | compare(before, means.mean(axis=1), n_resamples, seed)
-                        | {"spread": 100 * means.mean().std(ddof=1)})
+    rows: list[dict[str, Any]] = []
+    seeds = scored.groupby("policy").seed.first()
+    for suite, decoding, before, after in _pairs(scored):
+        where = {"suite": suite, "decoding": decoding}
+        rows += [where | {"seed": str(seeds[policy])} | compare(before, after[policy], n_resamples, seed)
+                 | {"spread": float("nan")} for policy in after]
+        if len(after.columns) > 1:
+            rows.append(where | {"seed": "mean"} | compare(before, after.mean(axis=1), n_resamples, seed)
+                        | {"spread": 100 * after.mean().std(ddof=1)})
     return pd.DataFrame(rows)
+
+
+def _pairs(scored: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.DataFrame]]:
+    """``paired_rates`` of each suite and decoding.
+
+    Raises:
+        ValueError: the policies were not measured on the same problems.
+    """
+    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
+        before, after = paired_rates(group)
+        if set(after.index) != set(before.index) or after.isna().any(axis=None):
+            raise ValueError(f"{suite}, {decoding}: the policies were evaluated on different problems")
+        yield suite, decoding, before, after.loc[before.index]
 
 
 def headline(results: pd.DataFrame) -> pd.DataFrame:
@@ -62,9 +71,8 @@ def pass_at_k_table(scored: pd.DataFrame, ks: list[int], n_resamples: int = 2000
     for (suite, temperature), group in scored.groupby(["suite", "temperature"], sort=False):
         n = int(group.groupby(["policy", "task_id"]).size().min())
         for k in (k for k in sorted(set(ks) | {1}) if k <= n):
-            rates = {name: pass_at_k_by_problem(part, k, "passed") for name, part in group.groupby("policy")}
-            before = rates.pop("baseline")
-            row = compare(before, pd.DataFrame(rates).mean(axis=1), n_resamples, seed)
+            before, after = paired_rates(group, k)
+            row = compare(before, after.mean(axis=1), n_resamples, seed)
             for policy, name in (("baseline", "before"), ("PLUM", "after")):
                 change = {key: row[key] for key in ("difference", "difference_low", "difference_high")}
                 rows.append({"suite": suite, "temperature": temperature, "k": k, "policy": policy, "value": row[name],
@@ -83,27 +91,25 @@ def reach_table(scored: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) ->
     """
     rows = []
     for suite, group in scored[scored.temperature > 0].groupby("suite", sort=False):
-        k, best = int(group.groupby(["policy", "temperature", "task_id"]).size().min()), {}
-        for side, part in group.groupby(group.policy == "baseline"):
-            rates = {value: pd.DataFrame({name: pass_at_k_by_problem(one, k, "passed")
-                                          for name, one in at.groupby("policy")}).mean(axis=1)
-                     for value, at in part.groupby("temperature")}
-            best[side] = max(rates.items(), key=lambda item: item[1].mean())
-        rows.append({"suite": suite, "k": k, "before_temperature": best[True][0], "after_temperature": best[False][0]}
-                    | compare(best[True][1], best[False][1], n_resamples, seed))
+        k = int(group.groupby(["policy", "temperature", "task_id"]).size().min())
+        at = {temperature: paired_rates(part, k) for temperature, part in group.groupby("temperature")}
+        cold, before = _best({temperature: before for temperature, (before, _) in at.items()})
+        hot, after = _best({temperature: after.mean(axis=1) for temperature, (_, after) in at.items()})
+        rows.append({"suite": suite, "k": k, "before_temperature": cold, "after_temperature": hot}
+                    | compare(before, after, n_resamples, seed))
     return pd.DataFrame(rows)
+
+
+def _best(rates: dict[float, pd.Series]) -> tuple[float, pd.Series]:
+    """The temperature at which most problems are solved, and their rates."""
+    return max(rates.items(), key=lambda item: item[1].mean())
 
 
 def wins_losses(scored: pd.DataFrame) -> pd.DataFrame:
     """Each problem's pass rate before and after (averaged over seeds) in percent, and the change in points."""
-    rows = []
-    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
-        before = problem_rates(group[group.policy == "baseline"], "passed")
-        rates = [problem_rates(part, "passed") for _, part in group[group.policy != "baseline"].groupby("seed")]
-        after = pd.concat(rates, axis=1).mean(axis=1).loc[before.index]
-        rows.append(pd.DataFrame({"suite": suite, "decoding": decoding, "task_id": before.index,
-                                  "before": 100 * before.values, "after": 100 * after.values}))
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.DataFrame([{"suite": suite, "decoding": decoding, "task_id": task, "before": 100 * one, "after": 100 * two}
+                          for suite, decoding, before, after in _pairs(scored)
+                          for task, one, two in zip(before.index, before, after.mean(axis=1))])
     return table.assign(change=table.after - table.before)
 
 
@@ -166,14 +172,9 @@ def slices(scored: pd.DataFrame, groups: Mapping[str, set[str]], n_resamples: in
         ValueError: the policies were not measured on the same problems.
     """
     rows = []
-    for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False):
-        rates = {name: problem_rates(part, "passed") for name, part in group.groupby("policy", sort=False)}
-        before = rates.pop("baseline")
-        if any(set(one.index) != set(before.index) for one in rates.values()):
-            raise ValueError(f"{suite}, {decoding}: the policies were evaluated on different problems")
-        after = pd.DataFrame(rates).mean(axis=1).loc[before.index]
+    for suite, decoding, before, after in _pairs(scored):
         for name, ids in groups.items():
-            one, two = (side[side.index.isin(ids)] for side in (before, after))
+            one, two = (side[side.index.isin(ids)] for side in (before, after.mean(axis=1)))
             rows.append({"suite": suite, "decoding": decoding, "slice": name}
                         | (compare(one, two, n_resamples, seed) if len(one) else {"problems": 0}))
     return pd.DataFrame(rows)
@@ -215,9 +216,8 @@ def window_table(scored: pd.DataFrame, cut: date | None = None, n_resamples: int
 
 def _by_label(scored: pd.DataFrame, labels: pd.Series, order: list[str], n_resamples: int, seed: int) -> pd.DataFrame:
     """``stats.compare`` for the problems of each label (one for each row of ``scored``) and for all: ``Overall``."""
-    before = problem_rates(scored[scored.policy == "baseline"], "passed")
-    trained = scored[scored.policy != "baseline"].groupby("seed")
-    after = pd.concat([problem_rates(part, "passed") for _, part in trained], axis=1).mean(axis=1)
+    before, seeds = paired_rates(scored)
+    after = seeds.mean(axis=1)
     label = labels.groupby(scored.task_id).first()
     groups = {name: label.index[label == name] for name in order} | {"Overall": label.index}
     return pd.DataFrame([{"label": name} | compare(before[ids], after[ids], n_resamples, seed)

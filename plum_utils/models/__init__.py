@@ -9,7 +9,7 @@ NAMES = {
     "extract": ["extract_code"],
     "number_types": ["number_type"],
     "prompts": ["GENERATOR_PROMPT", "generator_message", "policy_message", "policy_prompt", "render", "token_table"],
-    "sampling": ["open_policy_backend", "sample_policy"],
+    "sampling": ["instruction_shards", "open_policy_backend", "sample_policy", "sample_shards"],
     "shapes": ["model_config"],
     "weights": ["resolve_model"],
 }

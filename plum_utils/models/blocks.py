@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-import warnings
 from dataclasses import dataclass
+
+from plum_utils.syntax import parsed
 
 MOST_PARSED = 100_000  # characters: longer texts count as not parsing, so that no text takes noticeable time
 MOST_CUTS = 8          # places at which an end is tried, for the same reason
@@ -124,12 +125,5 @@ def _body(lines: list[str], prefix: str) -> str:
 
 
 def tree_of(source: str) -> ast.Module | None:
-    """The syntax tree of a text, or None where it does not parse; the text is not run."""
-    if len(source) > MOST_PARSED:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
+    """``syntax.parsed`` of a text that is not too long."""
+    return parsed(source) if len(source) <= MOST_PARSED else None

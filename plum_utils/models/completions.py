@@ -9,15 +9,18 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any, Callable, Iterator, Literal, Protocol
+
+Ending = Literal["end_token", "stop_string", "length"]
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens."""
+    """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens. It ended with the model's own
+    end token, with a string at which we stopped it, or at the limit of tokens."""
 
     text: str
-    finish_reason: str  # "stop" (end of sequence or stop string) or "length"
+    finish_reason: Ending
     n_tokens: int
 
 

@@ -15,14 +15,12 @@ under the same paths. Keep Ray's ports on a private network: Ray obeys whoever r
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
-import threading
-from types import ModuleType
 from typing import Any
 
 from plum_utils.models.completions import Completion
+from plum_utils.sandbox.cluster import ClusterError, connect, one_line
 
 RESTARTS = 5  # of one engine over its life
 TRIES = 3     # engines that may die of one call
@@ -40,8 +38,7 @@ class RayBackend:
     Args:
         kind, model_path: as of ``open_backend``, which gets the ``settings`` (``dtype``, ``lora_rank``, ...) too.
         replicas: number of engines, each with a whole GPU (a CPU, where the cluster has no GPU).
-        address: of the cluster, as ``ray.init`` takes it; by default that of ``RAY_ADDRESS``, of a cluster that runs on
-            this machine, or of one that is started on this machine alone.
+        address: of the cluster, as of ``sandbox.cluster.connect``.
         start_seconds: how long engines may take to load the model, at first and after one died.
 
     Attributes:
@@ -56,12 +53,12 @@ class RayBackend:
                  start_seconds: float = 900.0, **settings: Any):
         self.replicas = replicas
         self._start_seconds = start_seconds
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # engines; ``None``: none is left
-        self._lock, self._left, self._closed = threading.Lock(), replicas, False
-        self._ray = _import_ray()
-        self._connected = not self._ray.is_initialized()
-        if self._connected:
-            self._connect(address)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # engines; ``None``: none is left to wait for
+        self._closed = False
+        try:
+            self._ray, self._connected = connect(address)
+        except ClusterError as error:
+            raise EngineError(f"sampling.ray: {error}") from error
         self._engines: list[Any] = []
         try:
             self._start(kind, model_path, settings)
@@ -70,40 +67,34 @@ class RayBackend:
             raise
 
     def generate(self, prompts: list[str], watch: Any = None, **how: Any) -> list[list[Completion]]:
-        """What ``generate`` of the next idle engine returns; waits while none is. ``watch`` is not called: an engine's
-        steps are not followed over the cluster, so that progress moves shard by shard.
+        """What ``generate`` of the next idle engine returns; waits while none is. ``watch`` is not called: progress moves
+        shard by shard.
 
         Raises:
             EngineError: no engine is left, or ``TRIES`` died of this call.
         """
         for _ in range(TRIES):
             engine = self._take()
-            lost = False
+            works = True
             try:
                 return self._ray.get(engine.generate.remote(prompts, how))
             except self._ray.exceptions.RayActorError as error:
-                lost, cause = True, _one_line(error)
+                works, cause = self._closed or self._started_again(engine), one_line(error)
             finally:
-                if not lost or self._started_again(engine):
+                if works:
                     self._idle.put(engine)
         raise EngineError(f"{TRIES} engines died of one call with {len(prompts)} prompts, the last one of {cause}")
 
     def close(self) -> None:
         """Stop the engines, and disconnect if the connection was made here. Calls that still run fail."""
         self._closed = True
+        self._idle.put(None)
         if not self._ray.is_initialized():
             return
         for engine in self._engines:
             self._ray.kill(engine)
-        self._engines.clear()
         if self._connected:
             self._ray.shutdown()
-
-    def _connect(self, address: str | None) -> None:
-        try:
-            self._ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
-        except (ConnectionError, self._ray.exceptions.RpcError) as error:  # at `auto`, and where nothing listens
-            raise EngineError(f"sampling.ray: no Ray cluster at {address}: {_one_line(error)}") from error
 
     def _start(self, kind: str, model_path: str, settings: dict[str, Any]) -> None:
         resources = self._ray.cluster_resources()
@@ -119,32 +110,29 @@ class RayBackend:
             raise EngineError(f"not all of {self.replicas} engines started in {self._start_seconds:g} seconds: are "
                               f"their {device}s in use by something else?") from error
         except self._ray.exceptions.RayActorError as error:
-            raise EngineError(f"an engine did not start: {_one_line(error)}") from error
+            raise EngineError(f"an engine did not start: {one_line(error)}") from error
         self.name = names[0]
         for engine in self._engines:
             self._idle.put(engine)
 
     def _take(self) -> Any:
         engine = self._idle.get()
-        if engine is None:
+        if engine is None or self._closed:
             self._idle.put(None)  # for the next thread that waits
-            raise EngineError("no engine is left; the last one's node is gone and no device is free. Run the stage "
-                              "again, finished shards are kept")
+            raise EngineError("the backend was closed" if self._closed else "no engine is left; the last one's node is "
+                              "gone and no device is free. Run the stage again, finished shards are kept")
         return engine
 
     def _started_again(self, engine: Any) -> bool:
         """Wait until Ray has started a dead engine again; if it cannot, give the engine up."""
-        if self._closed:
-            raise EngineError("the backend was closed")
         try:
             self._ray.get(engine.name.options(max_task_retries=-1).remote(), timeout=self._start_seconds)
             return True
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError) as error:
-            print(f"sampling: an engine is given up: {_one_line(error)}", file=sys.stderr)
-        with self._lock:
-            self._left -= 1
-            if not self._left:
-                self._idle.put(None)
+            print(f"sampling: an engine is given up: {one_line(error)}", file=sys.stderr)
+        self._engines.remove(engine)
+        if not self._engines:
+            self._idle.put(None)
         return False
 
 
@@ -161,16 +149,3 @@ class _Engine:
 
     def generate(self, prompts: list[str], how: dict[str, Any]) -> list[list[Completion]]:
         return self._backend.generate(prompts, **how)
-
-
-def _import_ray() -> ModuleType:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise EngineError(f"sampling.ray: Ray cannot be imported ({error}): pip install '.[ray]'") from error
-    return ray
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[-600:]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, get_args
 
 from plum_utils.data.instructions import Instruction
-from plum_utils.models.completions import Backend
+from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.completions import Backend, Ending
 from plum_utils.models.engines import open_backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.params import Params
 from plum_utils.progress import FIRST_CALL, Bar
-from plum_utils.runs import fingerprint, shards
-
-SAMPLED = ("instruction_id", "source", "instruction", "responses")  # of an instruction, in its shard's mark
+from plum_utils.runs import fingerprint, make_shards, shard_rows
 
 
 def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None) -> Backend:
@@ -34,29 +34,51 @@ def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None
 
 def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
                   ) -> list[dict[str, Any]]:
-    """K completions for each instruction; one file a shard, a finished shard is never sampled again. As many shards are
-    sampled at a time as the backend has ``replicas``.
+    """K completions for each instruction.
 
     Returns:
-        Rows of the ``samples`` contract: instruction_id, sample_index, prompt, completion, finish_reason, n_tokens,
-        seed, code (taken out of the completion here, not kept in the shards).
+        Rows of the ``samples`` contract: instruction_id, prompt, seed, sample_index, completion, finish_reason, n_tokens,
+        code (taken out of the completion here, not kept in the shards).
     """
-    size = p.sampling.shard_size
-    parts = {f"shard_{start // size:04d}": instructions[start:start + size]
-             for start in range(0, len(instructions), size)}
-
-    def make(key: str) -> list[dict[str, Any]]:
-        seed = p.seed * 10_000 + int(key.rsplit("_", 1)[1])
-        prompts = [policy_prompt(p, tokenizer, item.instruction) for item in parts[key]]
-        outputs = bar.generate(backend, prompts, n=p.sampling.k, temperature=p.sampling.temperature,
-                               top_p=p.sampling.top_p, max_tokens=p.sampling.max_tokens, stop=p.sampling.stop,
-                               seed=seed)
-        return [{"instruction_id": item.instruction_id, "sample_index": index, "prompt": prompt,
-                 "completion": out.text, "finish_reason": out.finish_reason, "n_tokens": out.n_tokens, "seed": seed}
-                for item, prompt, outs in zip(parts[key], prompts, outputs) for index, out in enumerate(outs)]
-
-    mark = fingerprint([p.sampling.what_decides(), p.policy.model_dump(), p.seed, backend.name,
-                        [{name: getattr(item, name) for name in SAMPLED} for item in instructions]])
-    bar = Bar("sampling", len(parts), items=len(instructions) * p.sampling.k, measured=folder / FIRST_CALL)
-    rows = shards(folder, list(parts), make, mark, bar, getattr(backend, "replicas", 1))
+    how, parts = p.sampling, instruction_shards(p, "shard", instructions, partial(policy_prompt, p, tokenizer))
+    bar = Bar("sampling", len(parts), items=len(instructions) * how.k, measured=folder / FIRST_CALL)
+    rows = sample_shards(backend, parts, folder, bar, p.policy.model_dump(), n=how.k, temperature=how.temperature,
+                         top_p=how.top_p, max_tokens=how.max_tokens, stop=how.stop)
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
+
+
+def instruction_shards(p: Params, label: str, instructions: list[Instruction], prompt: Callable[[str], str]
+                       ) -> dict[str, list[dict[str, Any]]]:
+    """What ``sample_shards`` is asked: ``sampling.shard_size`` instructions a shard, each shard with its own seed."""
+    size, parts = p.sampling.shard_size, {}
+    for number, start in enumerate(range(0, len(instructions), size)):
+        parts[f"{label}_{number:04d}"] = [
+            {"instruction_id": item.instruction_id, "prompt": prompt(item.instruction), "seed": p.seed * 10_000 + number}
+            for item in instructions[start:start + size]]
+    return parts
+
+
+def sample_shards(backend: Backend, parts: dict[str, list[dict[str, Any]]], folder: Path, bar: Bar, model: Any,
+                  adapter: str | None = None, **how: Any) -> list[dict[str, Any]]:
+    """One call to the backend and one file for each shard; a finished one is never sampled again. As many are sampled at
+    a time as the backend has ``replicas``.
+
+    Args:
+        parts: by shard one entry a prompt, with ``prompt``, the call's ``seed``, and what else its rows begin with.
+        model: what the backend was opened with; a shard of another model is made again.
+        how: of ``Backend.generate``.
+
+    Returns:
+        ``n`` rows for each entry, which add sample_index, completion, finish_reason (an ``Ending``) and n_tokens.
+    """
+    def make(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        outputs = bar.generate(backend, [one["prompt"] for one in asked], seed=asked[0]["seed"], adapter=adapter, **how)
+        return [one | {"sample_index": index, "completion": out.text, "finish_reason": out.finish_reason,
+                       "n_tokens": out.n_tokens}
+                for one, outs in zip(asked, outputs) for index, out in enumerate(outs)]
+
+    def mark(asked: list[dict[str, Any]]) -> str:
+        return fingerprint([get_args(Ending), model, backend.name, digest, how, asked])
+
+    digest = adapter_digest(adapter)
+    return list(shard_rows(make_shards(folder, parts.items(), make, mark, bar, getattr(backend, "replicas", 1))))

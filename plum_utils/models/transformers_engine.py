@@ -24,7 +24,7 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
@@ -38,14 +38,11 @@ class TransformersBackend:
 
     A row's random numbers belong to the seed and its place in the call, so that they do not depend on how rows are
     batched; rounding does, by as much as the number type allows.
-
-    Args:
-        batch_size: rows computed at a time; None: as many as take half of the free memory.
     """
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto", batch_size: int | None = None):
+    def __init__(self, model_path: str, dtype: str = "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
         if self._tokenizer.pad_token is None:
@@ -56,16 +53,10 @@ class TransformersBackend:
         self._model = self._model.to(device).eval()
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
-        self._batch_size = batch_size
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
                  max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
                  watch: Watch | None = None) -> list[list[Completion]]:
-        """``n`` completions for each prompt, in order.
-
-        Args:
-            watch: called after every step with the tokens and the completions that this call has made so far.
-        """
         self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
         encoded = [tuple(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
@@ -77,7 +68,7 @@ class TransformersBackend:
             return choose_tokens(logits, noise[[row.number for row in running], step], temperature, top_p)
 
         by_length = sorted(rows, key=lambda row: len(row.prompt))
-        size = self._batch_size or self._rows_that_fit(max(map(len, encoded), default=0) + max_tokens)
+        size = self._rows_that_fit(max(map(len, encoded), default=0) + max_tokens)
         for start in range(0, len(rows), size):
             for _ in self._sample(by_length[start:start + size], choose, max_tokens, stop or []):
                 if watch is not None:
@@ -110,11 +101,11 @@ class TransformersBackend:
             return
         row.ids.append(token)
         if token in self._ends:
-            row.finish = "stop"
+            row.finish = "end_token"
             return
         row.tail += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
         if any(mark in row.tail for mark in stop):
-            row.finish = "stop"
+            row.finish = "stop_string"
         elif len(row.ids) == max_tokens:
             row.finish = "length"
         row.tail = row.tail[-max(map(len, stop), default=1):]
@@ -122,8 +113,9 @@ class TransformersBackend:
     def _completion(self, row: _Row, stop: list[str]) -> Completion:
         ids = row.ids[:-1] if row.ids[-1] in self._ends else row.ids
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=None)
-        return Completion(text[:cut], row.finish, len(row.ids))
+        cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=len(text))
+        assert row.finish
+        return Completion(text[:cut], "stop_string" if cut < len(text) else row.finish, len(row.ids))
 
     def _rows_that_fit(self, tokens: int) -> int:
         """How many rows of ``tokens`` tokens take half of the free memory. A power of two, so that the batches of a call
@@ -186,7 +178,7 @@ class _Row:
     number: int
     prompt: tuple[int, ...]
     ids: list[int] = field(default_factory=list)
-    finish: str = ""  # "stop" or "length" once it is complete
+    finish: Ending | None = None  # not complete yet
     tail: str = ""
     stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
 

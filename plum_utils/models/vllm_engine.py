@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from plum_utils.models.completions import Completion, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.weights import merge_adapter
 
@@ -27,20 +27,15 @@ def vllm_lora_rank(rank: int) -> int:
     return min(known for known in VLLM_LORA_RANKS if known >= rank)
 
 
-def adapter_mode(adapters: str, gpu: bool) -> str:
-    """``serve`` (vLLM applies LoRA adapters per request) or ``merge`` (into the engine's weights).
+def merges_adapters(adapters: str, gpu: bool) -> bool:
+    """Whether LoRA adapters go into the engine's weights (``merge``) or vLLM applies them per request (``serve``).
 
     ``auto`` serves on a GPU. On the CPU it merges: vLLM's LoRA ran at an eleventh of the merged weights' rate there.
-
-    Raises:
-        ValueError: ``adapters`` is neither of these.
     """
-    if adapters not in ("auto", "serve", "merge"):
-        raise ValueError(f"sampling.adapters: unknown {adapters!r}; one of auto, serve, merge")
-    return ("serve" if gpu else "merge") if adapters == "auto" else adapters
+    return adapters == "merge" or adapters == "auto" and not gpu
 
 
-def engine_settings(gpu: bool, gpu_memory_utilization: float) -> dict[str, Any]:
+def engine_settings(gpu: bool) -> dict[str, Any]:
     """vLLM's settings for the device.
 
     The prefix cache lets the samples of one prompt share its prefill, in whole blocks. GPU: vLLM's own sizes of batches
@@ -50,8 +45,7 @@ def engine_settings(gpu: bool, gpu_memory_utilization: float) -> dict[str, Any]:
     prompts.
     """
     if gpu:
-        return {"gpu_memory_utilization": gpu_memory_utilization, "enable_chunked_prefill": True,
-                "enable_prefix_caching": True}
+        return {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True, "enable_prefix_caching": True}
     return {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
             "enable_chunked_prefill": False, "enable_prefix_caching": True, "block_size": 32}
 
@@ -76,17 +70,16 @@ class VllmBackend:
     """vLLM's offline engine, in this process: one for the policy and all its adapters.
 
     Args:
-        adapters: see ``adapter_mode``. Merging puts other weights into the running engine whenever the adapter changes,
+        adapters: see ``merges_adapters``. Merging puts other weights into the running engine whenever the adapter changes,
             so ask for all completions of one adapter before the next one's. They are then those of an engine started
             with ``merge_adapter``'s folder.
         max_model_len: most tokens of a prompt and its completion; at most the model's own context is taken.
-        gpu_memory_utilization: share of the GPU's memory for weights, activations and KV cache.
     """
 
     name = "vllm"
 
     def __init__(self, model_path: str, dtype: str = "auto", lora_rank: int | None = None, adapters: str = "auto",
-                 max_model_len: int = 8192, gpu_memory_utilization: float = 0.9):
+                 max_model_len: int = 8192):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -96,8 +89,8 @@ class VllmBackend:
 
         self._model_path, self._dtype = model_path, number_type(dtype).name
         gpu = torch.cuda.is_available()
-        settings = engine_settings(gpu, gpu_memory_utilization)
-        self._merges = adapter_mode(adapters, gpu) == "merge"
+        settings = engine_settings(gpu)
+        self._merges = merges_adapters(adapters, gpu)
         if lora_rank is not None and not self._merges:
             settings |= {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
         context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
@@ -156,7 +149,7 @@ class VllmBackend:
                     texts[key] += out.text
                     tokens[key] += len(out.token_ids)
                     if out.finish_reason:
-                        completions[key] = Completion(texts[key], out.finish_reason, tokens[key])
+                        completions[key] = Completion(texts[key], _ending(out), tokens[key])
             if watch:
                 watch(tokens.total(), len(completions))
         return completions
@@ -194,6 +187,13 @@ class VllmBackend:
         if self._llm is not None:
             self._stop()
         torch.set_num_threads = self._set_num_threads
+
+
+def _ending(out: Any) -> Ending:
+    """vLLM's reason is the same for an end token and a stop string, but beside it stands the string."""
+    if out.finish_reason != "stop":
+        return "length"
+    return "stop_string" if isinstance(out.stop_reason, str) else "end_token"
 
 
 def _pack_head(model: Any) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from plum_utils.jsonl import sha256_file
+from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
 
 EMBEDDED = "embedded:smollm2"
@@ -23,14 +21,6 @@ CHECKSUMS = "plum_checksums.json"
 
 class ModelNotFound(RuntimeError):
     """A model that is neither embedded, nor a folder here, nor reachable on a hub."""
-
-
-def cache_dir() -> Path:
-    """Folder for converted models: ``$PLUM_CACHE``, else ``plum-study`` in the user's cache folder."""
-    base = os.environ.get("PLUM_CACHE")
-    if base:
-        return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "plum-study"
 
 
 def resolve_model(name: str, revision: str | None = None) -> str:
@@ -98,24 +88,11 @@ def _intact(folder: Path) -> bool:
     return all((folder / name).exists() and sha256_file(folder / name) == digest for name, digest in expected.items())
 
 
-def _publish(partial: Path, target: Path) -> None:
-    try:
-        os.replace(partial, target)
-    except OSError:
-        if not (target.exists() and _intact(target)):  # else another process was faster, with the same bytes
-            raise
-
-
 def _convert(gguf: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    try:
-        _save_converted(gguf, partial)
-        digests = {path.name: sha256_file(path) for path in sorted(partial.iterdir())}
-        (partial / CHECKSUMS).write_text(json.dumps(digests, indent=1))
-        _publish(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(target) as folder:
+        _save_converted(gguf, folder)
+        digests = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+        (folder / CHECKSUMS).write_text(json.dumps(digests, indent=1))
 
 
 def _save_converted(gguf: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from plum_utils.plots.style import (
@@ -23,6 +23,7 @@ from plum_utils.plots.style import (
     legend_below,
     method_styles,
     new_axes,
+    new_panels,
     plain,
 )
 
@@ -36,27 +37,26 @@ def fig_before_after(table: pd.DataFrame, title: str) -> Figure:
     """
     figure, axis = new_axes(7.6, 1.6 + 0.5 * len(table))
     places = np.arange(len(table))[::-1]
-    for name, colour, mark, shift in (("before", GREY, "o", 0.12), ("after", BLUE, "D", -0.12)):
+    for name, label, colour, fill, mark, shift in (("before", "baseline", GREY, "white", "o", 0.12),
+                                                   ("after", "PLUM", BLUE, BLUE, "D", -0.12)):
         if f"{name}_low" in table:
             axis.hlines(places + shift, table[f"{name}_low"], table[f"{name}_high"], color=colour, alpha=0.6, lw=2)
         axis.plot(table[name], places + shift, mark, color=colour, markersize=8, markeredgewidth=1.6,
-                  markerfacecolor="white" if name == "before" else colour,
-                  label={"before": "baseline", "after": "PLUM"}[name])
-    changed = [(place, row) for place, row in zip(places, table.itertuples()) if row.after != row.before]
-    for place, row in changed:
-        up = row.after > row.before
-        axis.annotate("", (row.after, place - 0.12), (row.before, place + 0.12), arrowprops={
-            "arrowstyle": "->", "color": GREEN if up else RED, "lw": 1.4, "linestyle": "-" if up else "--"})
+                  markerfacecolor=fill, label=label)
+    for place, row in zip(places, table.itertuples()):
+        colour, line = (GREEN, "-") if row.after > row.before else (RED, "--")
+        if row.after != row.before:
+            axis.annotate("", (row.after, place - 0.12), (row.before, place + 0.12),
+                          arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4, "linestyle": line})
     axis.set_yticks(places, [plain(label, 44) for label in table["label"]])
     axis.set_ylim(-0.7, len(table) - 0.3)
     axis.set_xlim(min(0, axis.get_xlim()[0]), max(1, axis.get_xlim()[1]))
-    legend_below(figure, axis)
     bars = "\nbar: 95% bootstrap interval over problems" if "before_low" in table else ""
-    finish(axis, title, f"pass@1 (%){bars}")
+    finish(axis, title, f"pass@1 (%){bars}", legend=4)
     return figure
 
 
-def fig_sweep(table: pd.DataFrame, title: str, note: str = "", xlabel: str = "pass@1 (%)") -> Figure:
+def fig_sweep(table: pd.DataFrame, title: str, note: str = "") -> Figure:
     """Tables 2 to 6 and the Figure 3 ablation: from each group's baseline to its methods, one panel a metric; left this
     run's values with their intervals, right the paper's as printed (only one side where only one is given).
 
@@ -70,14 +70,21 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "", xlabel: str = "pa
     """
     table = _sweep_rows(table)
     sides = [part for origin in ("this run", "paper") if len(part := table[table.origin == origin])]
-    grids = [_sweep_grid(part) for part in sides]
-    height = max(grid["height"] for grid in grids) + (1.5 if note else 1.2)
+    grids = [_sweep_grid(side) for side in sides]
+    widths = [max(5.2, 2.0 + 2.3 * columns) for _, columns, _ in grids]
+    high = max(rows * height for rows, _, height in grids)
+    comparable = len(sides) == 2 and set(sides[0].metric) & set(sides[1].metric)
+    styles = method_styles(sorted(table.method.unique(), key=lambda name: name != "Baseline"))
     with matplotlib.rc_context(STYLE):
-        figure = ShownFigure(figsize=(sum(grid["width"] for grid in grids), height), layout="constrained")
-        parts = figure.subfigures(1, len(sides), width_ratios=[grid["width"] for grid in grids], squeeze=False)[0]
-        styles, limits = method_styles(list(table.method)), _sweep_limits(sides)
-        for part, side, grid, limit in zip(parts, sides, grids, limits):
-            _sweep_side(part, side, grid, height, styles, limit, xlabel)
+        figure = ShownFigure(figsize=(sum(widths), high + (2.4 if note else 2.1)), layout="constrained")
+        parts = figure.subfigures(1, len(sides), width_ratios=widths, squeeze=False)[0]
+        for part, side, (rows, columns, height) in zip(parts, sides, grids):
+            part.suptitle(_sweep_heading(side), fontsize=12, fontweight="bold")
+            spare = high - rows * height  # what the other side needs more stays empty
+            heights = [height] * rows + [spare] * (spare > 0.5)
+            cells = part.add_gridspec(len(heights), columns, height_ratios=heights)
+            axes = [part.add_subplot(cells[divmod(place, columns)]) for place in range(side.metric.nunique())]
+            _sweep_side(side, axes, columns, styles, _sweep_limits(table if comparable else side))
     figure.suptitle("\n".join(filter(None, (plain(title, 110), plain(note, 130)))), x=0.01, ha="left", fontsize=13)
     handles = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
     names = [name for name in styles if name in handles]
@@ -87,7 +94,7 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "", xlabel: str = "pa
 
 
 def _sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a known origin, baselines first, numbers as numbers."""
+    """The rows with a known origin, numbers as numbers."""
     table = table.reindex(columns=["group", "method", "metric", "value", "low", "high", "origin"])
     table = table[table.origin.isin(["this run", "paper"])]
     if table.empty:
@@ -96,56 +103,35 @@ def _sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
     if len(twice):
         one = twice.iloc[0]
         raise ValueError(f"two values of {one.method!r}, {one.metric!r} for {one.group!r} ({one.origin}); expected one")
-    numbers = table[["value", "low", "high"]].apply(pd.to_numeric)
-    return table.assign(**numbers).sort_values("method", key=lambda names: names != "Baseline", kind="stable")
+    return table.assign(**table[["value", "low", "high"]].apply(pd.to_numeric))
 
 
-def _sweep_grid(side: pd.DataFrame) -> dict:
-    """How a side's panels lie: two columns of them, three where there are many; sizes in inches."""
-    groups, metrics = list(dict.fromkeys(side.sort_index().group)), list(dict.fromkeys(side.sort_index().metric))
-    columns = 1 if len(metrics) == 1 else 2 if len(metrics) <= 4 else 3
-    rows = -(-len(metrics) // columns)
-    panel = 0.2 + len(groups) * (0.1 + 0.15 * side.method.nunique())
-    return {"groups": groups, "metrics": metrics, "columns": columns, "rows": rows, "panel": panel,
-            "width": max(5.2, 2.0 + 2.3 * columns), "height": 0.9 + rows * (panel + 0.45)}
+def _sweep_grid(side: pd.DataFrame) -> tuple[int, int, float]:
+    """Rows and columns of a side's panels, and a row's height in inches."""
+    panels = side.metric.nunique()
+    columns = 1 if panels == 1 else 2 if panels <= 4 else 3
+    return -(-panels // columns), columns, 0.65 + side.group.nunique() * (0.1 + 0.15 * side.method.nunique())
 
 
-def _sweep_limits(sides: list[pd.DataFrame]) -> list[tuple[float, float]]:
-    """The x axis of each side: one for both where they show the same metrics."""
-    if len(sides) == 2 and set(sides[0].metric) & set(sides[1].metric):
-        return _sweep_limits([pd.concat(sides)]) * 2
-    limits = []
-    for side in sides:
-        values = side[["value", "low", "high"]].to_numpy(dtype=float)
-        values = values[~np.isnan(values)] if not np.isnan(values).all() else np.zeros(1)
-        spare = max(2.0, 0.06 * (values.max() - values.min()))
-        limits.append((values.min() - spare, values.max() + spare))
-    return limits
+def _sweep_limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """The x axis, in percent."""
+    numbers = rows[["value", "low", "high"]]
+    low, high = np.nan_to_num([numbers.min(axis=None), numbers.max(axis=None)])
+    spare = max(2.0, 0.06 * (high - low))
+    return low - spare, high + spare
 
 
-def _sweep_side(part: SubFigure, side: pd.DataFrame, grid: dict, height: float, styles: dict,
-                limit: tuple[float, float], xlabel: str) -> None:
-    """The panels of one origin; the room that the other side needs more stays empty below them."""
-    ours = side.origin.iloc[0] == "this run"
-    heading = "this run" + (", 95% intervals" if side.low.notna().any() else "") if ours else "paper, as printed"
-    shared = _shared_prefix(grid["groups"])
-    part.suptitle(plain(f"{heading}: {shared}" if shared else heading, 60), fontsize=12, fontweight="bold")
-    labels = [_group_label(str(group)[len(shared) + 2 if shared else 0:]) for group in grid["groups"]]
-    spare = height - grid["height"]
-    below = [spare] if spare > 1.6 else []
-    cells = part.add_gridspec(grid["rows"] + len(below), grid["columns"],
-                              height_ratios=[grid["panel"] + 0.45] * grid["rows"] + below)
-    for place, metric in enumerate(grid["metrics"]):
-        row, column = divmod(place, grid["columns"])
-        axis = part.add_subplot(cells[row, column])
-        _sweep_panel(axis, side[side.metric == metric], grid["groups"], styles)
-        axis.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels), fontsize=10)
-        axis.tick_params(axis="y", length=0)
-        axis.set_xlim(*limit)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-        last = place + grid["columns"] >= len(grid["metrics"])
-        finish(axis, "", xlabel if last else "")
-        axis.set_title(plain(metric, 30), loc="left", fontsize=11)
+def _sweep_heading(side: pd.DataFrame) -> str:
+    heading = "paper, as printed" if side.origin.iloc[0] == "paper" else "this run"
+    if side.low.notna().any():
+        heading += ", 95% intervals"
+    return plain(": ".join(filter(None, (heading, _shared_data(side)))), 60)
+
+
+def _shared_data(side: pd.DataFrame) -> str:
+    """The data set that every group's name begins with, ``data: model``; empty where they differ."""
+    names = {data if colon else "" for data, colon, _ in (str(group).partition(": ") for group in side.group)}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _group_label(group: str) -> str:
@@ -154,31 +140,39 @@ def _group_label(group: str) -> str:
     return f"{plain(data, 29, 1)}:\n{plain(model, 30, 1)}" if colon and len(group) > 24 else plain(group)
 
 
-def _shared_prefix(groups: list[str]) -> str:
-    """What stands before ``: `` in the name of every group (the data set), where it is the same in all."""
-    prefixes = {str(group).partition(": ")[0] if ": " in str(group) else "" for group in groups}
-    return prefixes.pop() if len(prefixes) == 1 else ""
+def _sweep_side(side: pd.DataFrame, axes: list[Axes], columns: int, styles: dict, limits: tuple[float, float]) -> None:
+    """The panels of one origin."""
+    groups, shared = list(side.group.unique()), _shared_data(side)
+    labels = [_group_label(str(group).removeprefix(f"{shared}: ")) for group in groups]
+    for place, (axis, metric) in enumerate(zip(axes, side.metric.unique())):
+        _sweep_panel(axis, side[side.metric == metric], groups, styles)
+        axis.set_yticks(range(len(labels)), [""] * len(labels) if place % columns else labels, fontsize=10)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlim(*limits)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        finish(axis, plain(metric, 30), "pass@1 (%)" if place + columns >= len(axes) else "")
 
 
 def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict) -> None:
     """One metric: a line of markers for each group, each method joined to the baseline."""
-    methods = list(dict.fromkeys(rows.method))
-    shifts = dict(zip(methods, 0.62 * (np.linspace(-0.5, 0.5, len(methods)) if len(methods) > 1 else np.zeros(1))))
-    places = {group: place for place, group in enumerate(groups)}
-    before = rows[(rows.method == "Baseline") & rows.value.notna()].set_index("group").value
-    for row in rows[rows.value.notna()].itertuples():
+    methods = [name for name in styles if name in set(rows.method)]
+    shifts = dict(zip(methods, np.linspace(-0.31, 0.31, len(methods)) if len(methods) > 1 else [0.0]))
+    values = rows[rows.value.notna()]
+    before = values[values.method == "Baseline"].set_index("group").value
+    for row in values.itertuples():
         colour, marker = styles[row.method]
-        y = places[row.group] + shifts[row.method]
-        if row.method != "Baseline" and row.group in before.index:
-            axis.plot([before[row.group], row.value], [places[row.group] + shifts["Baseline"], y], color=colour,
+        place = groups.index(row.group)
+        y = place + shifts[row.method]
+        if row.method != "Baseline" and row.group in before:
+            axis.plot([before[row.group], row.value], [place + shifts["Baseline"], y], color=colour,
                       linewidth=1.3, alpha=0.8, zorder=1)
         if not np.isnan(row.low) and not np.isnan(row.high):
             axis.errorbar(row.value, y, xerr=[[max(0, row.value - row.low)], [max(0, row.high - row.value)]],
                           color=colour, capsize=2.5, elinewidth=1.4, fmt="none", alpha=0.75, zorder=2)
         axis.plot([row.value], [y], marker, color=colour, markersize=7, linestyle="", label=row.method, zorder=3,
                   markerfacecolor="white" if row.method == "Baseline" else colour, markeredgewidth=1.6)
-    for group in set(groups) - set(rows[rows.value.notna()].group):
-        axis.text(0.02, places[group], "not measured" if (rows.origin == "this run").all() else "not printed",
+    for group in set(groups) - set(values.group):
+        axis.text(0.02, groups.index(group), "not measured" if (rows.origin == "this run").all() else "not printed",
                   transform=axis.get_yaxis_transform(), va="center", fontsize=9, color="#555555")
     axis.hlines(np.arange(len(groups) - 1) + 0.5, 0, 1, transform=axis.get_yaxis_transform(), color="#DDDDDD", lw=0.7)
     axis.set_ylim(len(groups) - 0.5, -0.5)
@@ -191,12 +185,10 @@ def fig_scaling(table: pd.DataFrame) -> Figure:
         table: ``instructions``, ``k``, ``metric``, and in points ``difference``, ``difference_low`` and
             ``difference_high`` (95% interval).
     """
-    panels = list(table.groupby("metric", sort=False))
-    columns = min(len(panels), 3 if len(panels) != 4 else 2)
-    rows = -(-len(panels) // columns)
-    figure, axes = new_axes(max(6.0, 3.6 * columns), 0.5 + 3.1 * rows, columns, rows, squeeze=False, sharey=True)
+    groups = table.groupby("metric", sort=False)
+    figure, axes = new_panels(len(groups), "gain in pass@1 (points)")
     sizes, ks = sorted(table.instructions.unique()), sorted(table.k.unique())
-    for axis, (metric, group) in zip(axes.flat, panels):
+    for axis, (metric, group) in zip(axes, groups):
         axis.axhline(0, color="#444444", linewidth=0.8)
         for place, k in enumerate(ks):
             line = group[group.k == k].sort_values("instructions")
@@ -207,24 +199,23 @@ def fig_scaling(table: pd.DataFrame) -> Figure:
         axis.set_xlim(sizes[0] / 1.4, sizes[-1] * 1.4)
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-        finish(axis, plain(metric, 30), "instructions with tests", "")
-    for axis in axes[:, 0]:
-        axis.set_ylim(min(-1, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
-        axis.set_ylabel("gain in pass@1 (points)")
-    for axis in axes.flat[len(panels):]:
-        axis.remove()
-    legend_below(figure, axes.flat[0], columns=6)
+        finish(axis, plain(metric, 30), "instructions with tests")
+    axes[0].set_ylim(min(-1, axes[0].get_ylim()[0]), max(1, axes[0].get_ylim()[1]))
+    legend_below(figure, axes[0], columns=6)
     return figure
+
+
+LINES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"), (PINK, "v", "-"), (SKY, "P", "--"),
+         ("#444444", "X", "-."))
 
 
 def _interval_line(axis: Axes, x: pd.Series, value: pd.Series, low: pd.Series, high: pd.Series, place: int,
                    label: str) -> None:
     """A line with markers and intervals (none where NaN), in the style of its place among its like."""
-    colour, marker = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (PINK, "v"), (SKY, "P"), ("#444444", "X"))[
-        place % 7]
+    colour, marker, line = LINES[place % len(LINES)]
     below, above = (value - low).clip(lower=0), (high - value).clip(lower=0)
-    axis.errorbar(x, value, yerr=[below, above], color=colour, marker=marker, markersize=6, capsize=3, linewidth=1.6,
-                  elinewidth=1.1, linestyle=("-", "--", "-.", ":")[place % 4], label=label)
+    axis.errorbar(x, value, yerr=[below, above], color=colour, marker=marker, linestyle=line, markersize=6, capsize=3,
+                  linewidth=1.6, elinewidth=1.1, label=label)
 
 
 def fig_rounds(table: pd.DataFrame) -> Figure:
@@ -242,18 +233,17 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
     axis.set_xticks(sorted(table["round"].unique()))
     axis.set_xlim(table["round"].min() - 0.4, table["round"].max() + 0.4)
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
-    legend_below(figure, axis, columns=2)
-    finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval")
+    finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval", legend=2)
     return figure
 
 
 NOT_PRINTED = "The paper shows bars without numbers (its Figure 3), so ours stands alone."
 
 
-def fig_figure3(table: pd.DataFrame, title: str = "Figure 3: un-runnable programs as negatives") -> Figure:
+def fig_figure3(table: pd.DataFrame, title: str) -> Figure:
     """The Figure 3 ablation: baseline, PLUM, and PLUM with un-runnable programs as the rejected side (section 4.3).
 
     Args:
-        table: as for ``comparisons.fig_sweep``, all rows from this run.
+        table: as for ``fig_sweep``, all rows from this run.
     """
     return fig_sweep(table, title, NOT_PRINTED)

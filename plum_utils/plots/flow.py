@@ -1,20 +1,19 @@
-"""Figures of the paper with a drawing of their own: Figure 1 as a flow of a run's counts, and the Figure 3 ablation."""
+"""The paper's Figure 1 as a flow of a run's counts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from plum_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, new_axes, plain
+from plum_utils.plots.style import FATES, PINK, new_axes, plain
 
 GOES_ON = ("kept", "chosen", "rejected")
-FATES = {"kept": BLUE, "chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY, "dropped": GREY}
 SLOT, GAP, WIDTH, STEP = 0.56, 0.10, 0.20, 1.85  # inches: least height of a box's text, between boxes, box, columns
 FULL = 3.2  # height of the first stage, inches
 COUNTS = "Heights are shares of a stage; what goes on fills the next one, whatever its unit."
@@ -26,10 +25,10 @@ class _Box:
     count: int
     fate: str
     share: float
-    height: float = 0.0
+    height: float
     slot: float = 0.0  # top of the room that box and text have, inches below the title
-    left: float = field(default=0.0, repr=False)  # height already linked on either side
-    right: float = field(default=0.0, repr=False)
+    left: float = 0.0  # height already linked on either side
+    right: float = 0.0
 
     @property
     def room(self) -> float:
@@ -40,32 +39,27 @@ class _Box:
         return self.slot + (self.room - self.height) / 2
 
 
-def fig_flow(counts: pd.DataFrame, title: str = "From instructions to training steps") -> Figure:
+def fig_flow(counts: pd.DataFrame) -> Figure:
     """Figure 1 as a flow: one column a stage, its boxes as high as their shares; what is kept flows on to the next.
 
     Args:
-        counts: rows in the order of the stages: ``stage`` (rows of one follow each other), ``label`` and ``count`` of a
-            box, and ``fate``: ``kept``, ``chosen`` and ``rejected`` go on; any other (``un-runnable``,
-            ``duplicate``, ``dropped``) ends there. A stage may count another thing than the one before (an instruction
-            has several responses): its boxes share what was kept.
-
-    Raises:
-        ValueError: no rows, a count below zero, or a stage that comes twice.
+        counts: a row a box, in the order of the stages: ``stage``, ``label``, ``count``, and ``fate``: ``kept``,
+            ``chosen`` and ``rejected`` go on, any other (``un-runnable``, ``duplicate``, ``dropped``) ends there. A
+            stage may count another thing than the one before (an instruction has several responses): its boxes share
+            what was kept.
     """
-    names, columns = _columns(counts)
-    for column in columns:
-        _place(column)
-    deep = max(box.slot + box.room for column in columns for box in column)
-    wide = STEP * len(columns)
-    figure, axis = new_axes(max(wide, 6.0) + 0.3, deep + 1.5)
-    axis.set(xlim=(-0.1, max(wide, 6.0)), ylim=(deep + 0.1, -0.75))
+    columns = _columns(counts)
+    deep = max(column[-1].slot + column[-1].room for column in columns.values())
+    wide = max(STEP * len(columns), 6.0)
+    figure, axis = new_axes(wide + 0.3, deep + 1.5)
+    axis.set(xlim=(-0.1, wide), ylim=(deep + 0.1, -0.75))
     axis.axis("off")
-    for number, (name, column) in enumerate(zip(names, columns)):
-        if number + 1 < len(columns):
-            _draw_bands(axis, number * STEP, column, columns[number + 1])
+    for number, (name, column) in enumerate(columns.items()):
         _draw_column(axis, number * STEP, name, column)
-    axis.set_title(plain(title, 100), loc="left", fontsize=13)
-    axis.text(0, -0.02, plain(COUNTS, int(11 * max(wide, 6.0)), 3), transform=axis.transAxes, fontsize=10, va="top",
+    for number, (column, following) in enumerate(pairwise(columns.values())):
+        _draw_bands(axis, number * STEP, column, following)
+    axis.set_title("From instructions to training steps", loc="left", fontsize=13)
+    axis.text(0, -0.02, plain(COUNTS, int(11 * wide), 3), transform=axis.transAxes, fontsize=10, va="top",
               color="#444444")
     return figure
 
@@ -85,32 +79,18 @@ def flow_rows(steps: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "label", "count", "fate"])
 
 
-def _columns(counts: pd.DataFrame) -> tuple[list[str], list[list[_Box]]]:
-    """The stages' names and boxes, with heights; those that go on come first in each."""
-    if counts.empty:
-        raise ValueError("nothing to draw: no stages")
-    if (counts["count"] < 0).any():
-        raise ValueError(f"a count is at least 0, got {counts['count'].min()}")
-    runs = (counts.stage != counts.stage.shift()).cumsum()
-    names = list(counts.groupby(runs).stage.first())
-    if len(set(names)) < len(names):
-        raise ValueError(f"the rows of a stage must follow each other; got {', '.join(names)}")
-    full, columns = FULL, []
-    for _, rows in counts.groupby(runs):
-        total = max(1, int(rows["count"].sum()))
-        boxes = [_Box(row.label, int(row.count_), row.fate, row.count_ / total, full * row.count_ / total)
-                 for row in rows.rename(columns={"count": "count_"}).itertuples()]
-        columns.append(sorted(boxes, key=lambda box: box.fate not in GOES_ON))
+def _columns(counts: pd.DataFrame) -> dict[str, list[_Box]]:
+    """The boxes of each stage, stacked so that no text meets another; those that go on come first."""
+    full, columns = FULL, {}
+    for name, rows in counts.groupby("stage", sort=False):
+        total = max(1, rows["count"].sum())
+        boxes = [_Box(label, count, fate, count / total, full * count / total)
+                 for label, count, fate in zip(rows.label, rows["count"], rows.fate)]
+        columns[str(name)] = sorted(boxes, key=lambda box: box.fate not in GOES_ON)
+        for above, box in pairwise(columns[str(name)]):
+            box.slot = above.slot + above.room + GAP
         full = sum(box.height for box in boxes if box.fate in GOES_ON)
-    return names, columns
-
-
-def _place(column: list[_Box]) -> None:
-    """Stack the boxes so that no text meets another."""
-    top = 0.0
-    for box in column:
-        box.slot = top
-        top += box.room + GAP
+    return columns
 
 
 def _draw_column(axis: Axes, x: float, name: str, column: list[_Box]) -> None:
@@ -138,37 +118,34 @@ def _draw_bands(axis: Axes, x: float, column: list[_Box], following: list[_Box])
     for one, two, out, into in _links([box for box in column if box.fate in GOES_ON], following):
         start, end = one.top + one.right, two.top + two.left
         one.right, two.left = one.right + out, two.left + into
-        _band(axis, x + WIDTH, x + STEP, (start, start + out), (end, end + into), FATES.get(two.fate, PINK)
-              if two.fate not in GOES_ON else FATES[one.fate])
+        fate = one.fate if two.fate in GOES_ON else two.fate
+        _band(axis, x + WIDTH, x + STEP, (start, start + out), (end, end + into), FATES.get(fate, PINK))
 
 
 def _links(sources: list[_Box], targets: list[_Box]) -> list[tuple[_Box, _Box, float, float]]:
     """(from, to, height there, height here). Chosen stays chosen and rejected rejected, where both stages tell them
     apart; where nothing ends in between, the whole box flows. The rest is taken in order."""
-    give, take = {id(box): box.height for box in sources}, {id(box): box.height for box in targets}
     same = [(one, two) for one in sources for two in targets if one.fate == two.fate]
     if len(same) == len(sources) == len(targets):
         return [(one, two, one.height, two.height) for one, two in same if one.height and two.height]
-    links = []
-    for one, two in same + [(one, two) for one in sources for two in targets if one.fate != two.fate]:
-        part = min(give[id(one)], take[id(two)])
+    give, take = [box.height for box in sources], [box.height for box in targets]
+    links = {}
+    pairs = [(i, j) for i in range(len(sources)) for j in range(len(targets))]
+    for i, j in sorted(pairs, key=lambda pair: sources[pair[0]].fate != targets[pair[1]].fate):
+        part = min(give[i], take[j])
         if part > 1e-9:
-            links.append((one, two, part, part))
-            give[id(one)], take[id(two)] = give[id(one)] - part, take[id(two)] - part
-    order = {id(box): place for place, box in enumerate([*sources, *targets])}
-    return sorted(links, key=lambda link: (order[id(link[0])], order[id(link[1])]))
+            links[i, j] = (sources[i], targets[j], part, part)
+            give[i], take[j] = give[i] - part, take[j] - part
+    return [links[pair] for pair in pairs if pair in links]
 
 
 def _band(axis: Axes, x0: float, x1: float, left: tuple[float, float], right: tuple[float, float],
           colour: str) -> None:
-    bend = x0 + 0.72 * (x1 - x0), x0 + 0.86 * (x1 - x0)  # late, so that the text beside a box lies on an even ground
-    points = [(x0, left[0]), (bend[0], left[0]), (bend[1], left[0]), *_curve(bend, x1, left[0], right[0]),
-              (x1, right[1]), *_curve(bend, x1, left[1], right[1])[::-1], (bend[0], left[1]), (x0, left[1])]
-    axis.add_patch(PathPatch(Path(points, closed=False), facecolor=colour, edgecolor=colour, alpha=0.25, zorder=1,
+    bend = x0 + 0.72 * (x1 - x0)  # late, so that the text beside a box lies on an even ground
+    one, two = bend + (x1 - bend) / 3, bend + (x1 - bend) * 2 / 3
+    points = [(x0, left[0]), (bend, left[0]), (one, left[0]), (two, right[0]), (x1, right[0]),
+              (x1, right[1]), (two, right[1]), (one, left[1]), (bend, left[1]), (x0, left[1])]
+    curve = [Path.CURVE4] * 3
+    axis.add_patch(PathPatch(Path(points, [Path.MOVETO, Path.LINETO, *curve, Path.LINETO, *curve, Path.LINETO]),
+                             facecolor=colour, edgecolor=colour, alpha=0.25, zorder=1,
                              linewidth=0.8 if left[1] - left[0] < 0.02 else 0))  # a hairline is still seen
-
-
-def _curve(bend: tuple[float, float], x1: float, start: float, end: float) -> list[tuple[float, float]]:
-    steps = np.linspace(0, 1, 25)
-    smooth = steps ** 2 * (3 - 2 * steps)
-    return list(zip(bend[0] + steps * (x1 - bend[0]), start + smooth * (end - start)))

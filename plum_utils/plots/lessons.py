@@ -14,74 +14,69 @@ from matplotlib.figure import Figure
 
 from plum_utils.plots.style import (
     BLUE,
+    FATES,
     GREEN,
     GREY,
     ORANGE,
     PINK,
     RED,
-    SKY,
     STATUS_COLOURS,
     finish,
     legend_below,
     new_axes,
+    new_panels,
     plain,
-    whole_numbers,
 )
 
 
-def fig_table1(table: pd.DataFrame, ours: str = "recorded responses") -> Figure:
+def fig_table1(table: pd.DataFrame) -> Figure:
     """Table 1: self-consistency pass rate by source, ours beside the paper's.
 
     Args:
         table: columns ``source``, ``ours`` and ``paper`` in percent.
-        ours: what our responses are, for the legend.
     """
     figure, axis = new_axes(max(7, 1.0 + 1.5 * len(table)), 3.6)
     places = np.arange(len(table))
-    for offset, column, colour, label in ((-0.2, "ours", BLUE, plain(ours, 40, 1)),
-                                          (0.2, "paper", GREY, "paper, GPT-4-1106")):
+    for offset, column, colour, label, hatch in ((-0.2, "ours", BLUE, "recorded responses", None),
+                                                 (0.2, "paper", GREY, "paper, GPT-4-1106", "//")):
         bars = axis.bar(places + offset, table[column].fillna(0), 0.38, color=colour, label=label, edgecolor="white",
-                        hatch="//" if column == "paper" else None)
+                        hatch=hatch)
         texts = ["n/a" if pd.isna(value) else f"{value:.1f}" for value in table[column]]
         axis.bar_label(bars, texts, padding=2, fontsize=10)
     axis.set_xticks(places, [plain(source, 16) for source in table["source"]])
     axis.set_xlim(-0.6, max(2, len(table)) - 0.4)
     axis.set_ylim(0, 112)
-    legend_below(figure, axis)
-    finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)")
+    finish(axis, "Generated tests that agree with their own solution", "", "self-consistent (%)", legend=4)
     return figure
 
 
-def fig_tests_per_instruction(counts: pd.Series, paper_range: tuple[int, int] = (3, 5)) -> Figure:
+def fig_tests_per_instruction(counts: pd.Series) -> Figure:
     """Histogram of asserts per consistent suite, with the paper's range shaded."""
-    figure, axis = new_axes(7, 3.4)
-    values = counts.value_counts().sort_index()
-    axis.axvspan(paper_range[0] - 0.5, paper_range[1] + 0.5, color=GREY, alpha=0.18, label="paper: 3 to 5")
-    axis.bar(values.index, values.values, color=BLUE, width=0.8)
+    figure, axis = new_axes()
+    last = int(max([*counts, 5])) + 1
+    values = counts.value_counts().reindex(range(1, last + 1), fill_value=0)
+    axis.axvspan(2.5, 5.5, color=GREY, alpha=0.18, label="paper: 3 to 5")
+    axis.bar(values.index, values, color=BLUE)
     if len(counts):
         axis.axvline(counts.mean(), color=RED, linestyle="--", label=f"mean {counts.mean():.1f}")
-    axis.set_ylim(0, max(values, default=1) * 1.05)
-    last = int(max([*counts, paper_range[1]])) + 1
+    axis.set_ylim(0, max(1, values.max()) * 1.05)
     axis.set_xlim(0, last + 0.5)
-    axis.set_xticks(range(1, last + 1))
-    whole_numbers(axis.yaxis)
-    legend_below(figure, axis)
-    finish(axis, f"Tests in a suite (n = {len(counts)} suites)", "assert statements in one suite", "suites")
+    axis.set_xticks(values.index)
+    finish(axis, f"Tests in a suite (n = {len(counts)} suites)", "assert statements in one suite", "suites",
+           whole="y", legend=4)
     return figure
 
 
 def fig_lengths(samples: pd.DataFrame) -> Figure:
     """Histogram of completion lengths in tokens; completions cut off by the token limit are set apart."""
-    figure, axis = new_axes(7, 3.4)
+    figure, axis = new_axes()
     cut = samples.finish_reason == "length"
     bins = np.linspace(0, samples.n_tokens.max() + 1, 41)
     axis.hist([samples.n_tokens[~cut], samples.n_tokens[cut]], bins=bins, stacked=True, color=[BLUE, ORANGE],
               label=["ended at a stop", f"cut off at the limit ({cut.mean():.1%})"])
     axis.axvline(samples.n_tokens.median(), color=RED, linestyle="--",
                  label=f"median {samples.n_tokens.median():.0f} tokens")
-    whole_numbers(axis.yaxis)
-    legend_below(figure, axis)
-    finish(axis, f"Length of {len(samples):,} sampled completions", "tokens", "completions")
+    finish(axis, f"Length of {len(samples):,} sampled completions", "tokens", "completions", whole="y", legend=4)
     return figure
 
 
@@ -89,11 +84,10 @@ def fig_verdicts(counts: pd.Series) -> Figure:
     """Bar for each verdict: how many sampled programs ended that way."""
     figure, axis = new_axes(7, 0.9 + 0.42 * len(counts))
     counts = counts.sort_values()
-    bars = axis.barh(counts.index, counts.values, color=[STATUS_COLOURS.get(name, GREY) for name in counts.index])
-    axis.bar_label(bars, [f" {value:,} ({value / counts.sum():.1%})" for value in counts.values], fontsize=9)
+    bars = axis.barh(counts.index, counts, color=[STATUS_COLOURS.get(name, GREY) for name in counts.index])
+    axis.bar_label(bars, [f" {value:,} ({value / counts.sum():.1%})" for value in counts], fontsize=9)
     axis.set_xlim(0, counts.max() * 1.22)
-    whole_numbers(axis.xaxis)
-    finish(axis, f"Verdicts on {counts.sum():,} sampled programs", "programs")
+    finish(axis, f"Verdicts on {counts.sum():,} sampled programs", "programs", whole="x")
     return figure
 
 
@@ -107,14 +101,11 @@ def fig_figure2(ratios: pd.Series, k: int) -> Figure:
     figure, axis = new_axes(7, 3.6)
     bins = min(k, 20)
     axis.hist(ratios, bins=np.linspace(-0.5 / bins, 1 + 0.5 / bins, bins + 2), color=BLUE, edgecolor="white")
-    dropped = (ratios == 0).mean()
     axis.axvline(ratios.mean(), color=RED, linestyle="--", label=f"mean {ratios.mean():.2f}")
-    axis.plot([], [], " ", label=f"{dropped:.0%} of instructions at 0 are dropped")
+    axis.plot([], [], " ", label=f"{(ratios == 0).mean():.0%} of instructions at 0 are dropped")
     axis.set_xticks(np.linspace(0, 1, 6 if bins > 1 else 2))
-    whole_numbers(axis.yaxis)
-    legend_below(figure, axis)
     finish(axis, f"The policy's correctness ratio (n = {len(ratios)} instructions, K = {k})",
-            "share of samples passing every test", "instructions")
+           "share of samples passing every test", "instructions", whole="y", legend=4)
     return figure
 
 
@@ -137,11 +128,8 @@ def fig_training(history: pd.DataFrame) -> Figure:
             _seed_lines(axis, history, name, colour)
         if names[0].startswith("rewards"):
             axis.axhline(0, color=GREY, linewidth=0.6)
-        if len(names) > 1:
-            legend_below(figure, axis)
         axis.set_xlim(0, history.step.max() + 1)
-        whole_numbers(axis.xaxis)
-        finish(axis, "", "optimizer step", label)
+        finish(axis, "", "optimizer step", label, whole="x", legend=4 if len(names) > 1 else 0)
     return figure
 
 
@@ -161,22 +149,18 @@ def fig_pass_at_k(table: pd.DataFrame) -> Figure:
         table: columns ``suite``, ``policy`` (``baseline`` or ``PLUM``), ``temperature``, ``k``, ``value`` in percent,
             and optionally ``low`` and ``high``, drawn as a band.
     """
-    panels = list(table.groupby(["suite", "temperature"], sort=False))
-    columns = min(len(panels), 3 if len(panels) != 4 else 2)
-    rows = -(-len(panels) // columns)
-    figure, axes = new_axes(3.4 * max(2, columns), 0.4 + 3.0 * rows, columns, rows, squeeze=False, sharey=True)
-    for axis, ((suite, temperature), group) in zip(axes.flat, panels):
+    groups = table.groupby(["suite", "temperature"], sort=False)
+    figure, axes = new_panels(len(groups), "pass@k (%)")
+    for axis, ((suite, temperature), group) in zip(axes, groups):
         for policy, colour in (("baseline", GREY), ("PLUM", BLUE)):
             line = group[group.policy == policy].groupby("k").mean(numeric_only=True)
             axis.plot(line.index, line["value"], "o-", color=colour, label=policy, markersize=4)
             if "low" in line:
                 axis.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
         axis.set_xticks(sorted(group.k.unique()))
-        finish(axis, f"{suite}, T={temperature:g}", "k", "pass@k (%)" if axis in axes[:, 0] else "")
-    axes.flat[0].set_ylim(0, max(1, axes.flat[0].get_ylim()[1]))
-    for axis in axes.flat[len(panels):]:
-        axis.remove()
-    legend_below(figure, axes.flat[0])
+        finish(axis, f"{suite}, T={temperature:g}", "k")
+    axes[0].set_ylim(0, max(1, axes[0].get_ylim()[1]))
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -186,17 +170,15 @@ def fig_wins_losses(changes: pd.DataFrame, title: str) -> Figure:
     Args:
         changes: column ``change`` in percentage points, one row a problem.
     """
-    figure, axis = new_axes(7, 3.4)
+    figure, axis = new_axes()
     values = np.sort(changes["change"].to_numpy())[::-1]
-    axis.bar(np.arange(len(values)), values, width=1.0,
-             color=[GREEN if value > 0 else RED for value in values])
+    axis.bar(np.arange(len(values)), values, width=1.0, color=np.where(values > 0, GREEN, RED))
     axis.set_ylim(min(axis.get_ylim()[0], -10), max(axis.get_ylim()[1], 10))
-    whole_numbers(axis.xaxis)
     wins, losses = int((values > 0).sum()), int((values < 0).sum())
     axis.axhline(0, color="black", linewidth=0.6)
     axis.text(0.98, 0.94, f"{wins} better, {losses} worse, {len(values) - wins - losses} equal",
               transform=axis.transAxes, ha="right", va="top", fontsize=10)
-    finish(axis, title, "problems, sorted by change", "change of pass rate (points)")
+    finish(axis, title, "problems, sorted by change", "change of pass rate (points)", whole="x")
     return figure
 
 
@@ -207,18 +189,15 @@ def fig_label_flow(counts: pd.Series) -> Figure:
         counts: samples by fate (``labels.flow_counts``), in the order in which the rules apply.
     """
     figure, axis = new_axes(9.0, 2.8)
-    colours = {"chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY,
-               "no chosen solution": GREY}
     left = 0
     for name, value in counts.items():
-        axis.barh(0, value, left=left, color=colours.get(name, PINK), edgecolor="white", label=f"{name} ({value:,})")
+        axis.barh(0, value, left=left, color=FATES.get(name, PINK), edgecolor="white", label=f"{name} ({value:,})")
         left += value
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.set_xlim(0, max(left, 1))
-    whole_numbers(axis.xaxis)
-    legend_below(figure, axis, columns=3)  # in one row large counts would not fit
-    finish(axis, f"What becomes of {left:,} judged samples", "samples")
+    finish(axis, f"What becomes of {left:,} judged samples", "samples", whole="x",
+           legend=3)  # in one row large counts would not fit
     return figure
 
 
@@ -241,13 +220,12 @@ def fig_diversity(distinct: pd.Series, k: int) -> Figure:
     Args:
         distinct: number of distinct completions, one value an instruction.
     """
-    figure, axis = new_axes(7, 3.4)
+    figure, axis = new_axes()
     values = distinct.value_counts().reindex(range(1, k + 1), fill_value=0)
-    axis.bar(values.index, values.values, color=BLUE, width=0.8)
+    axis.bar(values.index, values, color=BLUE)
     axis.axvline(distinct.mean(), color=RED, linestyle="--", label=f"mean {distinct.mean():.1f} of {k}")
-    whole_numbers(axis.xaxis, axis.yaxis)
-    legend_below(figure, axis)
-    finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions")
+    finish(axis, "Diversity of the samples", "distinct completions of one instruction", "instructions",
+           whole="xy", legend=4)
     return figure
 
 
@@ -261,15 +239,14 @@ def fig_mutation(scores: pd.DataFrame) -> Figure:
     panels = list(scores.groupby("source", sort=False)) or [("no suites", scores)]
     figure, axes = new_axes(7, 0.8 + 1.9 * len(panels), 1, len(panels), squeeze=False, sharex=True)
     for axis, (source, group) in zip(axes[:, 0], panels):
-        known = group.score.dropna()
+        known, title = group.score.dropna(), f"{plain(source, 26, 1)}: "
+        title += f"{len(known):,} suites, {int(group.mutants.sum()):,} mutants"
         axis.hist(known, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
         if len(known):
-            axis.axvline(known.mean(), color=RED, linestyle="--", linewidth=1.6)
-        mean = f", mean {known.mean():.2f}" if len(known) else ""
-        whole_numbers(axis.yaxis)
+            axis.axvline(known.mean(), color=RED, linestyle="--")
+            title += f", mean {known.mean():.2f}"
         axis.set_xlim(0, 1)
         axis.set_ylim(0, max(1, axis.get_ylim()[1]))
-        counts = f"{len(known):,} suites, {int(group.mutants.sum()):,} mutants{mean}"
-        finish(axis, f"{plain(source, 26, 1)}: {counts}", "", "suites")
+        finish(axis, title, "", "suites", whole="y")
     axes[-1, 0].set_xlabel("mutation score (share of mutants that the tests notice; dashed: mean)")
     return figure

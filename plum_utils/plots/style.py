@@ -9,15 +9,16 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A", "#CC79A7"
 STATUS_COLOURS = {"passed": GREEN, "failed": ORANGE, "timeout": RED, "memory": PINK, "error": GREY, "syntax": SKY,
                   "type_error": BLUE, "no_code": "#444444"}
-STYLE: dict[Any, Any] = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12,
-         "axes.titlelocation": "left", "svg.fonttype": "none", "svg.hashsalt": "plum"}
+# What becomes of a sample; other fates are pink.
+FATES = {"kept": BLUE, "chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444444", "duplicate": SKY, "dropped": GREY,
+         "no chosen solution": GREY}
+STYLE: dict[Any, Any] = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}
 # A method keeps its colour and its marker in every figure; the marker tells it in grey print.
 METHODS = {"Baseline": (GREY, "o"), "SFT": (ORANGE, "s"), "DPO": (GREEN, "^"), "PLUM": (BLUE, "D"), "KTO": (BLUE, "D"),
            "PLUM-KTO": (BLUE, "D"), "un-runnable negatives": (RED, "X")}
@@ -33,32 +34,45 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def new_axes(width: float = 7.0, height: float = 4.0, columns: int = 1, rows: int = 1, **kwargs: Any
+def new_axes(width: float = 7.0, height: float = 3.4, columns: int = 1, rows: int = 1, **kwargs: Any
              ) -> tuple[ShownFigure, Any]:
+    """A figure of this size in inches, and its axes as ``Figure.subplots`` gives them."""
     with matplotlib.rc_context(STYLE):
         figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, **kwargs)
     return figure, axes
 
 
-def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
+def new_panels(count: int, ylabel: str) -> tuple[ShownFigure, list[Axes]]:
+    """A figure of so many panels in rows of two or three, with one y axis, which the first of a row names."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = -(-count // columns)
+    figure, axes = new_axes(3.5 * max(2, columns), 0.5 + 3.0 * rows, columns, rows, squeeze=False, sharey=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
+def legend_below(figure: Figure | SubFigure, axis: Axes, columns: int = 4) -> None:
     """The axis's legend below the picture, where it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
                   frameon=False)
 
 
-def whole_numbers(*axes: Axis) -> None:
-    """Ticks of an ``axis.xaxis`` or ``.yaxis`` that counts things."""
-    for axis in axes:
-        axis.set_major_locator(MaxNLocator(integer=True))
-
-
-def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    axis.set_title(title, loc="left", fontsize=12)
+def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", whole: str = "", legend: int = 0) -> None:
+    """Title and names of an axis; ``whole`` are its sides (``x``, ``y``, ``xy``) that count things, ``legend`` the
+    columns of the figure's legend, which is this axis's."""
+    axis.set_title(title, loc="left")
     axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)
-    axis.spines[["top", "right"]].set_visible(False)
+    if ylabel:
+        axis.set_ylabel(ylabel)
+    for side in whole:
+        getattr(axis, f"{side}axis").set_major_locator(MaxNLocator(integer=True))
+    if legend:
+        legend_below(axis.figure, axis, legend)
 
 
 def plain(text: object, width: int = 24, lines: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Look at an instruction's samples by verdict: the program, what was seen of it, and the test that it fails.
 
-``Gathered`` holds the rows; ``static_html`` and ``SampleBrowser`` show the same of them, the one without a kernel.
+``Gathered`` holds the rows; ``SampleBrowser`` shows them, and ``static_html`` some of them without a kernel.
 Model text is hostile: all of it goes through ``clean``, is escaped, and is cut at ``MOST_TEXT``.
 """
 
@@ -20,6 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer, TextLexer
 
 from plum_utils.preferences import labels
+from plum_utils.sandbox.status import Status
+from plum_utils.syntax import parsed
 
 MOST_INSTRUCTIONS = 50  # in the widget: with MOST_SAMPLES and MOST_TEXT it bounds its memory, whatever the run's size
 MOST_SAMPLES = 50       # of an instruction
@@ -102,6 +104,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
     """
     ids = list(instruction_ids)[:MOST_INSTRUCTIONS]
     part = labelled[labelled.instruction_id.isin(ids)]
+    part = part.assign(fate=labels.fates(part))
     part = part[part.groupby("instruction_id").cumcount() < MOST_SAMPLES]
     wanted = set(zip(part.instruction_id, part.sample_index))
     keyed = (((row["instruction_id"], row["sample_index"]), row["detail"]) for row in verdicts)
@@ -112,17 +115,9 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
         prompts.setdefault(row.instruction_id, _cut(sample["prompt"]))
         found[row.instruction_id].append(Sample(
             row.sample_index, _cut(sample["code"]), "" if sample["code"].strip() else _cut(sample["completion"]),
-            row.status, row.label, details[row.instruction_id, row.sample_index], _fate(row)))
+            row.status, row.label, details[row.instruction_id, row.sample_index],
+            "in KTO's set" if row.used else f"left out: {row.fate}"))
     return [Gathered(name, prompts[name], suites[name], tuple(rows)) for name, rows in found.items() if rows]
-
-
-def _fate(row: Any) -> str:
-    if row.used:
-        return "in KTO's set"
-    if row.label == labels.UNRUNNABLE:
-        return "left out: it cannot run"
-    return "left out: an earlier sample is the same text" if row.duplicate else \
-        "left out: no sample of its instruction passes"
 
 
 def _cut(text: str) -> str:
@@ -142,15 +137,13 @@ def failing_lines(sample: Sample, suite: str) -> tuple[range, range]:
     line = int(match[2])
     if not match[1]:
         return range(line, line + 1), range(0)
-    return range(0), _statement(suite, line) if sample.status == "failed" else range(0)
+    return range(0), _statement(suite, line) if sample.status == Status.FAILED else range(0)
 
 
 def _statement(source: str, line: int) -> range:
     """The lines of the innermost statement that a line belongs to; the line alone where there is none."""
-    try:
-        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        nodes = []
+    tree = parsed(source)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)] if tree else []
     spans = [range(node.lineno, end + 1) for node in nodes if node.lineno <= line <= (end := node.end_lineno or 0)]
     return min(spans, key=len, default=range(line, line + 1))
 
@@ -170,7 +163,7 @@ def _code_row(number: int, line: str, marked: bool, width: int) -> str:
     return f'<span style="{_ROW}{colour}"><span style="color:#595959">{sign} {number:>{width}}  </span>{line}</span>'
 
 
-def sample_html(sample: Sample, suite: str, with_tests: bool = True) -> str:
+def sample_html(sample: Sample, suite: str) -> str:
     """One sample: verdict and label, the program, the detail, and (where a test fails) the tests with it marked."""
     in_code, in_tests = failing_lines(sample, suite)
     parts = [f'<p style="{_NOTE}"><b>sample {sample.index}</b>: {escape(sample.status)} → {escape(sample.label)}, '
@@ -182,27 +175,29 @@ def sample_html(sample: Sample, suite: str, with_tests: bool = True) -> str:
         parts.append(code_html(sample.completion, python=False))
     if sample.detail:
         parts.append(f'<p style="{_NOTE}">Seen: <code style="{_INLINE}">{escape(clean(sample.detail))}</code></p>')
-    if in_tests and with_tests:
+    if in_tests:
         parts.append(f'<p style="{_NOTE}">It fails here, and the tests after it were not run:</p>')
         parts.append(code_html(suite, in_tests))
     return "".join(parts)
 
 
-def static_html(one: Gathered, of: int = 1) -> str:
-    """One instruction as self-contained HTML without a script: a fold for each verdict, and one for the tests.
-
-    Args:
-        of: how many instructions the live form has.
-    """
-    names = one.counts()
-    head = (f'<p style="{_NOTE}"><b>{escape(clean(one.instruction_id))}</b>: {len(one.samples)} samples, '
-            f"{len(names)} different verdicts. Where this notebook runs, {of} instructions can be browsed here.</p>")
+def instruction_html(one: Gathered, most: int = MOST_SAMPLES) -> str:
+    """One instruction as self-contained HTML without a script: a fold for each verdict, with at most ``most`` samples, and
+    for the prompt and the tests."""
+    counts = one.counts()
+    head = f'<p style="{_NOTE}"><b>{escape(clean(_title(one)))}</b></p>'
     folds = [_fold("the prompt", code_html(one.prompt, python=False)), _fold("the tests", code_html(one.suite))]
-    for place, (status, n) in enumerate(names.items()):
-        some = [sample for sample in one.samples if sample.status == status][:MOST_STATIC]
+    for place, (status, n) in enumerate(counts.items()):
+        some = [sample for sample in one.samples if sample.status == status][:most]
         title = f"{status}: {n}" + (f", the first {len(some)} of them" if len(some) < n else "")
         folds.append(_fold(title, "<hr>".join(sample_html(sample, one.suite) for sample in some), is_open=not place))
     return f'<div style="{_FRAME}">{head}{"".join(folds)}</div>'
+
+
+def static_html(one: Gathered, of: int) -> str:
+    """The form for readers without a kernel: some samples of one of the ``of`` instructions that ``SampleBrowser`` has."""
+    note = f'<p style="{_NOTE}">Where this notebook runs, {of} instructions can be browsed here.</p>'
+    return note + instruction_html(one, MOST_STATIC)
 
 
 def _fold(title: str, body: str, is_open: bool = False) -> str:
@@ -211,7 +206,7 @@ def _fold(title: str, body: str, is_open: bool = False) -> str:
 
 
 class SampleBrowser(ipywidgets.VBox):
-    """The live form: choose an instruction and a verdict, and go through its samples.
+    """The live form: choose an instruction, and unfold a verdict's samples.
 
     Args:
         gathered: of ``gather``, at least one.
@@ -219,53 +214,14 @@ class SampleBrowser(ipywidgets.VBox):
     """
 
     def __init__(self, gathered: Sequence[Gathered], total: int):
-        self._gathered = list(gathered)[:MOST_INSTRUCTIONS]
-        wide = ipywidgets.Layout(width="100%", max_width="720px")
-        options = [(_title(one), place) for place, one in enumerate(self._gathered)]
-        self.instruction = ipywidgets.Dropdown(options=options, description="instruction", layout=wide)
-        self.verdict = ipywidgets.ToggleButtons(options=[ALL], description="verdict", style={"button_width": "auto"})
-        self.place = ipywidgets.IntSlider(min=1, max=1, description="sample", layout=wide)
-        self.previous, self.next = (ipywidgets.Button(description=word) for word in ("previous", "next"))
-        self.pane = ipywidgets.HTML()
-        said = ipywidgets.HTML(f"{len(self._gathered)} of {total:,} instructions, those with most different labels and "
+        said = ipywidgets.HTML(f"{len(gathered)} of {total:,} instructions, those with most different labels and "
                                f"verdicts; of each the first {MOST_SAMPLES} samples at most.")
-        super().__init__([said, self.instruction, self.verdict, self.place,
-                          ipywidgets.HBox([self.previous, self.next]), self.pane])
-        self.instruction.observe(self._new_instruction, "value")
-        self.verdict.observe(self._new_verdict, "value")
-        self.place.observe(self._draw, "value")
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
-        self._new_instruction()
-
-    @property
-    def shown(self) -> list[Sample]:
-        """The samples that the slider goes through."""
-        samples = self._gathered[self.instruction.value].samples
-        return [sample for sample in samples if self.verdict.value in (ALL, None, sample.status)]
-
-    def _new_instruction(self, _: Any = None) -> None:
-        one = self._gathered[self.instruction.value]
-        counts = {ALL: len(one.samples)} | one.counts()
-        self.verdict.options = [(f"{name} {n}", name) for name, n in counts.items()]
-        self._new_verdict()
-
-    def _new_verdict(self, _: Any = None) -> None:
-        self.place.max = len(self.shown)
-        self.place.value = 1
-        self._draw()
-
-    def _step(self, by: int) -> None:
-        self.place.value = min(max(self.place.value + by, 1), self.place.max)
-
-    def _draw(self, _: Any = None) -> None:
-        one, shown = self._gathered[self.instruction.value], self.shown
-        if self.place.value > len(shown):
-            return  # another observer is about to set it
-        body = sample_html(shown[self.place.value - 1], one.suite)
-        prompt = _fold("the prompt", code_html(one.prompt, python=False))
-        self.previous.disabled, self.next.disabled = self.place.value == 1, self.place.value == len(shown)
-        self.pane.value = f'<div style="{_FRAME}">{body}{prompt}</div>'
+        self.instruction = ipywidgets.Dropdown(options=[(_title(one), place) for place, one in enumerate(gathered)],
+                                               description="instruction", layout={"width": "100%", "max_width": "720px"})
+        self.pane = ipywidgets.HTML(instruction_html(gathered[0]))
+        self.instruction.observe(lambda change: self.pane.set_trait("value", instruction_html(gathered[change.new])),
+                                 "value")
+        super().__init__([said, self.instruction, self.pane])
 
 
 def _title(one: Gathered) -> str:

@@ -10,25 +10,27 @@ texts; what needs them reads the samples once more, so that the memory needed do
 from __future__ import annotations
 
 import random
-from collections import Counter
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
 
 from plum_utils.params import LabelParams
+from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.runs import fingerprint
+from plum_utils.sandbox.status import Status
 
+ENDINGS = ("end_token", "stop_string", "length")  # ``models.completions.Ending``
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
-LABEL_OF_STATUS = {
-    "passed": CHOSEN,
-    "failed": REJECTED,
-    "timeout": REJECTED,
-    "memory": REJECTED,
-    "error": UNRUNNABLE,
-    "syntax": UNRUNNABLE,
-    "type_error": UNRUNNABLE,
-    "no_code": UNRUNNABLE,
-    "infrastructure": UNDECIDED,
+LABEL_OF_STATUS: dict[str, str] = {
+    Status.PASSED: CHOSEN,
+    Status.FAILED: REJECTED,
+    Status.TIMEOUT: REJECTED,
+    Status.MEMORY: REJECTED,
+    Status.ERROR: UNRUNNABLE,
+    Status.SYNTAX: UNRUNNABLE,
+    TYPE_ERROR: UNRUNNABLE,
+    NO_CODE: UNRUNNABLE,
+    Status.INFRASTRUCTURE: UNDECIDED,
 }
 
 
@@ -37,15 +39,20 @@ def normalise(completion: str) -> str:
     return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
 
 
-def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str, stop: list[str]) -> Iterator[dict[str, Any]]:
+def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str) -> Iterator[dict[str, Any]]:
     """Samples with ``end``: the end token where the policy itself ended its answer, else an empty string.
 
-    A completion cut off by the token limit, or stopped by us at one of the strings in ``stop``, never sampled the
-    token: training on it there would teach the policy something that it did not do.
+    Elsewhere the policy never sampled the token: training on it there would teach something that it did not do.
+
+    Raises:
+        ValueError: a sample does not say how it ended.
     """
     for row in samples:
-        by_itself = row["finish_reason"] == "stop" and not row["completion"].endswith(tuple(stop))
-        yield row | {"end": end_token if by_itself else ""}
+        if row["finish_reason"] not in ENDINGS:
+            raise ValueError(f"sample {row['instruction_id']}/{row['sample_index']}: finish_reason is "
+                             f"{row['finish_reason']!r}, expected one of {', '.join(ENDINGS)}; it was sampled by an older "
+                             "version of this package: run stage 02 again")
+        yield row | {"end": end_token if row["finish_reason"] == "end_token" else ""}
 
 
 def selected(rows: Iterable[dict[str, Any]], labels: LabelParams, instruction_ids: Iterable[str], seed: int
@@ -127,16 +134,13 @@ def correctness_ratios(frame: pd.DataFrame) -> pd.Series:
     return (frame.label == CHOSEN).groupby(frame.instruction_id).mean()
 
 
+def fates(frame: pd.DataFrame) -> pd.Series:
+    """What becomes of each sample: its label where it is used, else the first rule that leaves it out."""
+    left_out = frame.duplicate.map({True: "duplicate", False: "no chosen solution"})
+    return frame.label.where(frame.used, left_out).mask(frame.label == UNRUNNABLE, "un-runnable")
+
+
 def flow_counts(frame: pd.DataFrame) -> dict[str, int]:
     """How many samples each rule removes, from all samples to the KTO set; the parts add up to the whole."""
-    counts: Counter[str] = Counter()
-    for row in frame.itertuples():
-        if row.label == UNRUNNABLE:
-            counts["un-runnable"] += 1
-        elif row.duplicate:
-            counts["duplicate"] += 1
-        elif not row.used:
-            counts["no chosen solution"] += 1
-        else:
-            counts[row.label] += 1
-    return {name: counts[name] for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}
+    counts = fates(frame).value_counts()
+    return {name: int(counts.get(name, 0)) for name in ("un-runnable", "duplicate", "no chosen solution", CHOSEN, REJECTED)}

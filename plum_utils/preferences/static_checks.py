@@ -7,7 +7,6 @@ codes in ``CANNOT_RUN_CODES`` mean *cannot run*.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import secrets
 import shutil
@@ -21,31 +20,21 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
+from plum_utils.jsonl import cache_dir, new_folder
+from plum_utils.sandbox.status import Status
+from plum_utils.syntax import UNPARSABLE
+
+OK, TYPE_ERROR, NO_CODE = "ok", "type_error", "no_code"  # beside the sandbox's ``Status``
+
 CANNOT_RUN_CODES = {
     "syntax": "mypy's parser rejects what Python's accepted only in part",
     "name-defined": "a name that nothing defines: NameError as soon as the line is reached",
     "used-before-def": "a name used before its definition: NameError or UnboundLocalError",
     "import-not-found": "a module that is not installed: ModuleNotFoundError at load",
 }
-# All other codes are kept and change nothing. These are the frequent ones; each has a program in the tests that runs.
-HARMLESS_CODES = {
-    "arg-type": "a value of another type than the annotation says, which Python does not look at",
-    "assignment": "a variable takes values of two types",
-    "attr-defined": "mypy does not see the attribute: it may be set elsewhere, or the line may never be reached",
-    "call-arg": "a call with other arguments than mypy expects: TypeError only when reached, and then the tests tell",
-    "call-overload": "no overload of a built-in fits what mypy knows of the arguments",
-    "has-type": "mypy could not infer a type",
-    "import-untyped": "an installed module without type information",
-    "index": "a value that mypy thinks may not be indexed",
-    "misc": "various",
-    "no-redef": "a name defined twice: the later one counts",
-    "operator": "operands of types that mypy thinks do not go together",
-    "return-value": "another type is returned than the annotation says",
-    "type-var": "a type variable does not fit",
-    "union-attr": "an attribute of a value that may be None",
-    "valid-type": "an annotation that is no type",
-    "var-annotated": "mypy asks for an annotation",
-}
+# All other codes are kept and change nothing; the tests have a program that runs for each frequent one.
+BUILDS = 2    # at a time
+TIMEOUT = 600.0  # seconds for one
 MOST = 2000   # programs in one build: bounds its memory, and what one that breaks mypy costs the others
 FEWEST = 200  # below, a second build beside the first does not pay for its start
 STDLIB = ("abc", "asyncio", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime", "decimal",
@@ -58,31 +47,29 @@ _LINE = re.compile(r"^\w+_(\d{6})\.py:(\d+): error: (.*?)(?:  \[([a-z0-9-]+)\])?
 
 @dataclass(frozen=True)
 class StaticVerdict:
-    """``ok``, ``syntax`` or ``type_error``; ``codes`` are all mypy codes reported, harmless ones too."""
+    """``OK``, ``Status.SYNTAX`` or ``TYPE_ERROR``; ``codes`` are all mypy codes reported, harmless ones too."""
 
     status: str
     codes: tuple[str, ...] = ()
     detail: str = ""
 
 
-def check_programs(codes: dict[str, str], timeout: float = 600.0, workers: int = 2) -> dict[str, StaticVerdict]:
-    """A static verdict for each program; it does not depend on which others are checked with it.
+def check_programs(codes: dict[str, str]) -> dict[str, StaticVerdict]:
+    """A static verdict for each program; it does not depend on which others are checked with it. A mypy build that fails
+    is halved until the program at fault stands alone, and that one counts as ``OK`` (execution will tell).
 
     Args:
         codes: program name -> source text; equal texts are checked once.
-        timeout: seconds for one mypy build; a build that fails is halved until the program at fault stands alone,
-            and that one counts as ``ok`` (execution will tell).
-        workers: builds that run at the same time, of at most ``MOST`` programs each.
     """
     distinct = list(dict.fromkeys(codes.values()))
     verdicts = {source: _syntax(source) for source in distinct}
-    parsed = [source for source in distinct if verdicts[source].status == "ok"]
-    size = min(MOST, max(FEWEST, -(-len(parsed) // workers)))
+    parsed = [source for source in distinct if verdicts[source].status == OK]
+    size = min(MOST, max(FEWEST, -(-len(parsed) // BUILDS)))
     parts = [parsed[start:start + size] for start in range(0, len(parsed), size)]
     if parts:
         warm = warm_cache()
-        with ThreadPoolExecutor(workers) as pool:
-            for found in pool.map(lambda part: _mypy(part, timeout, warm), parts):
+        with ThreadPoolExecutor(BUILDS) as pool:
+            for found in pool.map(lambda part: _mypy(part, warm), parts):
                 verdicts |= found
     return {name: verdicts[source] for name, source in codes.items()}
 
@@ -90,24 +77,19 @@ def check_programs(codes: dict[str, str], timeout: float = 600.0, workers: int =
 def warm_cache() -> Path | None:
     """A folder with mypy's cache of the standard library, made once a user and version; ``None`` if it cannot be made.
 
-    It lies below ``PLUM_CACHE`` (default: the user's cache folder). Builds work on copies, so that nothing of any
-    program is ever kept in it.
+    Builds work on copies, so that nothing of any program is ever kept in it.
     """
-    base = Path(os.environ.get("PLUM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-                / "plum-study")
+    base = cache_dir()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = base / f"mypy-{version('mypy')}-python-{python}"
     if folder.is_dir():
         return folder
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mypy-", dir=base) as made:
+        with tempfile.TemporaryDirectory(prefix="plum-mypy-") as made, new_folder(folder) as cache_folder:
             source = Path(made) / "warm.py"
             source.write_text("".join(f"import {name}\n" for name in STDLIB))
-            subprocess.run(_command(Path(made), Path(made) / "cache", [source.name]), cwd=made, capture_output=True,
-                           timeout=300)
-            os.rename(Path(made) / "cache", folder)
-    except (OSError, subprocess.TimeoutExpired):  # no place to write to, or another process was first
+            subprocess.run(_command(Path(made), cache_folder, [source.name]), cwd=made, capture_output=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired):  # no place to write to
         pass
     return folder if folder.is_dir() else None
 
@@ -130,24 +112,24 @@ def _syntax(source: str) -> StaticVerdict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compile(source, "<solution>", "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+    except UNPARSABLE as error:
         where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
         message = error.msg if isinstance(error, SyntaxError) else str(error)
-        return StaticVerdict("syntax", (), f"{type(error).__name__}: {message}{where}"[:300])
-    return StaticVerdict("ok")
+        return StaticVerdict(Status.SYNTAX, (), f"{type(error).__name__}: {message}{where}"[:300])
+    return StaticVerdict(OK)
 
 
-def _mypy(sources: list[str], timeout: float, warm: Path | None) -> dict[str, StaticVerdict]:
-    found = _mypy_build(sources, timeout, warm)
+def _mypy(sources: list[str], warm: Path | None) -> dict[str, StaticVerdict]:
+    found = _mypy_build(sources, warm)
     if found is not None:
         return {source: _verdict(found.get(index, [])) for index, source in enumerate(sources)}
     if len(sources) == 1:
-        return {sources[0]: StaticVerdict("ok", ("mypy-crash",), "mypy could not check this program")}
+        return {sources[0]: StaticVerdict(OK, ("mypy-crash",), "mypy could not check this program")}
     half = len(sources) // 2
-    return _mypy(sources[:half], timeout, warm) | _mypy(sources[half:], timeout, warm)
+    return _mypy(sources[:half], warm) | _mypy(sources[half:], warm)
 
 
-def _mypy_build(sources: list[str], timeout: float, warm: Path | None) -> dict[int, list[tuple[str, str, str]]] | None:
+def _mypy_build(sources: list[str], warm: Path | None) -> dict[int, list[tuple[str, str, str]]] | None:
     """Errors (code, line, message) by program index, or ``None`` when the build itself failed.
 
     Modules get names that no program can guess, so that none can import another.
@@ -162,7 +144,7 @@ def _mypy_build(sources: list[str], timeout: float, warm: Path | None) -> dict[i
             shutil.copytree(warm, folder / "cache")
         command = _command(folder, folder / "cache", ["@files.txt"])
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
     errors: dict[int, list[tuple[str, str, str]]] = {}
@@ -180,5 +162,5 @@ def _verdict(errors: list[tuple[str, str, str]]) -> StaticVerdict:
     codes = tuple(sorted({code for code, *_ in errors if code}))
     for code, number, message in errors:
         if code in CANNOT_RUN_CODES:
-            return StaticVerdict("type_error", codes, f"{message} (line {number}) [{code}]"[:300])
-    return StaticVerdict("ok", codes)
+            return StaticVerdict(TYPE_ERROR, codes, f"{message} (line {number}) [{code}]"[:300])
+    return StaticVerdict(OK, codes)

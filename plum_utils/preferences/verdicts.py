@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from plum_utils.params import Params
-from plum_utils.preferences.static_checks import check_programs
+from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR, check_programs
 from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, make_shards, shard_rows
-from plum_utils.sandbox import Program, Sandbox, judge
+from plum_utils.sandbox import Program, Sandbox, Status, judge
 from plum_utils.sandbox.pool import ADDRESS
 
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
@@ -67,18 +67,16 @@ def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], refere
     codes = {name: row["code"] for name, row in zip(names, rows) if row["code"].strip()}
     static = check_programs(codes)
     runnable = [Program(name, row["code"], suites[row["instruction_id"]], references.get(row["instruction_id"]))
-                for name, row in zip(names, rows) if name in codes and static[name].status != "syntax"]
+                for name, row in zip(names, rows) if name in codes and static[name].status != Status.SYNTAX]
     ran = {verdict.id: verdict for verdict in judge(sandbox, runnable, ended=ended)}
     return [_verdict_row(p, row, static.get(name), ran.get(name)) for name, row in zip(names, rows)]
 
 
 def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[str, Any]:
     if static is None:
-        status, detail = "no_code", "no Python code in the completion"
-    elif static.status == "syntax":
-        status, detail = "syntax", static.detail
-    elif p.labels.mypy and static.status == "type_error" and ran.status != "passed":
-        status, detail = "type_error", static.detail
+        status, detail = NO_CODE, "no Python code in the completion"
+    elif static.status == Status.SYNTAX or p.labels.mypy and static.status == TYPE_ERROR and ran.status != Status.PASSED:
+        status, detail = static.status, static.detail
     else:
         status, detail = ran.status, ran.detail
     return {"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "status": status,

@@ -2,5 +2,6 @@
 
 from plum_utils.sandbox.opening import judge, open_sandbox
 from plum_utils.sandbox.pool import Limits, Program, Sandbox, SandboxError, Verdict, weakness
+from plum_utils.sandbox.status import Status
 
-__all__ = ["Limits", "Program", "Sandbox", "SandboxError", "Verdict", "judge", "open_sandbox", "weakness"]
+__all__ = ["Limits", "Program", "Sandbox", "SandboxError", "Status", "Verdict", "judge", "open_sandbox", "weakness"]

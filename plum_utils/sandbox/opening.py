@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from plum_utils.sandbox.pool import Limits, Program, Sandbox, Verdict
+from plum_utils.sandbox.status import Status
 
 
 def open_sandbox(p: Any) -> Sandbox:
@@ -14,8 +15,7 @@ def open_sandbox(p: Any) -> Sandbox:
         p: a run's parameters, of which ``p.sandbox`` is read; this room knows nothing of the others.
     """
     how = p.sandbox
-    limits = Limits(seconds=how.seconds, memory_mb=how.memory_mb, factor=how.factor, least_seconds=how.least_seconds,
-                    allow_weak=how.allow_weak)
+    limits = Limits(**how.what_decides())
     if how.ray is None:
         return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
     from plum_utils.sandbox.ray_pool import RaySandbox
@@ -32,7 +32,7 @@ def judge(sandbox: Sandbox, programs: list[Program], limits: Limits | None = Non
     """
     verdicts = sandbox.run(programs, limits=limits, ended=ended)
     for verdict in verdicts:
-        if verdict.status == "infrastructure":
+        if verdict.status == Status.INFRASTRUCTURE:
             raise RuntimeError(f"{verdict.id}: the sandbox failed, not the program: {verdict.detail}. Nothing is judged by a "
                                "guess; run the stage again")
     return verdicts

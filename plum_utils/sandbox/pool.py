@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import re
 import select
 import shutil
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any, Callable, Literal
 
 from plum_utils.sandbox import cgroup, outputs
 from plum_utils.sandbox.splitting import Plan, heavy_imports, plan
+from plum_utils.sandbox.status import Status
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
-
-
 WORKER = Path(__file__).with_name("worker")
 # Imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved.
 WARM = ("numpy", "unittest")
@@ -49,8 +47,8 @@ class Limits:
 
     Where a program comes with a reference, its CPU time is limited further: to ``factor`` times the reference's, and at
     least ``least_seconds``. Loading has the same again. A program that imports libraries which are not Python's own has
-    ``load_seconds`` and ``load_mb`` more, so that its label does not depend on theirs. ``allow_weak`` runs programs although the host cannot deny them network or writes to the
-    user's files.
+    ``load_seconds`` and ``load_mb`` more, so that its label does not depend on theirs. ``allow_weak`` runs programs
+    although the host cannot deny them network or writes to the user's files.
     """
 
     seconds: float = 5.0
@@ -86,6 +84,15 @@ class Program:
     setup: str = ""
     cases: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def suites(self) -> tuple[str, ...]:
+        return (self.tests,) if isinstance(self.tests, str) else self.tests
+
+    @cached_property
+    def suite(self) -> str:
+        """A digest of all but the name, the code and the cases."""
+        return hashlib.sha256(json.dumps([self.mode, self.reference, self.setup, self.suites]).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -108,54 +115,19 @@ class Verdict:
     asserted: bool = False
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A program without its name: equal ones are run once."""
-
-    code: str
-    tests: tuple[str, ...]
-    reference: str | None
-    mode: Mode
-    setup: str
-    cases: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, one: Program) -> _Task:
-        tests = (one.tests,) if isinstance(one.tests, str) else one.tests
-        return cls(one.code, tests, one.reference, one.mode, one.setup, one.cases)
-
-    @cached_property
-    def suite(self) -> str:
-        """A digest of all but the code."""
-        parts = json.dumps([self.mode, self.reference, self.setup, self.tests])
-        return hashlib.sha256(parts.encode()).hexdigest()
-
-
 @dataclass
 class _Suite:
-    """What is known of some tests: how they run (``split``, ``shared``), and the CPU seconds of their reference."""
+    """What is known of some tests: how they run (``split``, ``shared``), and how their reference ended."""
 
     how: str
     plans: list[Plan] = field(default_factory=list)
-    cpu_seconds: float | None = None
-    reference: _Outcome | None = None  # how the reference itself ended
+    reference: Verdict | None = None
 
     def request(self, checked: bool) -> dict[str, Any]:
         """What a worker has to know; ``checked``: it shall look whether an assertion is reached."""
         return {"how": self.how, "names": sorted({name for one in self.plans for name in one.names}),
                 "capture": any(one.capture for one in self.plans),
                 "suites": [[one.collect, one.checks if checked else None] for one in self.plans]}
-
-
-@dataclass
-class _Outcome:
-    status: str
-    detail: str
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    calls: int = 0
-    asserted: bool = False
-    assurance: str = SHARED
 
 
 class Sandbox:
@@ -206,77 +178,80 @@ class Sandbox:
             ended: told, from any thread, how many programs have got their verdict since it was told last.
         """
         limits = limits or self.limits
-        tasks = list(map(_Task.of, programs))
+        tasks = [replace(program, id="") for program in programs]
         times = Counter(tasks)
-        distinct = list(times)
 
-        def judge(worker: _Worker, task: _Task) -> _Outcome:
-            outcome = self._judge(worker, task, limits)
+        def judge(worker: _Worker, task: Program) -> Verdict:
+            verdict = self._judge(worker, task, limits)
             ended(times[task])
-            return outcome
+            return verdict
 
-        self._learn(distinct, limits)
-        distinct.sort(key=self._expected, reverse=True)  # the longest first, so that none is left at the end
-        answers = self._map(judge, distinct)
-        return [_verdict(program.id, answers[task]) for program, task in zip(programs, tasks)]
+        self._learn(list(times), limits)
+        answers = self._map(judge, sorted(times, key=self._expected, reverse=True))
+        return [replace(answers[task], id=program.id, status=Status(answers[task].status))
+                for program, task in zip(programs, tasks)]
 
-    def _suite(self, task: _Task) -> _Suite:
-        return self._suites[task.suite]
+    def _expected(self, task: Program) -> tuple[bool, float]:
+        """Longer programs have more of it: they are run first, so that none is left at the end."""
+        reference = self._suites[task.suite].reference
+        return "while" in task.code, reference.cpu_seconds if reference else 0.0
 
-    def _expected(self, task: _Task) -> tuple[bool, float]:
-        return "while" in task.code, self._suite(task).cpu_seconds or 0.0
-
-    def _learn(self, tasks: list[_Task], limits: Limits) -> None:
+    def _learn(self, tasks: list[Program], limits: Limits) -> None:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
-            plans = [plan(text, task.reference) for text in task.tests]
+            plans = [plan(text, task.reference) for text in task.suites]
             text_says = SHARED if any(one.reason for one in plans) else SPLIT
             self._suites[key] = _Suite(text_says if task.mode == AUTO else task.mode, plans)
         known = [task for task in new.values() if task.reference is not None]
         self._map(lambda worker, task: self._try_reference(worker, task, limits), known)
 
-    def _try_reference(self, worker: _Worker, task: _Task, limits: Limits) -> None:
+    def _try_reference(self, worker: _Worker, task: Program, limits: Limits) -> None:
         """What the reference does decides; what the text of the tests looks like, only where the reference fails."""
         assert task.reference is not None
-        suite, program = self._suite(task), replace(task, code=task.reference)
+        suite, program = self._suites[task.suite], replace(task, code=task.reference)
         for how in (SPLIT, SHARED) if task.mode == AUTO else (task.mode,):
-            outcome = worker.judge(program, replace(suite, how=how), limits)
-            if outcome.status == "passed":
-                suite.how, suite.cpu_seconds, suite.reference = how, outcome.cpu_seconds, outcome
+            verdict = worker.judge(program, replace(suite, how=how), limits)
+            if verdict.status == Status.PASSED:
+                suite.how, suite.reference = how, verdict
                 return
 
-    def _judge(self, worker: _Worker, task: _Task, limits: Limits) -> _Outcome:
-        suite = self._suite(task)
+    def _judge(self, worker: _Worker, task: Program, limits: Limits) -> Verdict:
+        suite = self._suites[task.suite]
         if task.mode == SCRIPT:
             return _judge_script(worker, task, suite, limits)
         if task.code == task.reference and suite.reference is not None:
             return suite.reference
-        outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
+        verdict = worker.judge(task, suite, limits)
+        if verdict.status == "unsplittable" and task.mode == AUTO and suite.reference is None:
             suite.how = SHARED  # found by the judge, of what the tests do
-            outcome = worker.judge(task, suite, limits)
-        if outcome.status == "unsplittable":
-            outcome.status = "failed"
-        return outcome
+            verdict = worker.judge(task, suite, limits)
+        return replace(verdict, status=Status.FAILED) if verdict.status == "unsplittable" else verdict
 
-    def _map(self, work: Callable, tasks: list[_Task]) -> dict:
+    def _map(self, work: Callable, tasks: list[Program]) -> dict:
         """``work(worker, task)`` for every task, by all workers; {task: result}."""
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for task in tasks:
-            waiting.put(task)
-        answers: dict = {}
+        waiting, answers = iter(tasks), {}  # a list's iterator gives each task to one thread
         errors: list[BaseException] = []
         ends: list[threading.Event] = []  # an interrupted Thread.join forgets its thread
+
+        def drain(worker: _Worker, end: threading.Event) -> None:
+            try:
+                for task in waiting:
+                    answers[task] = work(worker, task)
+            except BaseException as error:
+                errors.append(error)
+                deque(waiting, maxlen=0)
+            finally:
+                end.set()
+
         try:
             for worker in self._workers[:len(tasks)]:
                 ends.append(threading.Event())
-                arguments = (worker, work, waiting, answers, errors, ends[-1])
-                threading.Thread(target=_drain, daemon=True, args=arguments).start()
+                threading.Thread(target=drain, daemon=True, args=(worker, ends[-1])).start()
             for end in ends:
                 end.wait()
         finally:  # after Ctrl-C: no thread may still use its worker when the next run begins
-            _empty(waiting)
+            deque(waiting, maxlen=0)
             for end in ends:
                 end.wait()
         if errors:
@@ -310,47 +285,17 @@ def _alive(name: str) -> bool:
     return not owner.isdecimal() or not Path("/proc/self").exists() or Path(f"/proc/{owner}").exists()
 
 
-def _drain(worker: _Worker, work: Callable, waiting: queue.SimpleQueue, answers: dict, errors: list,
-           end: threading.Event) -> None:
-    try:
-        while True:
-            task = waiting.get_nowait()
-            answers[task] = work(worker, task)
-    except queue.Empty:
-        pass
-    except BaseException as error:
-        errors.append(error)
-        _empty(waiting)
-    finally:
-        end.set()
-
-
-def _empty(waiting: queue.SimpleQueue) -> None:
-    try:
-        while True:
-            waiting.get_nowait()
-    except queue.Empty:
-        pass
-
-
-def _judge_script(worker: _Worker, task: _Task, suite: _Suite, limits: Limits) -> _Outcome:
+def _judge_script(worker: _Worker, task: Program, suite: _Suite, limits: Limits) -> Verdict:
     """Run a script on one case after the other, up to the first that it does not answer."""
-    whole = _Outcome("passed", "", assurance=SPLIT)
+    whole = Verdict("", Status.PASSED, "", 0.0, SPLIT)
     for number, (given, expected) in enumerate(task.cases, 1):
         one = worker.judge(task, suite, limits, given)
-        whole.seconds += one.seconds
-        whole.cpu_seconds += one.cpu_seconds
-        if one.status == "passed" and (said := outputs.difference(worker.output(limits), expected)):
-            one.status, one.detail = "failed", said
-        if one.status != "passed":
-            whole.status, whole.detail = one.status, f"case {number}: {one.detail}"[:DETAIL]
-            break
+        if one.status == Status.PASSED and (said := outputs.difference(worker.output(limits), expected)):
+            one = replace(one, status=Status.FAILED, detail=said)
+        whole = replace(whole, seconds=whole.seconds + one.seconds, cpu_seconds=whole.cpu_seconds + one.cpu_seconds)
+        if one.status != Status.PASSED:
+            return replace(whole, status=one.status, detail=f"case {number}: {one.detail}"[:DETAIL])
     return whole
-
-
-def _verdict(name: str, outcome: _Outcome) -> Verdict:
-    return Verdict(name, outcome.status, outcome.detail, outcome.seconds, outcome.assurance, outcome.calls,
-                   outcome.cpu_seconds, outcome.asserted)
 
 
 def weakness() -> str:
@@ -383,29 +328,23 @@ def _describe(offers: dict) -> tuple[str, str]:
     return line, " and ".join(what for what in missing if what != "file reads")
 
 
-@dataclass
 class _Worker:
     """One supervisor process, started again when it is lost."""
 
-    folder: Path
-    without: tuple[str, ...]
-    offers: dict = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._stopped = False
-        name = f"{self.folder.parent.name}-{self.folder.name}"
-        self._group = cgroup.Group(name if "cgroup" not in self.without else None)
+    def __init__(self, folder: Path, without: tuple[str, ...]):
+        self._folder, self._without, self._stopped = folder, without, False
+        self._group = cgroup.Group(f"{folder.parent.name}-{folder.name}" if "cgroup" not in without else None)
         # program, tests, detail of the verdict, a script's input and output
         self._files: tuple[int, ...] = tuple(_unnamed_file() for _ in range(5))
         self._start()
 
     def _start(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         files, groups = (":".join(map(str, part)) for part in (self._files, self._group.folders))
-        command = [sys.executable, "-s", str(WORKER), str(self.folder), files, groups, *self.without]
+        command = [sys.executable, "-s", str(WORKER), str(self._folder), files, groups, *self._without]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",
                                          env=environment, start_new_session=True, pass_fds=self._files)
         assert self._process.stdin and self._process.stdout
@@ -415,38 +354,41 @@ class _Worker:
             self._end()
             raise SandboxError("the sandbox's worker did not start; its message is above")
 
-    def judge(self, task: _Task, suite: _Suite, limits: Limits, given: str = "") -> _Outcome:
+    def judge(self, task: Program, suite: _Suite, limits: Limits, given: str = "") -> Verdict:
         """How one program ends; a lost worker is replaced and the program is run once more."""
         assurance = SHARED if suite.how == SHARED else SPLIT
         cause = "the worker was lost twice"
         for _ in range(2):
             answer = self._ask(task, suite, limits, given)
-            if answer is not None and answer[0] != "infrastructure":
-                status, detail, size, *figures = answer
-                return _Outcome(status, detail or self._detail(size), *figures, assurance=assurance)
+            if answer is not None and answer[0] != Status.INFRASTRUCTURE:
+                status, detail, size, seconds, cpu_seconds, calls, asserted = answer
+                return Verdict("", status, detail or self._detail(size), seconds, assurance, calls, cpu_seconds, asserted)
             cause = answer[1] if answer else cause
             if self._stopped:
-                return _Outcome("infrastructure", "the sandbox was closed", assurance=assurance)
+                cause = "the sandbox was closed"
+                break
             self._end()
             try:
                 self._start()
             except (SandboxError, OSError) as error:
-                return _Outcome("infrastructure", str(error)[:300], assurance=assurance)
-        return _Outcome("infrastructure", cause, assurance=assurance)
+                cause = str(error)[:DETAIL]
+                break
+        return Verdict("", Status.INFRASTRUCTURE, cause, 0.0, assurance)
 
-    def _ask(self, task: _Task, suite: _Suite, limits: Limits, given: str) -> list | None:
+    def _ask(self, task: Program, suite: _Suite, limits: Limits, given: str) -> list | None:
         request = asdict(limits) | suite.request(checked=task.code == task.reference)
-        request["warm"] = [name for name in WARM if any(name in text for text in (task.code, *task.tests))]
-        request["heavy"] = heavy_imports(task.code, WARM)
-        request["load_seconds"] = limits.load_seconds if request["heavy"] else 0.0
-        request["memory_mb"] = limits.memory_mb + (limits.load_mb if request["heavy"] else 0)
+        request["warm"] = [name for name in WARM if any(name in text for text in (task.code, *task.suites))]
+        request["heavy"] = heavy = heavy_imports(task.code, WARM)
+        request["load_seconds"] = limits.load_seconds if heavy else 0.0
+        request["memory_mb"] = limits.memory_mb + (limits.load_mb if heavy else 0)
         request["cpu_seconds"] = limits.seconds
-        if suite.cpu_seconds is not None:
-            request["cpu_seconds"] = min(limits.seconds, max(limits.least_seconds, limits.factor * suite.cpu_seconds))
+        if suite.reference is not None:
+            allowed = max(limits.least_seconds, limits.factor * suite.reference.cpu_seconds)
+            request["cpu_seconds"] = min(limits.seconds, allowed)
         self._group.allow(request["memory_mb"])
         try:
             request["code"] = _write_texts(self._files[0], (task.setup, task.code))
-            request["tests"] = _write_texts(self._files[1], task.tests)
+            request["tests"] = _write_texts(self._files[1], task.suites)
             _write_texts(self._files[3], (given,))
             body = json.dumps(request).encode()
             _write(self._stdin.fileno(), struct.pack("I", len(body)) + body)

@@ -3,6 +3,6 @@
 import lazy_loader
 
 NAMES = {
-    "lesson": ["caption", "open_stage"],
+    "lesson": ["open_stage", "save_and_show"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
+from plum_utils.jsonl import new_folder
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.weights import merge_adapter, resolve_model
 from plum_utils.params import Params
@@ -13,7 +13,10 @@ from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES, TRAINING
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
+from plum_utils.study.reuse import runs_beside
 from plum_utils.study.sweeps import Experiment, Sweep
+
+DIGEST = "plum_adapter.txt"
 
 
 def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebooks: Path = ROOT / "notebooks",
@@ -31,20 +34,11 @@ def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebook
         print(f"=== {place}/{len(experiments)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
         run = Run(outputs / one.params.name)
         try:
-            Pipeline(one.params, run, notebooks, others=other_runs(outputs, run)).execute(wanted, force)
+            Pipeline(one.params, run, notebooks, others=runs_beside(outputs, run)).execute(wanted, force)
         except (StageFailed, NotReady, RunLocked) as error:
             failures[one.params.name] = str(error)
             print(f"failed: {error}", flush=True)
     return failures
-
-
-def other_runs(outputs: Path, run: Run) -> tuple[Run, ...]:
-    """The runs beside this one."""
-    return tuple(Run(path.parent) for path in sorted(outputs.glob("*/manifest.json")) if path.parent != run.path)
-
-
-MERGED = "policy-{number}"
-DIGEST = "plum_adapter.txt"
 
 
 def execute_rounds(params: Params, folder: Path, notebooks: Path = ROOT / "notebooks", force: bool = False
@@ -55,10 +49,10 @@ def execute_rounds(params: Params, folder: Path, notebooks: Path = ROOT / "noteb
         one = params.model_copy(update={"name": f"{params.name}-round{number}", "policy": policy, "rounds": 1})
         run = Run(folder / f"round{number}")
         print(f"=== round {number}/{params.rounds}: policy {Path(policy.model).name}", flush=True)
-        Pipeline(one, run, notebooks, others=other_runs(folder, run)).execute(list(STAGES), force)
+        Pipeline(one, run, notebooks, others=runs_beside(folder, run)).execute(list(STAGES), force)
         runs.append(run)
         if number < params.rounds:
-            merged = merged_policy(run, policy.model, policy.revision, MERGED.format(number=number), policy.dtype)
+            merged = merged_policy(run, policy.model, policy.revision, f"policy-{number}", policy.dtype)
             policy = policy.model_copy(update={"model": portable(merged), "revision": None})
     return runs
 
@@ -72,10 +66,7 @@ def merged_policy(run: Run, model: str, revision: str | None, name: str, dtype: 
     target, digest = run.path / name, adapter_digest(run.path / entry["adapter"])
     if (target / DIGEST).exists() and (target / DIGEST).read_text() == digest:
         return target
-    partial = target.with_suffix(".partial")
-    for old in (partial, target):
-        shutil.rmtree(old, ignore_errors=True)
-    merge_adapter(resolve_model(model, revision), str(run.path / entry["adapter"]), str(partial), dtype)
-    (partial / DIGEST).write_text(digest)
-    partial.rename(target)
+    with new_folder(target, replace=True) as folder:
+        merge_adapter(resolve_model(model, revision), str(run.path / entry["adapter"]), str(folder), dtype)
+        (folder / DIGEST).write_text(digest)
     return target

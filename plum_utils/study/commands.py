@@ -20,11 +20,11 @@ from plum_utils.runs import Run
 from plum_utils.sandbox import SandboxError
 from plum_utils.stages import STAGES, Stage
 from plum_utils.study.batches import execute, execute_rounds
-from plum_utils.study.export import ExportError, export_policy
+from plum_utils.study.export import CONVERTER, ExportError, export_policy
 from plum_utils.study.forecast import announce
-from plum_utils.study.page import write_html
+from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
-from plum_utils.study.report import NoResults, write_report, write_results
+from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
 from plum_utils.study.sweeps import is_sweep, load_sweep, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return arguments.action(arguments)
+        return arguments.action(arguments) or 0
     except (ParamsError, NotReady, RunLocked, NoResults, ExportError, SandboxError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -52,9 +52,26 @@ def _interrupt(*_: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    weak, places, settings = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    weak.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this host "
+                      "cannot deny them network and files; as -p sandbox.allow_weak=true")
+    places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the folder of "
+                        "its runs' folders, by default outputs/")
+    places.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
+    settings.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
+                          help="override a parameter, e.g. -p training.learning_rate=1e-4")
     parser = argparse.ArgumentParser(prog="python -m plum_utils", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="run the notebooks that are not up to date")
+
+    def command(name: str, action: Any, text: str, *parents: argparse.ArgumentParser, params: str = ""
+                ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, parents=parents)
+        added.set_defaults(action=action)
+        if params:
+            added.add_argument("params", type=Path, help=params)
+        return added
+
+    run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings)
     run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
     run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
@@ -63,48 +80,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until", dest="last", metavar="NN", help="end with this stage")
     run.add_argument("--only", metavar="NN", help="only this stage")
     run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
-    run.set_defaults(action=_run)
-    listing = commands.add_parser("list", help="the experiments by table, and which have been run")
+    listing = command("list", _list, "the experiments by table, and which have been run")
     listing.add_argument("folder", type=Path, nargs="?", default=ROOT / "params", help="default: params/")
-    listing.set_defaults(action=_list)
-    status = commands.add_parser("status", help="which stages are up to date")
-    status.add_argument("params", type=Path, help="a parameter file, or a run's folder")
-    status.set_defaults(action=_status)
-    report = commands.add_parser("report", help="write report.md with all tables and figures")
-    report.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    either = "a parameter file, or a run's folder"
+    command("status", _status, "which stages are up to date", places, settings, params=either)
+    report = command("report", _report, "write report.md with all tables and figures", places, settings, params=either)
     report.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this file, between "
                         "its markers")
-    report.set_defaults(action=_report)
-    search = commands.add_parser("search", help="choose training parameters on the validation instructions")
-    search.add_argument("params", type=Path, help="a parameter file with data.validation_fraction and search.candidates")
-    search.set_defaults(action=_search)
-    export = commands.add_parser("export", help="write a trained policy, merged, with its tokenizer and a model card")
-    export.add_argument("params", type=Path, help="a parameter file, or a run's folder")
+    command("search", _search, "choose training parameters on the validation instructions", weak, places, settings,
+            params="a parameter file with data.validation_fraction and search.candidates")
+    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card", places,
+                     settings, params=either)
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
-    export.add_argument("--gguf-converter", metavar="PATH", help="that converter; default: looked up on PATH")
-    export.set_defaults(action=_export)
-    plan = commands.add_parser("plan", help="what training needs of a card's memory, what is chosen for it, "
-                                "and how long a run takes here")
-    plan.add_argument("params", type=Path, help="a parameter file")
+    export.add_argument("--gguf-converter", metavar="PATH", default=CONVERTER, help="that converter; default: %(default)s")
+    plan = command("plan", _plan, "what training needs of a card's memory, what is chosen for it, and how long a run takes "
+                   "here", settings, params="a parameter file")
     plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
                       "24, 48 and 80")
-    plan.set_defaults(action=_plan)
-    lab = commands.add_parser("lab", help="open the lessons in JupyterLab")
+    lab = command("lab", _lab, "open the lessons in JupyterLab")
     lab.add_argument("options", nargs="*", metavar="-- option", help="handed on to JupyterLab, as: lab -- --port=9000")
-    lab.set_defaults(action=_lab)
-    for command in (run, search):
-        command.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this "
-                             "host cannot deny them network and files; as -p sandbox.allow_weak=true")
-    for command in (run, status, report, search, export):
-        command.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the "
-                             "folder of its runs' folders, by default outputs/")
-        command.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
-    for command in (run, status, report, search, export, plan):
-        command.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
-                             help="override a parameter, e.g. -p training.learning_rate=1e-4")
     return parser
 
 
@@ -177,9 +174,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def _what_to_run(arguments: argparse.Namespace) -> Path:
     if (arguments.params is None) == (arguments.table is None):
         raise ParamsError("run: give a parameter file, a sweep file, or --table N, and only one of them")
-    path = arguments.params or sweep_of_table(arguments.table)
+    return _no_folder(arguments.params or sweep_of_table(arguments.table), "run")
+
+
+def _no_folder(path: Path, command: str) -> Path:
     if path.is_dir():
-        raise ParamsError(f"{path}: run takes a parameter file, not a folder")
+        raise ParamsError(f"{path}: {command} takes a parameter file, not a folder")
     return path
 
 
@@ -198,57 +198,50 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     return 1 if failures else 0
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> None:
     if not arguments.folder.is_dir():
         raise ParamsError(f"{arguments.folder}: list takes a folder of parameter files, by default params/")
     print(listing(arguments.folder, ROOT / "outputs"))
-    return 0
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> None:
     pipeline = _pipeline(arguments)
     entries = pipeline.run.manifest()["stages"]
     for stage in pipeline.stages:
         state, why = pipeline.state(stage)
         seconds = entries.get(stage.name, {}).get("seconds")
         print(f"{stage.name:24}{state:14}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")
-    return 0
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace) -> None:
     if arguments.params.is_file() and is_sweep(arguments.params):
         sweep, experiments = load_sweep(arguments.params, _overrides(arguments))
         print(write_sweep_report(sweep, experiments, arguments.run_dir or ROOT / "outputs", arguments.params.stem, {}))
-        return 0
+        return
     run = _pipeline(arguments).run
     print(write_report(run))
     write_html(run)
     if arguments.readme:
         write_results(run, arguments.readme)
-    return 0
 
 
-def _search(arguments: argparse.Namespace) -> int:
+def _search(arguments: argparse.Namespace) -> None:
     from plum_utils.study.search import search
 
-    if arguments.params.is_dir():
-        raise ParamsError(f"{arguments.params}: search takes a parameter file, not a folder")
+    _no_folder(arguments.params, "search")
     pipeline = _pipeline(arguments)
     check_host([pipeline.params])
     pipeline.execute(list(STAGES[:3]))
     search(pipeline.params, pipeline.run)
-    return 0
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _plan(arguments: argparse.Namespace) -> None:
     from plum_utils.models.shapes import model_config
     from plum_utils.training import planner
 
     if arguments.gpu_gb is not None and not 0 < arguments.gpu_gb < math.inf:
         raise ParamsError(f"--gpu-gb: expected more than 0, got {arguments.gpu_gb:g}")
-    if arguments.params.is_dir():
-        raise ParamsError(f"{arguments.params}: plan takes a parameter file, not a folder")
-    params = load_params(arguments.params, _overrides(arguments))
+    params = load_params(_no_folder(arguments.params, "plan"), _overrides(arguments))
     here = planner.card_memory()
     card = arguments.gpu_gb or here
     try:
@@ -263,17 +256,15 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(planner.tables(config, params.training, [card] if card else planner.CARDS, on_card))
     if arguments.gpu_gb is None:
         announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
-    return 0
 
 
-def _lab(arguments: argparse.Namespace) -> int:
+def _lab(arguments: argparse.Namespace) -> None:
     from plum_utils.study.lab import open_lab
 
     open_lab(arguments.options)
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> None:
     pipeline = _pipeline(arguments)
     print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
                         arguments.gguf_converter))
-    return 0

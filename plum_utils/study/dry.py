@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 from plum_utils.data import hub, selection
 from plum_utils.data.evalplus import OVERRIDES as DATA_PATHS
 from plum_utils.data.livecodebench import bundled_path
-from plum_utils.jsonl import write_json, write_jsonl
+from plum_utils.jsonl import new_folder, write_json, write_jsonl
 from plum_utils.models.prompts import policy_message, render
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.params import Params, ParamsError, RowParams, load_params
@@ -120,10 +119,9 @@ def tiny_data(name: str, parts: Path) -> Path:
     elif name == "evol_instruct":
         write_json(folder / file, [{"instruction": text, "output": solution} for text in questions()])
     else:
-        write_json(folder / file, [
-            {"id": f"dry{index}_0", "conversations": [{"from": "human", "value": text},
-                                                      {"from": "gpt", "value": solution}]}
-            for index, text in enumerate(questions())])
+        write_json(folder / file, [{"id": f"dry{index}_0", "conversations": [{"from": "human", "value": text},
+                                                                             {"from": "gpt", "value": solution}]}
+                                   for index, text in enumerate(questions())])
     return folder
 
 
@@ -141,7 +139,7 @@ def fill_store(params: Params) -> None:
     """Put a response to every request of stage 01 into the generator's store, so that nothing is asked."""
     response = (f"[Analysis]\nAdd one.\n[Solution]\n```python\n{PROGRAMS[0]}```\n[Start Code]\n```python\n"
                 "def answer(x):\n    pass\n```\n[Test Code]\n```python\nassert answer(1) == 2\nassert answer(5) == 6\n```\n")
-    generator.store_responses(params, selection.training_instructions(params), lambda item, attempt: response)
+    generator.store_responses(params, selection.training_instructions(params), response)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -150,15 +148,14 @@ def tiny_model(params: Params, parts: Path) -> Path:
     """A folder with a model of the policy's architecture and a tokenizer, fitted to the policy's prompt; made once."""
     architecture = bundled_shapes()[params.policy.model]["model_type"]
     target = parts / f"{architecture}-{fingerprint([params.policy.prompt, params.policy.answer_instruction, SIZES])}"
-    if not target.exists():
-        partial = target.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        tokenizer = tiny_tokenizer()
-        prompts = [render(tokenizer, policy_message(text, params.policy.answer_instruction), params.policy.prompt,
-                          params.policy.system) for text in questions()]
-        fitted(architecture, tokenizer, prompts).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(target)
+    if target.exists():
+        return target
+    tokenizer = tiny_tokenizer()
+    prompts = [render(tokenizer, policy_message(text, params.policy.answer_instruction), params.policy.prompt,
+                      params.policy.system) for text in questions()]
+    with new_folder(target) as folder:
+        fitted(architecture, tokenizer, prompts).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return target
 
 
@@ -183,21 +180,12 @@ def fitted(architecture: str, tokenizer: Any, prompts: list[str]) -> Any:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **SIZES)).train()
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=5e-3), random.Random(0)
     for _ in range(FIT_STEPS):
-        pairs = [(prompt, f"```python\n{rng.choice(PROGRAMS)}```\n") for prompt in rng.sample(prompts, 6)]
-        ids, labels = _padded(tokenizer, pairs)
-        model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long(), labels=labels).loss.backward()
+        for prompt in rng.sample(prompts, 6):
+            asked, answer = (tokenizer(text, add_special_tokens=False)["input_ids"]
+                             for text in (prompt, f"```python\n{rng.choice(PROGRAMS)}```\n"))
+            labels = torch.tensor([[-100] * len(asked) + answer])
+            model(input_ids=torch.tensor([asked + answer]), labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     return model.eval()
-
-
-def _padded(tokenizer: Any, pairs: list[tuple[str, str]]) -> tuple[Any, Any]:
-    """Token ids and labels (prompt and padding ignored) of a batch, both (pairs, longest)."""
-    import torch
-
-    rows = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in pair] for pair in pairs]
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = [prompt + answer + [tokenizer.pad_token_id] * (longest - len(prompt) - len(answer)) for prompt, answer in rows]
-    labels = [[-100] * len(prompt) + answer + [-100] * (longest - len(prompt) - len(answer)) for prompt, answer in rows]
-    return torch.tensor(ids), torch.tensor(labels)

@@ -21,11 +21,10 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation.solutions import decodings
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
-from plum_utils.progress import every_second, spoken
+from plum_utils.progress import every_second, one_line, spoken
 from plum_utils.provenance import ROOT
 from plum_utils.stages import SAMPLING
 from plum_utils.training.memory import Shape, shape_of
@@ -123,7 +122,7 @@ def announce(pipeline: Any, chosen: list[Any], force: bool = False) -> Forecast 
             return None
         forecast = foresee(pipeline.params, known, pipeline.run.path / SAMPLING / "shards")
     except Exception as error:  # an estimate must not stop a run
-        print(f"how long this takes cannot be told beforehand: {' '.join(str(error).split())[:200]}", flush=True)
+        print(f"how long this takes cannot be told beforehand: {one_line(error, 200)}", flush=True)
         return None
     print(forecast, flush=True)
     return forecast
@@ -245,10 +244,14 @@ def count_instructions(p: Params) -> tuple[int, float]:
     """
     if p.data.train not in HUB_SETS:
         texts = [item.instruction for item in load_instructions(p.data.train, p.data.train_limit)]
-        return len(texts), TEMPLATE + sum(map(len, texts)) / 4 / max(1, len(texts))
+        return len(texts), _prompt_tokens(texts)
     if p.data.train_limit is None:
         raise ValueError(f"how many instructions {p.data.train} has, only the hub knows")
     return p.data.train_limit, TEMPLATE + 150
+
+
+def _prompt_tokens(texts: list[str]) -> float:
+    return TEMPLATE + sum(map(len, texts)) / 4 / max(1, len(texts))
 
 
 def _length(p: Params, task: str, most: int) -> float:
@@ -288,7 +291,7 @@ def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)
         length = _length(p, suite.name, p.evaluation.max_tokens)
-        for way in decodings(suite):
+        for way in suite.decodings():
             seconds += policies * speed.generate(problems, way.n, length, p.evaluation.max_tokens, prompt)
             programs += policies * problems * way.n
     return seconds, FIXED["05"] + 2 * PROGRAM * programs
@@ -299,7 +302,7 @@ def _suite(name: str, limit: int | None) -> tuple[int, float]:
         problems, prompt = HUB_SUITES[name]
     else:
         texts = [problem.instruction for problem in load_suite(name)]
-        problems, prompt = len(texts), TEMPLATE + sum(map(len, texts)) / 4 / len(texts)
+        problems, prompt = len(texts), _prompt_tokens(texts)
     return min(problems, limit or problems), prompt
 
 

@@ -1,4 +1,4 @@
-"""What each notebook opens with, and its captions."""
+"""What each notebook opens with, and how it shows what it saves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from IPython.display import Markdown
+import pandas as pd
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
 
 from plum_utils.models.number_types import settled
 from plum_utils.params import Params, load_params
@@ -34,7 +36,24 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
     return loaded, run
 
 
-def caption(p: Params, text: str) -> Markdown:
-    """A figure's or table's caption: the finding, with the parameters it was made with."""
+def save_and_show(p: Params, run: Run, made: Figure | pd.DataFrame, name: str, caption: str = "", shown: Any = None
+                  ) -> None:
+    """Save a figure or a table in the run's folder and show it, below it what was found, with the run's parameters.
+
+    The run's report and the site take the caption from the metadata of what is shown.
+
+    Args:
+        name: of the files: ``figures/<name>.png`` and ``.svg``, or ``tables/<name>.csv`` and ``.md``.
+        shown: what stands in the notebook where it is not just what is saved: a part, another form.
+    """
+    kind, save = ("tables", run.save_table) if isinstance(made, pd.DataFrame) else ("figures", run.save_figure)
+    save(made, name)
+    shown = made if shown is None else shown
+    if not caption:
+        display(shown)
+        return
+    caption = f"{caption} Parameters: `{p.name}`."
     warning = " **Smoke run: not evidence.**" if p.name.startswith("smoke") else ""
-    return Markdown(f"*{text} Parameters: `{p.name}`.*{warning}")
+    plain = (caption + warning).replace("`", "").replace("**", "")
+    display(shown, metadata={"saved": f"{kind}/{name}", "caption": plain})
+    display(Markdown(f"*{caption}*{warning}"))

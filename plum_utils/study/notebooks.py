@@ -17,7 +17,7 @@ import psutil
 
 from plum_utils.data.hub import HUB_SETS
 from plum_utils.params import Params
-from plum_utils.progress import WIDTH, every_second, told_to_kernels
+from plum_utils.progress import WIDTH, every_second, one_line, told_to_kernels
 from plum_utils.provenance import ROOT
 
 MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
@@ -80,9 +80,9 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environ
                 cwd=str(ROOT), progress_bar=False, stderr_file=sys.stderr, on_cell_start=progress,
                 coalesce_streams=True)  # of a bar only the last state is kept
     except papermill.PapermillExecutionError as error:
-        cause = f"{progress.where()}: {error.ename}: {_one_line(error.evalue)}"
+        cause = f"{progress.where()}: {error.ename}: {one_line(error.evalue, 500)}"
     except Exception as error:  # a dead kernel, a notebook that is not one, a full disk
-        cause = f"{progress.where()}: the kernel stopped ({type(error).__name__}: {_one_line(error)})"
+        cause = f"{progress.where()}: the kernel stopped ({type(error).__name__}: {one_line(error, 500)})"
     if partial.exists():
         _tidy(partial)
         partial.replace(failed if cause else folder / source.name)
@@ -96,12 +96,10 @@ class Progress:
         self.source = source
         self.places: dict[str, tuple[int, str]] = {}  # cell id -> (number from 1, heading above it)
         self.started = time.monotonic()
-        self.heading = self.cell = ""
+        self.heading = self.cell = heading = ""
+        cells = []
         with contextlib.suppress(Exception):  # what is wrong with the file, papermill reports
-            self._read_headings(nbformat.read(source, as_version=4).cells)
-
-    def _read_headings(self, cells: list[Any]) -> None:
-        heading = ""
+            cells = nbformat.read(source, as_version=4).cells
         for number, cell in enumerate(cells, 1):
             titles = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
             if cell.cell_type == "markdown" and titles:
@@ -124,10 +122,6 @@ class Progress:
     def where(self) -> str:
         """Notebook and current cell, for an error message."""
         return f"{self.source.name}, {self.cell}" if self.cell else self.source.name
-
-
-def _one_line(message: Any) -> str:
-    return " ".join(str(message).split())[:500]
 
 
 @contextlib.contextmanager

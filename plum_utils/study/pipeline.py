@@ -23,7 +23,7 @@ from plum_utils.runs import Run, fingerprint
 from plum_utils.stages import SAMPLING, STAGES, Stage
 from plum_utils.study.forecast import Forecast, announce, told_again
 from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
-from plum_utils.study.reuse import lend_baseline, take
+from plum_utils.study.reuse import lend_baseline, lender, take_over
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
 NO_INPUTS = ("generator.store",)  # grows while stage 01 runs; what is in it is found by request
@@ -86,9 +86,10 @@ class Pipeline:
                 if state == "up to date" and not force:
                     print(f"{head}: up to date, skipped", flush=True)
                     continue
-                lender = None if force else take(self.run, stage.name, self._fingerprint(stage), self.others)
-                if lender:
-                    print(f"{head}: taken from {lender}", flush=True)
+                other = None if force else lender(self.others, "fingerprint", {stage.name: self._fingerprint(stage)})
+                if other:
+                    take_over(self.run, stage.name, other)
+                    print(f"{head}: taken from {other.path.name}", flush=True)
                     continue
                 print(f"{head}: running ({'forced' if force else f'{state}: {why}'})", flush=True)
                 self._clear(stage, force)

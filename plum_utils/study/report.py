@@ -1,10 +1,9 @@
-"""A run as ``report.md``: every table and figure in the order of the stages, then time and memory; and the results block
-of README.md, written from a run's tables, so that no number in it is typed by hand."""
+"""The results block of README.md, written from a run's tables, so that no number in it is typed by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pandas as pd
 
@@ -20,33 +19,8 @@ class NoResults(RuntimeError):
     """A run whose evaluation is not done, or a text without the two markers."""
 
 
-def write_report(run: Run) -> Path:
-    """Write ``report.md`` into the run's folder, with links relative to it; returns its path."""
-    stages = sorted(run.manifest()["stages"].items())
-    lines = [f"# Report of {run.path.name}", ""]
-    for name, entry in stages:
-        lines += [f"## {name.replace('_', ' ')}", "", f"[executed notebook](notebooks/{name}.ipynb)", ""]
-        if entry["status"] != "done":
-            lines += [f"This stage is not done: {entry.get('cause', entry['status'])}", ""]
-        for output in entry["outputs"]:
-            lines += _shown(run, Path(output))
-    lines += ["## Wall time", "", "| stage | status | seconds | peak memory, MiB |", "|---|---|---:|---:|"]
-    for name, entry in stages:
-        lines.append(f"| {name} | {entry['status']} | {entry.get('seconds', '')} | {entry.get('peak_memory_mb', '')} |")
-    total = sum(entry.get("seconds", 0) for _, entry in stages)
-    lines.append(f"| all | | {total:.1f} | |")
-    write_text(run.path / "report.md", "\n".join(lines) + "\n")
-    return run.path / "report.md"
-
-
-def _shown(run: Run, output: Path) -> list[str]:
-    title = output.stem.replace("_", " ")
-    if output.suffix == ".png":
-        return [f"![{title}]({output.as_posix()})", ""]
-    if output.suffix == ".md" and (run.path / output).exists():
-        caption = f"Table: {title} ([CSV]({output.with_suffix('.csv').as_posix()}))"
-        return [caption, "", (run.path / output).read_text(), ""]
-    return []
+def one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def write_results(run: Run, readme: Path) -> None:
@@ -71,14 +45,30 @@ def results_block(run: Run) -> str:
     manifest = run.manifest()
     if manifest["stages"].get(EVALUATION, {}).get("status") != "done":
         raise NoResults(f"{run.path}: notebook 05 is not done, so there are no results; run it first")
-    results, curves = run.load_table("results"), run.load_table("pass_at_k")
+    results = run.load_table("results")
+    shown, sharper = results_frame(headline(results)), sharpness_frame(run.load_table("pass_at_k"))
+    shown["difference"] = shown.difference.where(~shown.clear, "**" + shown.difference + "**")
+    shown = shown.drop(columns="clear")
     seeds = results[results.seed.astype(str) != "mean"].seed.nunique()
     plural = "s, averaged problem by problem" if seeds > 1 else ""
-    parts = [_results_table(headline(results)), _sharpness_table(curves), cost(manifest["stages"])]
     note = (f"pass@1 in percent [95% bootstrap interval over problems]; {seeds} training seed{plural}. "
             "Bold: the interval of the difference excludes zero.")
-    smoke = "**A smoke run: not evidence.**" if manifest["params"]["name"].startswith("smoke") else ""
-    return "\n\n".join(part for part in (smoke, parts[0], note, *parts[1:]) if part) + "\n"
+    parts = ["**A smoke run: not evidence.**"] if manifest["params"]["name"].startswith("smoke") else []
+    parts += [markdown_table(shown, [name not in ("suite", "decoding") for name in shown]), note]
+    parts += [markdown_table(sharper, [name != "suite" for name in sharper])] if len(sharper) else []
+    return "\n\n".join([*parts, cost(manifest["stages"])]) + "\n"
+
+
+def markdown_table(cells: pd.DataFrame, right: list[bool], text: Callable[[str], str] = one_line) -> str:
+    """A table as Markdown.
+
+    Args:
+        right: which columns are set right.
+        text: what makes of a cell's text Markdown that shows it and breaks no row.
+    """
+    lines = [[text(name) for name in cells], ["---:" if one else "---" for one in right],
+             *([text(str(value)) for value in row] for row in cells.itertuples(index=False, name=None))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(cells.columns) else "(no rows)"
 
 
 def results_frame(results: pd.DataFrame) -> pd.DataFrame:
@@ -93,17 +83,6 @@ def results_frame(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _results_table(results: pd.DataFrame) -> str:
-    frame = results_frame(results)
-    lines = ["| suite | decoding | problems | baseline | PLUM | difference | relative | better, worse |",
-             "|---|---|---:|---:|---:|---:|---:|---:|"]
-    for row in frame.to_dict("records"):
-        if row.pop("clear"):
-            row["difference"] = f"**{row['difference']}**"
-        lines.append(f"| {' | '.join(str(value) for value in row.values())} |")
-    return "\n".join(lines)
-
-
 def sharpness_frame(curves: pd.DataFrame) -> pd.DataFrame:
     """Better or only sharper: pass@k of both at the largest k that was sampled; no rows when nothing was."""
     rows = []
@@ -113,13 +92,6 @@ def sharpness_frame(curves: pd.DataFrame) -> pd.DataFrame:
         rows.append({"suite": suite, "T": f"{temperature:g}", "k": group.k.max(), "pass@k, baseline": one,
                      "pass@k, PLUM": two})
     return pd.DataFrame(rows)
-
-
-def _sharpness_table(curves: pd.DataFrame) -> str:
-    frame = sharpness_frame(curves)
-    lines = ["| suite | T | k | pass@k, baseline | pass@k, PLUM |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in frame.to_dict("records")]
-    return "\n".join(lines) if len(frame) else ""
 
 
 def cost(stages: dict[str, Any]) -> str:

@@ -38,7 +38,8 @@ def find_inputs(params: Params, run: Run, stage: str, source: str | None = None)
         raise ValueError(f"unknown stage {stage!r}; one of {', '.join(BY_NAME)}")
     if _missing(run, stage):
         needed = _all_needs(BY_NAME[stage])
-        other = _latest_like(params, run, needed)
+        other = lender(runs_beside(run.path.parent, run), "params",
+                       {need.name: need.parameters(params) for need in needed})
         if other is None:
             raise MissingInputs(_remedy(params, run, stage, source))
         for need in needed:
@@ -63,23 +64,6 @@ def _all_needs(stage: Stage) -> list[Stage]:
     return [one for one in STAGES if one.name in names]
 
 
-def _latest_like(params: Params, run: Run, needed: list[Stage]) -> Run | None:
-    """The run beside this one that finished last and whose needed stages are whole and had these parameters."""
-    found = []
-    for path in run.path.parent.glob("*/manifest.json"):
-        stages = Run(path.parent).manifest()["stages"]
-        entries = [stages.get(need.name, {}) for need in needed]
-        if all(_alike(entry, need.parameters(params)) for entry, need in zip(entries, needed)):
-            found.append((max(entry["finished"] for entry in entries), path.parent, entries))
-    newest_first = sorted(found, key=lambda one: one[:2], reverse=True)  # hashing is slow: the first whole one will do
-    return next((other for _, folder, entries in newest_first
-                 if all((other := Run(folder)).damaged(entry) is None for entry in entries)), None)
-
-
-def _alike(entry: dict[str, Any], parameters: dict[str, Any]) -> bool:
-    return entry.get("status") == "done" and entry.get("params") == parameters
-
-
 def _other_parameters(params: Params, run: Run, need: str) -> list[str]:
     """Sections in which a stage's recorded parameters differ; none where a stage was run by hand and recorded none."""
     then, now = run.manifest()["stages"].get(need, {}).get("params"), BY_NAME[need].parameters(params)
@@ -101,22 +85,31 @@ def _command(params: Params, run: Run, until: str, source: str | None) -> str:
             f"{elsewhere}")
 
 
-def take(run: Run, stage: str, wanted: dict[str, str], others: Iterable[Run]) -> str | None:
-    """Take a finished stage with the fingerprint ``wanted`` over from the first run that has it.
+def runs_beside(folder: Path, run: Run) -> tuple[Run, ...]:
+    """The other runs in a folder of runs."""
+    return tuple(Run(path.parent) for path in sorted(folder.glob("*/manifest.json")) if path.parent != run.path)
 
-    Returns:
-        The other run's name, kept in the manifest as ``taken_from``; ``None`` when nobody has the stage.
+
+def lender(others: Iterable[Run], key: str, wanted: dict[str, Any]) -> Run | None:
+    """The run that finished last of those that have certain stages, done and whole.
+
+    Args:
+        key: what tells a stage in the manifest: ``params`` or ``fingerprint``.
+        wanted: its value for each stage.
     """
+    found = []
     for other in others:
-        entry = other.manifest()["stages"].get(stage, {})
-        if entry.get("status") == "done" and entry["fingerprint"] == wanted and other.damaged(entry) is None:
-            take_over(run, stage, other)
-            return other.path.name
-    return None
+        stages = other.manifest()["stages"]
+        entries = [stages.get(stage, {}) for stage in wanted]
+        if all(entry.get("status") == "done" and entry.get(key) == value
+               for entry, value in zip(entries, wanted.values())):
+            found.append((max(entry["finished"] for entry in entries), str(other.path), other, entries))
+    newest_first = sorted(found, key=lambda one: one[:2], reverse=True)  # hashing is slow: the first whole one will do
+    return next((other for *_, other, entries in newest_first if not any(map(other.damaged, entries))), None)
 
 
 def take_over(run: Run, stage: str, other: Run) -> None:
-    """Put another run's finished stage in the place of this run's, as hard links.
+    """Put another run's finished stage in the place of this run's, as hard links; ``taken_from`` in the manifest names it.
 
     Links are safe here, for whatever is written anew replaces its file instead of writing into it.
     """

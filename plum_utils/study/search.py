@@ -7,6 +7,7 @@ out, with the generator's own consistent tests. Finished candidates are kept: th
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,16 @@ from plum_utils.data.selection import training_instructions
 from plum_utils.evaluation.scoring import score
 from plum_utils.evaluation.solutions import generate_solutions
 from plum_utils.jsonl import read_jsonl, write_json
-from plum_utils.models.completions import Backend
 from plum_utils.models.sampling import open_policy_backend
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
 from plum_utils.runs import Run, fingerprint
-from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
 from plum_utils.testgen.suites import suites_by_instruction
 from plum_utils.training.objectives import training_sets
-from plum_utils.training.phases import train
+from plum_utils.training.phases import settle, train
 
 BASELINE = "baseline"
 COLUMNS = ["candidate", "rows", "steps", "greedy", "greedy_low", "greedy_high", "sampled", "sampled_low", "sampled_high"]
@@ -74,36 +73,29 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
     if (folder / "result.json").exists():
         return json.loads((folder / "result.json").read_text())
     row: dict[str, Any] = {"candidate": name, "rows": 0, "steps": 0}
-    adapter = None
+    model, adapter = resolve_model(p.policy.model, p.policy.revision), None
     if training is not None:
         capped = training_sets(sets, training, p.seed)
-        adapter, history = train(training.objective, resolve_model(p.policy.model, p.policy.revision), capped, training,
-                                 folder, p.seed, p.policy.dtype)
+        adapter, history = train(training.objective, model, capped, settle(training, model, p.policy.dtype), folder,
+                                 p.seed, p.policy.dtype)
         row |= {"rows": sum(len(capped[phase]) for phase in training.objective.split("+")),
                 "steps": int(history.groupby("objective").step.max().sum())}
-    row |= _pass_rates(p, problems, folder, adapter)
+    row |= _pass_rates(p, model, problems, folder, adapter)
     write_json(folder / "result.json", row)
     return row
 
 
-def _pass_rates(p: Params, problems: list[Problem], folder: Path, adapter: Path | None) -> dict[str, float]:
+def _pass_rates(p: Params, model: str, problems: list[Problem], folder: Path, adapter: Path | None) -> dict[str, float]:
     from transformers import AutoTokenizer
 
-    model_path = resolve_model(p.policy.model, p.policy.revision)
-    backend = open_policy_backend(p, model_path, p.training.lora_r)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     rates: dict[str, float] = {}
-    with open_sandbox(p) as sandbox:
+    with closing(open_policy_backend(p, model, p.training.lora_r)) as backend, open_sandbox(p) as sandbox:
         for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):
-            passed = _passed(p, backend, tokenizer, problems, folder, sandbox, label, n, temperature, adapter)
+            solutions = generate_solutions(p, backend, tokenizer, problems, folder / "shards", n=n,
+                                           temperature=temperature, max_tokens=p.sampling.max_tokens, adapter=adapter,
+                                           label=label)
+            passed = problem_rates(pd.DataFrame(score(problems, solutions, sandbox, progress=False)))
             low, high = bootstrap_mean_interval(passed, p.evaluation.bootstrap, p.seed)
             rates |= {label: 100 * passed.mean(), f"{label}_low": 100 * low, f"{label}_high": 100 * high}
-    backend.close()
     return rates
-
-
-def _passed(p: Params, backend: Backend, tokenizer: Any, problems: list[Problem], folder: Path, sandbox: Sandbox,
-            label: str, n: int, temperature: float, adapter: Path | None) -> pd.Series:
-    solutions = generate_solutions(p, backend, tokenizer, problems, folder / "shards", n=n, temperature=temperature,
-                                   max_tokens=p.sampling.max_tokens, adapter=adapter, label=label)
-    return problem_rates(pd.DataFrame(score(problems, solutions, sandbox, progress=False)))

@@ -9,14 +9,19 @@ from matplotlib.figure import Figure
 
 from plum_utils.params import Params
 from plum_utils.plots import comparisons, lessons
-from plum_utils.plots.comparisons import fig_figure3
 from plum_utils.runs import Run
 from plum_utils.study import sweep_tables
-from plum_utils.study.page import write_html, write_sweep_html
-from plum_utils.study.report import write_report
+from plum_utils.study.page import figure_item, write_html, write_report, write_sweep_html
 from plum_utils.study.sweep_tables import rounds_table
 from plum_utils.study.sweeps import Experiment, Sweep, find_sweeps, load_sweep
 
+CAPTIONS = {
+    "table1": "Bars: share of self-consistent responses by source, ours beside the paper's.",
+    "methods": "Dumbbells: pass@1 of each method from its baseline, ours with intervals, beside the paper's.",
+    "difficulties": "Dumbbells: pass@1 by difficulty, ours with intervals, beside the paper's.",
+    "scaling": "Lines: gain in pass@1 against the number of instructions, one for each K, with intervals.",
+    "rounds": "Lines: pass@1 by round, with intervals.",
+}
 Shown = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
 MULTIPLE = ("p_holm holds the chance of any false alarm among all rows of the comparison table at its level; p_permutation "
             "is that of a row alone.")
@@ -30,23 +35,25 @@ def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Pat
         outputs: folder of the runs' folders.
         failures: experiment -> why it has no result; told on the page.
     """
-    home = Run(outputs / "sweeps" / name)
     runs = [run for one in experiments if (run := Run(outputs / one.params.name)).manifest_path.exists()]
-    _write_pages(runs)
-    tables, figures = _shown(sweep, experiments, outputs)
+    shown = _shown(sweep, experiments, outputs)
+    notes = [*sweep.notes, *(f"{one}: no result. {cause}" for one, cause in failures.items())]
+    notes += [MULTIPLE] if "comparisons" in shown[0] else []
+    return _write(Run(outputs / "sweeps" / name), sweep.title, shown, notes, runs)
+
+
+def _write(home: Run, title: str, shown: Shown, notes: list[str], runs: list[Run]) -> Path:
+    """Write the page of several runs, what it shows into its folder, and each run's own page."""
+    for run in runs:
+        write_report(run)
+        write_html(run)
+    tables, figures = shown
     for key, table in tables.items():
         home.save_table(table.round(4), key)
     for key, figure in figures.items():
         home.save_figure(figure, key)
-    notes = [*sweep.notes, *(f"{one}: no result. {cause}" for one, cause in failures.items())]
-    notes += [MULTIPLE] if "comparisons" in tables else []
-    return write_sweep_html(home.path, sweep.title, tables, figures, notes, runs)
-
-
-def _write_pages(runs: list[Run]) -> None:
-    for run in runs:
-        write_report(run)
-        write_html(run)
+    items = {key: figure_item(home.path / "figures" / f"{key}.png", CAPTIONS.get(key, "")) for key in figures}
+    return write_sweep_html(home.path, title, tables, items, notes, runs)
 
 
 def _shown(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
@@ -61,7 +68,7 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     versus = sweep_tables.comparisons(experiments, outputs)
     if len(versus):
         tables["comparisons"] = versus
-    draw = fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
+    draw = comparisons.fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
     return tables, {"methods": draw(tables["methods"], sweep.title)} if len(ours) else {}
 
 
@@ -93,13 +100,9 @@ def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown
 
 def write_rounds_report(params: Params, home: Run, runs: list[Run]) -> Path:
     """The page of a run in rounds: pass@1 and the largest pass@k from the untrained policy to the last round's."""
-    _write_pages(runs)
     table = rounds_table(runs)
-    figure = comparisons.fig_rounds(table)
-    home.save_table(table.round(4), "rounds")
-    home.save_figure(figure, "rounds")
-    return write_sweep_html(home.path, f"{params.name}: {params.rounds} rounds", {"rounds": table}, {"rounds": figure},
-                            [], runs)
+    shown = {"rounds": table}, {"rounds": comparisons.fig_rounds(table)}
+    return _write(home, f"{params.name}: {params.rounds} rounds", shown, [], runs)
 
 
 def listing(folder: Path, outputs: Path) -> str:

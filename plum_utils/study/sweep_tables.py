@@ -14,7 +14,7 @@ from plum_utils.evaluation.tables import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
 from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN
-from plum_utils.stats import compare, holm, problem_rates
+from plum_utils.stats import compare, holm, paired_rates
 from plum_utils.study.sweeps import Experiment
 
 LONG = ["group", "method", "metric", "value", "low", "high", "problems", "seeds", "origin"]
@@ -30,7 +30,7 @@ def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for one, run in _finished(experiments, outputs):
-        results = run.load_table("results").astype({"seed": str})
+        results = run.load_table("results")
         seeds = results[results.seed != "mean"].groupby(["suite", "decoding"]).seed.nunique()
         for row in headline(results).itertuples():
             rows += _both_sides(one, row, metric(row.suite, row.decoding), int(seeds[row.suite, row.decoding]))
@@ -39,10 +39,14 @@ def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
 def _both_sides(one: Experiment, row: Any, name: str, seeds: int) -> list[dict[str, Any]]:
     """The baseline's row and the method's, from one row of ``stats.compare``."""
-    return [{"group": group_of(one), "method": method, "metric": name, "value": getattr(row, side),
-             "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high"), "problems": row.problems,
-             "seeds": trained, "origin": "this run"}
+    return [{"group": group_of(one), "method": method, "metric": name, "problems": row.problems, "seeds": trained,
+             "origin": "this run"} | _value(row, side)
             for method, side, trained in ((BASELINE, "before", 0), (one.row.row, "after", seeds))]
+
+
+def _value(row: Any, side: str) -> dict[str, float]:
+    """``before`` or ``after`` of a row of ``stats.compare``, with its interval."""
+    return {"value": getattr(row, side), "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
 
 
 def _baselines_once(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -111,10 +115,8 @@ def _rates(run: Run) -> dict[str, pd.Series]:
     """Metric -> each problem's pass rate, averaged over training seeds, of the trained policies."""
     paths = sorted((run.path / EVALUATION).glob("*.jsonl"))
     scored = long_form([row for path in paths for row in read_jsonl(path)])
-    trained = scored[scored.policy != "baseline"]
-    return {metric(suite, decoding): pd.DataFrame({seed: problem_rates(part, "passed")
-                                                   for seed, part in group.groupby("seed")}).mean(axis=1)
-            for (suite, decoding), group in trained.groupby(["suite", "decoding"], sort=False)}
+    return {metric(suite, decoding): paired_rates(group)[1].mean(axis=1)
+            for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False)}
 
 
 def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
@@ -122,12 +124,12 @@ def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     rows = []
     for one, run in _finished(experiments, outputs):
         labelled = run.load_table("label_flow").set_index("fate").samples
-        used = len(run.load_table("figure2"))
-        for row in headline(run.load_table("results").astype({"seed": str})).itertuples():
-            rows.append({"instructions": used, "k": one.params.labels.first_k or one.params.sampling.k,
-                         "metric": metric(row.suite, row.decoding), "difference": row.difference,
-                         "difference_low": row.difference_low, "difference_high": row.difference_high,
-                         "chosen": int(labelled["chosen"]), "rejected": int(labelled["rejected"])})
+        data = {"instructions": len(run.load_table("figure2")),
+                "k": one.params.labels.first_k or one.params.sampling.k}
+        for row in headline(run.load_table("results")).itertuples():
+            rows.append(data | {"metric": metric(row.suite, row.decoding), "difference": row.difference,
+                                "difference_low": row.difference_low, "difference_high": row.difference_high,
+                                "chosen": int(labelled["chosen"]), "rejected": int(labelled["rejected"])})
     return pd.DataFrame(rows)
 
 
@@ -146,19 +148,17 @@ def rounds_table(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for number, run in enumerate(runs, 1):
         sides = (("before", 0), ("after", 1)) if number == 1 else (("after", number),)
-        for row in headline(run.load_table("results").astype({"seed": str})).itertuples():
-            rows += [{"round": place, "metric": metric(row.suite, row.decoding), "value": getattr(row, side),
-                      "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
-                     for side, place in sides]
-        rows += _reach(run, sides)
+        for side, place in sides:
+            rows += [{"round": place, "metric": metric(row.suite, row.decoding)} | _value(row, side)
+                     for row in headline(run.load_table("results")).itertuples()]
+            rows += [{"round": place} | row for row in _reach(run, "baseline" if side == "before" else "PLUM")]
     return pd.DataFrame(rows)
 
 
-def _reach(run: Run, sides: tuple[tuple[str, int], ...]) -> list[dict]:
+def _reach(run: Run, policy: str) -> list[dict[str, Any]]:
     """pass@k at the largest k that was sampled: whether rounds widen the policy's reach or only sharpen it."""
-    curves, policies, rows = run.load_table("pass_at_k"), {"before": "baseline", "after": "PLUM"}, []
-    for (suite, temperature), group in curves[curves.k > 1].groupby(["suite", "temperature"], sort=False):
-        last = group[group.k == group.k.max()].set_index("policy")
-        rows += [{"round": place, "metric": f"{metric(suite, f'T={temperature:g}')}, pass@{group.k.max()}"}
-                 | last.loc[policies[side], ["value", "low", "high"]].to_dict() for side, place in sides]
-    return rows
+    curves = run.load_table("pass_at_k")
+    last = curves[(curves.k > 1) & (curves.policy == policy)
+                  & (curves.k == curves.groupby(["suite", "temperature"]).k.transform("max"))]
+    return [{"metric": f"{metric(row.suite, f'T={row.temperature:g}')}, pass@{row.k}", "value": row.value,
+             "low": row.low, "high": row.high} for row in last.itertuples()]

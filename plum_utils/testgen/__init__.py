@@ -5,7 +5,7 @@ import lazy_loader
 NAMES = {
     "audit": ["draw_instructions", "false_positives", "mutation_scores", "suite_verdicts"],
     "generator": ["Draw", "estimate", "generate_responses", "ledger", "responses"],
-    "suites": ["MalformedResponse", "always_true", "as_rows", "build_suites", "consistency_by_source", "count_tests",
+    "suites": ["MalformedResponse", "always_true", "build_suites", "consistency_by_source", "count_tests",
                "hollow", "parse_response", "reason_class", "references_by_instruction", "suites_by_instruction",
                "vacuous_asserts"],
 }

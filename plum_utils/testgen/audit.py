@@ -16,8 +16,8 @@ import pandas as pd
 from plum_utils.sandbox import Program, Sandbox, judge
 from plum_utils.stats import bootstrap_share_interval
 from plum_utils.testgen.mutation import Mutant, mutants
+from plum_utils.testgen.suites import consistent_by_instruction
 
-# --- what a suite notices -------------------------------------------------------------------------------------------
 
 def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suite: int = 20, seed: int = 0
                     ) -> pd.DataFrame:
@@ -43,8 +43,7 @@ def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suit
                 for number, source in enumerate([row["solution"], *(one.source for one in some)])]
     passed = iter(verdict.status == "passed" for verdict in judge(sandbox, programs))
     scored = [_scored(row, some, [next(passed) for _ in range(1 + len(some))]) for row, some in zip(rows, made)]
-    columns = ["source", "instruction_id", "attempt", "mutants", "killed", "score", "survivor"]
-    return pd.DataFrame(scored, columns=columns)
+    return pd.DataFrame(scored, columns=["source", "instruction_id", "attempt", "mutants", "killed", "score", "survivor"])
 
 
 def _scored(row: dict[str, Any], some: list[Mutant], passed: list[bool]) -> dict[str, Any]:
@@ -54,8 +53,6 @@ def _scored(row: dict[str, Any], some: list[Mutant], passed: list[bool]) -> dict
         "mutants": len(some), "killed": killed, "score": killed / len(some) if some and itself else float("nan"),
         "survivor": next((one.source for one, lives in zip(some, lived) if lives), "")}
 
-
-# --- how often a chosen program is wrong ----------------------------------------------------------------------------
 
 def draw_instructions(instruction_ids: Iterable[str], limit: int, seed: int = 0) -> set[str]:
     """Instructions in an order drawn with the seed, as many as have at most ``limit`` samples together; at least one.
@@ -84,10 +81,7 @@ def suite_verdicts(samples: Iterable[dict[str, Any]], suites: Iterable[dict[str,
     Raises:
         RuntimeError: the sandbox failed on a program.
     """
-    by_id: dict[str, list[dict[str, Any]]] = {}
-    for row in suites:
-        if row["consistent"]:
-            by_id.setdefault(row["instruction_id"], []).append(row)
+    by_id = consistent_by_instruction(suites)
     pairs = [(sample, suite) for sample in samples for suite in by_id.get(sample["instruction_id"], [])]
     programs = [Program(f"{suite['instruction_id']}/{sample['sample_index']}/{suite['attempt']}", sample["code"],
                         suite["test_code"], reference=suite["solution"]) for sample, suite in pairs]
@@ -109,17 +103,15 @@ def false_positives(verdicts: pd.DataFrame, n_resamples: int = 2000, seed: int =
         ``high``: a 95% bootstrap interval over instructions.
     """
     by_sample = verdicts.groupby(["instruction_id", "sample_index"]).passed
-    checked = verdicts[by_sample.transform("size") > 1]
-    wrong = checked.assign(wrong=~by_sample.transform("all"))
-    chosen = wrong[wrong.passed.astype(bool)]
+    marked = verdicts.assign(wrong=~by_sample.transform("all"))
+    chosen = marked[(by_sample.transform("size") > 1) & marked.passed.astype(bool)]
     parts = [("any", chosen), *((str(name), part) for name, part in chosen.groupby("attempt"))]
-    return pd.DataFrame([{"suite": name, "instructions": part.instruction_id.nunique()}
-                         | _share(part, "instruction_id", n_resamples, seed) for name, part in parts])
+    return pd.DataFrame([{"suite": name} | _wrong_share(part, n_resamples, seed) for name, part in parts])
 
 
-def _share(chosen: pd.DataFrame, cluster: str, n_resamples: int, seed: int) -> dict[str, float]:
-    counts = chosen.astype({"wrong": float}).groupby(cluster).wrong.agg(["sum", "size"])
-    n, wrong = int(counts["size"].sum()), int(counts["sum"].sum())
+def _wrong_share(chosen: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, float]:
+    counts = chosen.astype({"wrong": float}).groupby("instruction_id").wrong.agg(["sum", "size"])
+    n, wrong = len(chosen), int(counts["sum"].sum())
     low, high = bootstrap_share_interval(counts["sum"], counts["size"], n_resamples, seed)
-    return {"chosen": n, "wrong": wrong, "rate": 100 * wrong / n if n else float("nan"), "low": 100 * low,
-            "high": 100 * high}
+    return {"instructions": len(counts), "chosen": n, "wrong": wrong, "rate": 100 * wrong / n if n else float("nan"),
+            "low": 100 * low, "high": 100 * high}

@@ -5,23 +5,23 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pandas as pd
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.models.completions import Backend
 from plum_utils.models.prompts import generator_message, render
+from plum_utils.models.sampling import instruction_shards, sample_shards
 from plum_utils.models.vllm_engine import VllmBackend
 from plum_utils.models.weights import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
 from plum_utils.provenance import ROOT
-from plum_utils.runs import fingerprint, make_shards, shard_rows
-from plum_utils.testgen.server import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore
+from plum_utils.testgen.server import REFUSED, GeneratorError, HttpBackend, Request, ResponseStore, stored_row
 
 CHARACTERS_PER_TOKEN = 4  # English and code under a byte-level BPE; a token is a byte at least
 COMPLETION_TOKENS = 500  # expected where nothing is stored: the bundled Evol-Instruct responses average 506
@@ -107,20 +107,13 @@ def responses(p: Params, instructions: list[Instruction], folder: Path) -> list[
     return [replace(item, responses=tuple(next(texts) for _ in range(how.responses))) for item in instructions]
 
 
-def store_responses(p: Params, instructions: list[Instruction], write: Callable[[Instruction, int], str]) -> None:
-    """Put responses that were got elsewhere into the store of a server's model, so that they are not asked for.
-
-    Args:
-        write: gives the response to an instruction's n-th request (from 0).
-    """
-    store, pairs = _store(p), [(item, attempt) for item in instructions for attempt in range(p.generator.responses)]
+def store_responses(p: Params, instructions: list[Instruction], response: str) -> None:
+    """Put a response to every request into the store of a server's model, so that nothing is asked."""
+    store = _store(p)
     with store.writing() as rows:
-        for request, (item, attempt) in zip(_requests(p.generator, instructions), pairs):
+        for request in _requests(p.generator, instructions):
             if request.key not in rows:
-                store.append({"key": request.key, "label": request.label, "model": request.model,
-                              "served_model": request.model, "server": "none", "response": write(item, attempt),
-                              "finish_reason": "stop", "prompt_tokens": None, "completion_tokens": None, "tries": 0,
-                              "created": int(time.time())})
+                store.append(stored_row(request, "none", response, "stop", 0, served_model=request.model))
 
 
 def ledger(p: Params, instructions: list[Instruction], before: Estimate) -> pd.DataFrame:
@@ -169,25 +162,11 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
     Returns:
         The instructions, each with the responses just generated as its only ones.
     """
-    size = p.sampling.shard_size
-    parts = [(f"{label}_{start // size:04d}", (start // size, instructions[start:start + size]))
-             for start in range(0, len(instructions), size)]
-
-    def make(part: tuple[int, list[Instruction]]) -> list[dict[str, Any]]:
-        number, items = part
-        prompts = [render(tokenizer, generator_message(item.instruction)) for item in items]
-        outputs = bar.generate(backend, prompts, n=draw.n, temperature=draw.temperature, max_tokens=draw.max_tokens,
-                               seed=p.seed * 10_000 + number)
-        return [{"instruction_id": item.instruction_id, "responses": [out.text for out in outs],
-                 "n_tokens": [out.n_tokens for out in outs]} for item, outs in zip(items, outputs)]
-
-    def mark(part: tuple[int, list[Instruction]]) -> str:
-        return fingerprint([model, asdict(draw), p.policy.dtype, p.seed, part[0], backend.name,
-                            [(item.instruction_id, item.instruction) for item in part[1]]])
-
-    bar = Bar("generator", len(parts), items=draw.n * len(instructions), item="response", a_row=draw.n)
-    rows = shard_rows(make_shards(folder, parts, make, mark, bar))
-    return [replace(item, responses=tuple(row["responses"])) for item, row in zip(instructions, rows)]
+    parts = instruction_shards(p, label, instructions, lambda text: render(tokenizer, generator_message(text)))
+    bar = Bar("generator", len(parts), items=draw.n * len(instructions), item="response")
+    rows = sample_shards(backend, parts, folder, bar, [model, p.policy.dtype], **asdict(draw))
+    texts = iter([row["completion"] for row in rows])
+    return [replace(item, responses=tuple(islice(texts, draw.n))) for item in instructions]
 
 
 def _recorded(instructions: list[Instruction]) -> list[Instruction]:

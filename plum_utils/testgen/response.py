@@ -12,7 +12,7 @@ import ast
 import re
 from dataclasses import dataclass
 
-from plum_utils.models.blocks import Block, blocks_of, in_a_string, plain_lines, tree_of, without_reasoning
+from plum_utils.models.blocks import blocks_of, in_a_string, plain_lines, tree_of, without_reasoning
 
 SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
 _NAMES = {name.replace(" ", "").lower(): name for name in SECTIONS}

@@ -14,22 +14,20 @@ import contextlib
 import fcntl
 import json
 import os
-import random
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator
 
 import openai
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from plum_utils.jsonl import JsonlError, to_jsonl
 from plum_utils.params import GeneratorParams
-from plum_utils.progress import Bar
+from plum_utils.progress import Bar, one_line
 from plum_utils.runs import fingerprint
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
@@ -38,6 +36,22 @@ BUSY = (408, 409, 429)  # HTTP statuses that are worth another try, as all from 
 NO_USE = (401, 402, 403, 404)  # statuses that every other request would get too
 REFUSALS = ("context_length_exceeded", "content_filter", "content_policy_violation")  # OpenAI's and Azure's codes
 REFUSED = "refused"  # finish_reason of a request that this server will never answer; its response is empty
+_NO_KEY = "generator.api_key_env: {server} refuses (HTTP {status}) the key in {key}"  # what is said may hold a part of it
+MENDS = {  # by HTTP's status, or what happened
+    401: _NO_KEY,
+    402: "generator.api_key_env: {server} says that the key's account has no credit ({said})",
+    403: _NO_KEY,
+    404: "generator.model: {server} has no {model!r} (HTTP 404: {said}); give a model that it serves, or mend "
+         "generator.base_url, which often ends in /v1",
+    "late": "generator.timeout_seconds: no answer from {server} within {seconds:g} s, tried {tries} times; raise it, or "
+            "lower generator.concurrency",
+    "unreached": "generator.base_url: {server} cannot be reached ({said}), tried {tries} times; start the server or mend "
+                 "the address",
+    "busy": "{server} answered HTTP {status} ({said}), tried {tries} times; lower generator.concurrency or "
+            "generator.requests_per_minute, or try later",
+    "rejected": "{server} refuses the request ({http}{said}); see generator.max_tokens, generator.temperature and "
+                "generator.model",
+}
 
 
 class GeneratorError(RuntimeError):
@@ -120,12 +134,13 @@ class ResponseStore:
             print(f"{self.path}: another process is asking this model; waiting for it", flush=True)
             fcntl.flock(self._handle, fcntl.LOCK_EX)
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Put a row on the disk; only inside ``writing``."""
+    def append(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Put a row on the disk; only inside ``writing``. Returns it."""
         with self._lock:
             self._handle.write(to_jsonl([row]).encode("ascii"))
             self._handle.flush()
             os.fsync(self._handle.fileno())
+        return row
 
 
 class Pace:
@@ -190,7 +205,9 @@ class HttpBackend:
             failures = self._ask_all(pending, rows) if pending else []
             if any(request.key in rows for request in requests):  # else it is the parameters that are refused
                 for failure in [failure for failure in failures if failure.refused]:
-                    rows[failure.request.key] = self._keep(_refusal(failure, self.server))
+                    rows[failure.request.key] = self._store.append(stored_row(
+                        failure.request, self.server, "", REFUSED, 1, prompt_tokens=0, completion_tokens=0,
+                        reason=failure.reason))
                     failures.remove(failure)
         if failures:
             raise GeneratorError(f"{len(failures)} of {len(pending)} requests failed; the others are answered and "
@@ -230,17 +247,34 @@ class HttpBackend:
 
     def _answer(self, request: Request, pace: Pace) -> dict[str, Any] | Failure:
         """The request's row, on the disk already, or why there is none."""
-        for tries in range(1, self._how.retries + 2):
+        def hold_all(state: RetryCallState) -> None:
+            if getattr(state.outcome and state.outcome.exception(), "status_code", 0) == 429:
+                pace.hold(state.upcoming_sleep)
+
+        def ask() -> dict[str, Any]:
             pace.turn()
-            try:
-                return self._keep(_row(request, self._create(request), tries, self.server))
-            except (openai.APIError, ValueError) as error:
-                failure, wait = self._failure(request, error, tries), _wait(error, tries)
-            if wait is None:
-                break
-            if tries <= self._how.retries:
-                (pace.hold if failure.status == 429 else pace.rest)(wait)
-        return failure
+            return self._store.append(_row(request, self._create(request), tries.statistics["attempt_number"], self.server))
+
+        tries = Retrying(stop=stop_after_attempt(self._how.retries + 1), retry=retry_if_exception(self._may_pass),
+                         wait=self._wait, before_sleep=hold_all, sleep=pace.rest, reraise=True)
+        try:
+            return tries(ask)
+        except (openai.APIError, ValueError) as error:
+            return self._failure(request, error, tries.statistics["attempt_number"])
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if not isinstance(error, (openai.APIError, ValueError)) or getattr(error, "code", None) == "insufficient_quota":
+            return False
+        status = getattr(error, "status_code", 500)
+        return (status >= 500 or status in BUSY) and (self._told(error) or 0) <= LONGEST_RETRY_AFTER
+
+    def _wait(self, state: RetryCallState) -> float:
+        told = self._told(state.outcome and state.outcome.exception())
+        return wait_exponential_jitter(FIRST_WAIT, LONGEST_WAIT, jitter=FIRST_WAIT / 4)(state) if told is None else told
+
+    def _told(self, error: Any) -> float | None:
+        """Seconds that the server asks us to wait, in either of the headers that the client knows."""
+        return self._client._parse_retry_after_header(getattr(getattr(error, "response", None), "headers", None))
 
     def _create(self, request: Request) -> Any:
         limit = self._limit
@@ -255,45 +289,23 @@ class HttpBackend:
                 return self._create(request)
             raise
 
-    def _keep(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._store.append(row)
-        return row
-
     def _failure(self, request: Request, error: Exception, tries: int) -> Failure:
-        code = getattr(error, "code", None)
+        code, how = getattr(error, "code", None), self._how
         status = 402 if code == "insufficient_quota" else getattr(error, "status_code", 0)  # OpenAI says 429
-        reason = self._explain(error, status, tries)
-        refused = status == 400 and (code in REFUSALS or "maximum context length" in reason)
-        return Failure(request, status, reason, refused)
-
-    def _explain(self, error: Exception, status: int, tries: int) -> str:
-        """One line: what the server said, and which parameter mends it."""
-        how, said = self._how, self._said(error)
-        if status in (401, 403):  # what is said then may hold a part of the key
-            unset = "" if self._key else ", which is not set"
-            return f"generator.api_key_env: {self.server} refuses (HTTP {status}) the key in {how.api_key_env}{unset}"
-        if status == 402:
-            return f"generator.api_key_env: {self.server} says that the key's account has no credit ({said})"
-        if status == 404:
-            return (f"generator.model: {self.server} has no {how.model!r} (HTTP 404: {said}); give a model that it "
-                    "serves, or mend generator.base_url, which often ends in /v1")
-        if isinstance(error, openai.APITimeoutError):
-            return (f"generator.timeout_seconds: no answer from {self.server} within {how.timeout_seconds:g} s, "
-                    f"tried {tries} times; raise it, or lower generator.concurrency")
-        if isinstance(error, openai.APIConnectionError):
-            return (f"generator.base_url: {self.server} cannot be reached ({said}), tried {tries} times; start the "
-                    "server or mend the address")
-        if status == 429 or status >= 500:
-            return (f"{self.server} answered HTTP {status} ({said}), tried {tries} times; lower generator.concurrency "
-                    "or generator.requests_per_minute, or try later")
-        return (f"{self.server} refuses the request ({f'HTTP {status}: ' if status else ''}{said}); see "
-                "generator.max_tokens, generator.temperature and generator.model")
+        kind = ("late" if isinstance(error, openai.APITimeoutError)
+                else "unreached" if isinstance(error, openai.APIConnectionError)
+                else status if status in MENDS else "busy" if status == 429 or status >= 500 else "rejected")
+        reason = MENDS[kind].format(
+            server=self.server, status=status, http=f"HTTP {status}: " if status else "", said=self._said(error),
+            key=how.api_key_env + ("" if self._key else ", which is not set"), model=how.model,
+            seconds=how.timeout_seconds, tries=tries)
+        return Failure(request, status, reason, status == 400 and (code in REFUSALS or "maximum context length" in reason))
 
     def _said(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
-        text = " ".join(str(text or error.__cause__ or error).split())
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+        text = str(text or error.__cause__ or error)
+        return one_line(text.replace(self._key, "***") if self._key else text, 300)
 
 
 def api_key(how: GeneratorParams) -> str | None:
@@ -312,6 +324,14 @@ def api_key(how: GeneratorParams) -> str | None:
     return key or None
 
 
+def stored_row(request: Request, server: str, response: str, finish_reason: str | None, tries: int, **more: Any
+               ) -> dict[str, Any]:
+    """A row of the store; ``more`` are its other columns, which are null where they are not given."""
+    return {"key": request.key, "label": request.label, "model": request.model, "served_model": None, "server": server,
+            "response": response, "finish_reason": finish_reason, "prompt_tokens": None, "completion_tokens": None,
+            "tries": tries, "created": int(time.time())} | more
+
+
 def _row(request: Request, reply: Any, tries: int, server: str) -> dict[str, Any]:
     if isinstance(reply, str):
         raise GeneratorError(f"generator.base_url: {server} answers with a page, not with JSON; give the API's "
@@ -319,36 +339,6 @@ def _row(request: Request, reply: Any, tries: int, server: str) -> dict[str, Any
     if not getattr(reply, "choices", None):
         raise ValueError("an answer without choices")
     choice, usage = reply.choices[0], reply.usage
-    return {"key": request.key, "label": request.label, "model": request.model, "served_model": reply.model,
-            "server": server, "response": choice.message.content or "", "finish_reason": choice.finish_reason,
-            "prompt_tokens": usage and usage.prompt_tokens, "completion_tokens": usage and usage.completion_tokens,
-            "tries": tries, "created": int(time.time())}
-
-
-def _refusal(failure: Failure, server: str) -> dict[str, Any]:
-    request = failure.request
-    return {"key": request.key, "label": request.label, "model": request.model, "served_model": None,
-            "server": server, "response": "", "finish_reason": REFUSED, "prompt_tokens": 0, "completion_tokens": 0,
-            "tries": 1, "created": int(time.time()), "reason": failure.reason}
-
-
-def _wait(error: Exception, tries: int) -> float | None:
-    """Seconds until another try: as long as the server says, else longer each time; ``None`` when none is of use."""
-    status = getattr(error, "status_code", 500)
-    if status < 500 and status not in BUSY or getattr(error, "code", None) == "insufficient_quota":
-        return None
-    told = _retry_after(error)
-    if told is not None:
-        return told if told <= LONGEST_RETRY_AFTER else None
-    return min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 10)) * random.uniform(0.75, 1.25)
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds of a ``Retry-After`` header (RFC 9110: a number or a date) or of OpenAI's ``retry-after-ms``."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    told, milliseconds = headers.get("retry-after", ""), headers.get("retry-after-ms")
-    with contextlib.suppress(ValueError):
-        return float(milliseconds) / 1000 if milliseconds else float(told)
-    with contextlib.suppress(ValueError, TypeError):
-        return (parsedate_to_datetime(told) - datetime.now(timezone.utc)).total_seconds()
-    return None
+    return stored_row(request, server, choice.message.content or "", choice.finish_reason, tries,
+                      served_model=reply.model, prompt_tokens=usage and usage.prompt_tokens,
+                      completion_tokens=usage and usage.completion_tokens)

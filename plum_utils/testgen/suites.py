@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Iterable
+from dataclasses import dataclass
+from typing import Any, Iterable
 
 import pandas as pd
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.progress import Bar
-
-if TYPE_CHECKING:
-    from plum_utils.sandbox import Sandbox
+from plum_utils.sandbox import Program, Sandbox, judge
+from plum_utils.syntax import UNPARSABLE
 
 SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:\*\*)?\[(Analysis|Solution|Start Code|Test Code)\](?:\*\*)?:?[ \t]*$",
@@ -33,24 +32,6 @@ class GeneratorResponse:
     solution: str
     start_code: str
     test_code: str
-
-
-@dataclass(frozen=True)
-class TestSuite:
-    """One row of ``testgen.jsonl``; ``consistent`` suites label samples in stage 3."""
-
-    __test__ = False
-
-    instruction_id: str
-    source: str
-    attempt: int
-    response: str
-    solution: str
-    start_code: str
-    test_code: str
-    n_tests: int
-    consistent: bool
-    reason: str
 
 
 def parse_response(text: str) -> GeneratorResponse:
@@ -84,7 +65,7 @@ def _check_code(name: str, code: str) -> None:
         raise MalformedResponse(f"empty [{name}] section")
     try:
         ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except UNPARSABLE as error:
         raise MalformedResponse(f"[{name}] is not Python ({type(error).__name__})") from error
 
 
@@ -121,28 +102,26 @@ def hollow(solution: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bool = True) -> list[TestSuite]:
+def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bool = True) -> list[dict[str, Any]]:
     """Parse every recorded or generated response and run the consistency filter.
 
     A suite is consistent when its reference solution runs and passes all its own tests. A response whose run failed
     for a reason of ours (``infrastructure``) raises instead of being counted as inconsistent.
 
     Returns:
-        One row per response, instructions and attempts in order.
+        The rows of ``testgen.jsonl``, one a response, instructions and attempts in order: instruction_id, source,
+        attempt, response, solution, start_code, test_code, n_tests, ``consistent``, and the ``reason`` if it is not.
     """
-    from plum_utils.sandbox import Program, judge
-
-    rows, programs = [], []
-    for item in instructions:
-        for attempt, text in enumerate(item.responses):
-            row = _parsed_row(item, attempt, text)
-            rows.append(row)
-            if not row["reason"]:
-                programs.append(Program(f"{item.instruction_id}/{attempt}", row["solution"], row["test_code"],
-                                        reference=row["solution"]))
+    rows = [_parsed_row(item, attempt, text) for item in instructions for attempt, text in enumerate(item.responses)]
+    runnable = [row for row in rows if not row["reason"]]
+    programs = [Program(f"{row['instruction_id']}/{row['attempt']}", row["solution"], row["test_code"],
+                        reference=row["solution"]) for row in runnable]
     with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
-        verdicts = {verdict.id: verdict for verdict in judge(sandbox, programs, ended=bar.add)}
-    return [_with_verdict(row, verdicts.get(f"{row['instruction_id']}/{row['attempt']}")) for row in rows]
+        verdicts = judge(sandbox, programs, ended=bar.add)
+    for row, verdict in zip(runnable, verdicts):
+        row["consistent"] = verdict.status == "passed"
+        row["reason"] = "" if row["consistent"] else f"{verdict.status}: {verdict.detail}"
+    return rows
 
 
 def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
@@ -153,17 +132,8 @@ def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
     except MalformedResponse as error:
         return row | {"reason": f"malformed: {error}"}
     n_tests = count_tests(parsed.test_code)
-    reason = "" if n_tests else "malformed: no assert in [Test Code]"
     return row | {"solution": parsed.solution, "start_code": parsed.start_code, "test_code": parsed.test_code,
-                  "n_tests": n_tests, "reason": reason}
-
-
-def _with_verdict(row: dict[str, Any], verdict: Any) -> TestSuite:
-    if verdict is None:
-        return TestSuite(**row)
-    if verdict.status == "passed":
-        return TestSuite(**row | {"consistent": True})
-    return TestSuite(**row | {"reason": f"{verdict.status}: {verdict.detail}"})
+                  "n_tests": n_tests, "reason": "" if n_tests else "malformed: no assert in [Test Code]"}
 
 
 def consistency_by_source(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -183,24 +153,21 @@ def reason_class(reason: str) -> str:
     return reason if reason.startswith("malformed") else reason.partition(":")[0]
 
 
-def suites_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Instruction id -> the test code of all its consistent suites joined: all apply to each sample (Algorithm 1)."""
-    suites: dict[str, list[str]] = {}
+def consistent_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Instruction id -> its consistent rows, where there are any."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["consistent"]:
-            suites.setdefault(row["instruction_id"], []).append(row["test_code"].rstrip())
-    return {key: "\n".join(parts) + "\n" for key, parts in suites.items()}
+            found.setdefault(row["instruction_id"], []).append(row)
+    return found
+
+
+def suites_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Instruction id -> the test code of all its consistent suites joined: all apply to each sample (Algorithm 1)."""
+    return {key: "\n".join(row["test_code"].rstrip() for row in some) + "\n"
+            for key, some in consistent_by_instruction(rows).items()}
 
 
 def references_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Instruction id -> the reference solution of its first consistent suite."""
-    found: dict[str, str] = {}
-    for row in rows:
-        if row["consistent"]:
-            found.setdefault(row["instruction_id"], row["solution"])
-    return found
-
-
-def as_rows(suites: list[TestSuite]) -> list[dict[str, Any]]:
-    """Suites as JSON-ready rows."""
-    return [asdict(suite) for suite in suites]
+    return {key: some[0]["solution"] for key, some in consistent_by_instruction(rows).items()}

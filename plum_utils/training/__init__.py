@@ -3,11 +3,11 @@
 import lazy_loader
 
 NAMES = {
-    "batches": ["kto_weights", "order_for_kl", "trainable_rows"],
-    "memory": ["ARCHITECTURES", "GIB"],
+    "kl_order": ["kto_weights", "order_for_kl", "trainable_rows"],
+    "memory": ["GIB"],
     "objectives": ["gold_rows", "training_sets"],
-    "phases": ["peak_memory", "settle", "train"],
-    "planner": ["CARDS", "card_memory", "plan"],
+    "phases": ["memory_used", "settle", "train"],
+    "planner": ["CARDS", "card_memory", "covers", "plan"],
     "policy": ["load_policy", "load_tokenizer"],
     "speed": ["prepare_process"],
     "trainers": ["make_kto_trainer"],

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,15 +25,11 @@ from plum_utils.jsonl import read_jsonl, write_json, write_jsonl
 from plum_utils.params import TrainingParams
 from plum_utils.provenance import ROOT
 
-KEPT = 1 << 16  # bytes of the workers' output that an error can quote from
-QUOTED = 12     # lines of a worker
-ELASTIC = "torch/distributed/elastic"  # in the first line of the launcher's own report
-LOST_PEER = "Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited"
 END_SECONDS = 15.0  # for the workers to end after the launcher was told to
 
 
 class DistributedTrainingError(RuntimeError):
-    """The workers failed; the message ends with their last lines."""
+    """The workers failed."""
 
 
 def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
@@ -96,12 +91,10 @@ def run_streaming(command: list[str]) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env=os.environ | {"PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
-    output = b""
     try:
         while piece := os.read(process.stdout.fileno(), 4096):
             sys.stderr.write(piece.decode("utf-8", "replace"))
             sys.stderr.flush()
-            output = (output + piece)[-KEPT:]
         status = process.wait()
     except BaseException:
         _end(process)
@@ -109,8 +102,8 @@ def run_streaming(command: list[str]) -> None:
     finally:
         process.stdout.close()
     if status:
-        raise DistributedTrainingError(f"training.processes: the workers failed (exit status {status}); finished "
-                                       f"checkpoints are kept.\n{last_lines(output.decode('utf-8', 'replace'))}")
+        raise DistributedTrainingError(f"training.processes: the workers failed (exit status {status}); what they said "
+                                       "stands above. Finished checkpoints are kept")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -121,24 +114,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for one in left:
         one.kill()
     psutil.wait_procs(left, timeout=END_SECONDS)
-
-
-def last_lines(output: str) -> str:
-    """The failed workers' last lines, and from the launcher's own report the exit status of each.
-
-    PyTorch marks the lines of a worker's traceback by its rank. Of workers that only lost the connection to another one
-    nothing is kept, where that other one said why.
-    """
-    lines = [line.rpartition("\r")[2].rstrip() for line in output.split("\n")]
-    end = next((place for place, line in enumerate(lines) if ELASTIC in line), len(lines))
-    said = [line for line in lines[:end] if line]
-    by_rank: dict[str, list[str]] = {}
-    for line in said:
-        if marked := re.match(r"\[rank\d+\]: ", line):
-            by_rank.setdefault(marked[0], []).append(line)
-    causes = [own[-QUOTED:] for own in by_rank.values() if not re.search(LOST_PEER, own[-1])]
-    quoted = [line for own in causes for line in own] or said[-QUOTED:]
-    return "\n".join(quoted + [line.strip() for line in lines[end:] if re.match(r"\s*exitcode\s*:", line)])
 
 
 def work(job: Path) -> None:

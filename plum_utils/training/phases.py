@@ -9,27 +9,25 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import (
-    AutoConfig,
-)
+from transformers import AutoConfig
 
 from plum_utils.models.number_types import number_type
 from plum_utils.params import TrainingParams
 from plum_utils.training.launch import launch_phase
-from plum_utils.training.planner import card_memory, settle_for
+from plum_utils.training.planner import card_memory, is_settled, settle_for
 from plum_utils.training.trainers import train_phase
 
 
 def settle(params: TrainingParams, model_path: str, dtype: str = "auto") -> TrainingParams:
-    """The parameters with every ``auto`` decided: by the memory plan of the card at hand, or for a CPU.
+    """The parameters with nothing left to choose: by the memory plan of the card at hand, or for a CPU.
 
     Raises:
-        memory.DoesNotFit: nothing that may be chosen fits the card.
+        planner.DoesNotFit: nothing that may be chosen fits the card.
     """
     return settle_for(params, AutoConfig.from_pretrained(model_path), card_memory(), number_type(dtype).name)
 
 
-def peak_memory() -> str:
+def memory_used() -> str:
     """This process's largest resident size so far, and the GPU's where there is one, for a line of print."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS reports bytes, Linux KiB
     text = f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"
@@ -44,13 +42,19 @@ def train(objective: str, model_path: str, rows: dict[str, list[dict[str, Any]]]
         objective: ``kto``, ``dpo``, ``sft`` or ``sft+kto``: KTO then goes on with SFT's adapter, and its reference is
             the policy with that adapter as SFT left it.
         rows: for each single objective the rows its trainer takes.
+        params: settled ones (``settle``).
         stage_dir: adapters go to ``<stage_dir>/<objective>-seed<seed>/<phase>/adapter``.
         policy_name: what the adapter's own record calls its base model; a path would name this machine.
 
     Returns:
         The adapter's folder and the history: one row per step (``objective``, ``seed``, ``step``, ``loss``, ...).
+
+    Raises:
+        ValueError: the parameters are not settled.
     """
-    params = settle(params, model_path, dtype)
+    if not is_settled(params):
+        raise ValueError("training.quantization, gradient_checkpointing, fit_to_card: something is left to choose; give "
+                         "train() what settle() returned")
     home = stage_dir / f"{objective.replace('+', '-')}-seed{seed}"
     histories: list[pd.DataFrame] = []
     adapter: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,6 +10,7 @@ from typing import Any
 
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.training.memory import (
+    ARCHITECTURES,
     CUDA_CONTEXT,
     FRAGMENTATION,
     GIB,
@@ -24,6 +26,7 @@ SPARING = 0.95  # of what is usable: the formulas come within 3% of measured pea
 LEAST_KTO_BATCH = 4  # params.TrainingParams' own bound: the KL term pairs neighbours of a batch
 LENGTH_STEP, LEAST_LENGTH = 128, 256
 CARDS: list[float] = [24, 48, 80]  # GB, where no card is given and none is there
+WITHOUT_FORMULA = {"autocast": True, "adapters_in_model_dtype": False, "lora_r": None}
 
 
 class DoesNotFit(ParamsError):
@@ -35,18 +38,18 @@ class MemoryPlan:
     """Settings for a card, with the peak they lead to.
 
     Attributes:
+        training: the parameters with nothing left to choose.
         parts: bytes at the peak by what they are; their sum is ``total``.
         usable: bytes of the card that may be taken, or ``None`` on a CPU, where nothing is fitted.
         moment: when in a step the peak comes.
         reasons: one sentence for each setting that was chosen, and what the numbers assume.
     """
 
-    setting: Setting
-    batch_size: int
+    training: TrainingParams
     parts: dict[str, int]
     moment: str
     usable: int | None
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -62,8 +65,16 @@ def usable_bytes(gpu_gb: float) -> int:
     return round(gpu_gb * GIB * USABLE)
 
 
-def plan(config: Any, training: TrainingParams, gpu_gb: float | None, length: int | None = None,
-         dtype: str = "bfloat16") -> MemoryPlan:
+def covers(config: Any, training: TrainingParams) -> bool:
+    """Whether there are formulas for this model trained in this way."""
+    return config.model_type in ARCHITECTURES and not _unknown(training)
+
+
+def _unknown(training: TrainingParams) -> list[str]:
+    return [key for key, value in WITHOUT_FORMULA.items() if getattr(training, key) == value]
+
+
+def plan(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str = "bfloat16") -> MemoryPlan:
     """Choose what is ``auto``, and with ``fit_to_card`` how the batch is shared out, for one card.
 
     What the parameters fix is kept. Then, first that fits: weights as they are before NF4, no checkpointing before
@@ -72,68 +83,67 @@ def plan(config: Any, training: TrainingParams, gpu_gb: float | None, length: in
 
     Args:
         gpu_gb: the card's nominal size; ``None``: a CPU, where ``auto`` is "none" or "no" and nothing is fitted.
-        length: tokens of the longest sequence, where they are known to be fewer than ``max_length``.
         dtype: the policy's (``policy.dtype``).
 
     Raises:
         DoesNotFit: nothing that may be chosen fits; the message has the smallest need.
-        ParamsError: an architecture that has no formula, or a step that the processes cannot share out.
+        ParamsError: a model or a way to train that has no formula, or a step that the processes cannot share out.
     """
     shape = shape_of(config)
-    longest = min(length or training.max_length, training.max_length)
+    for key in _unknown(training):
+        raise ParamsError(f"training.{key}: the memory plan has no formula for {json.dumps(WITHOUT_FORMULA[key])}; to train "
+                          "so, set training.quantization, gradient_checkpointing and batch_size yourself, and fit_to_card: "
+                          "false")
     if gpu_gb is None:
-        setting, batch_size = next(_choices(training, longest, dtype, False))
-        moment, parts = peak_parts(shape, setting, False)
-        return MemoryPlan(setting, batch_size, parts, moment, None,
-                          ("on a CPU nothing is fitted: auto means none for weights and no for checkpointing",))
-    smallest = None
-    for tokens in _lengths(training, longest):
-        for setting, batch_size in _choices(training, tokens, dtype, True):
-            moment, parts = peak_parts(shape, setting)
-            chosen = MemoryPlan(setting, batch_size, parts, moment, usable_bytes(gpu_gb), ())
-            if chosen.fits:
-                return replace(chosen, reasons=tuple(_reasons(shape, training, chosen, longest, dtype)))
-            if smallest is None or chosen.total < smallest.total:
-                smallest = chosen
-    if smallest is None:
+        reason = "on a CPU nothing is fitted: auto means none for weights and no for checkpointing"
+        return _planned(shape, _on_a_cpu(training), None, dtype, (reason,))
+    if not _batch_sizes(training):
         raise ParamsError(f"training.fit_to_card: {training.processes} processes cannot share out a step of "
                           f"{training.batch_size} x {training.accumulation} rows (batch_size x accumulation); give a multiple")
-    raise DoesNotFit(_too_small(training, smallest, gpu_gb))
+    tried = []
+    for choice in _choices(training):
+        chosen = _planned(shape, choice, usable_bytes(gpu_gb), dtype)
+        if chosen.fits:
+            return replace(chosen, reasons=tuple(_reasons(shape, training, chosen, dtype)))
+        tried.append(chosen)
+    raise DoesNotFit(_too_small(training, min(tried, key=lambda one: one.total), gpu_gb))
 
 
-def _lengths(training: TrainingParams, longest: int) -> Iterator[int]:
-    yield longest
-    if training.fit_to_card:
-        yield from range((longest - 1) // LENGTH_STEP * LENGTH_STEP, LEAST_LENGTH - 1, -LENGTH_STEP)
+def _planned(shape: Shape, choice: TrainingParams, usable: int | None, dtype: str, reasons: tuple[str, ...] = ()
+             ) -> MemoryPlan:
+    moment, parts = peak_parts(shape, Setting(choice, dtype, on_gpu=usable is not None))
+    return MemoryPlan(choice, parts, moment, usable, reasons)
 
 
-def _choices(training: TrainingParams, length: int, dtype: str, on_gpu: bool) -> Iterator[tuple[Setting, int]]:
-    """Settings to be tried, with their batch sizes, best first."""
-    checkpointing = training.gradient_checkpointing
-    weights = [training.quantization == "nf4"] if training.quantization != "auto" else [False, True][:1 + on_gpu]
-    again = [checkpointing] if checkpointing != "auto" else [False, True][:1 + on_gpu]
-    for nf4, checkpointed in product(weights, again):
-        for batch_size in _batch_sizes(training) if on_gpu else [training.batch_size]:
-            pairs = 2 if training.objective == "dpo" else 1  # chosen and rejected go through together
-            yield Setting(
-                sequences=batch_size * pairs, length=length, accumulation=_micro_batches(training, batch_size), nf4=nf4,
-                checkpointing=checkpointed, autocast=training.autocast, attention=training.attention, dtype=dtype,
-                in_model_dtype=training.adapters_in_model_dtype, lora_r=training.lora_r, triton=on_gpu,
-                optimizer=training.optimizer, objective=training.objective,
-                precomputed=training.precompute_reference, processes=training.processes), batch_size
+def _on_a_cpu(training: TrainingParams) -> TrainingParams:
+    meant = {"quantization": "none", "gradient_checkpointing": False}
+    changes = {key: value for key, value in meant.items() if getattr(training, key) == "auto"}
+    return training.model_copy(update=changes | {"fit_to_card": False})
 
 
-def _micro_batches(training: TrainingParams, batch_size: int) -> int:
-    """Batches that one process runs through in a step."""
-    return max(1, training.batch_size * training.accumulation // (batch_size * training.processes))
+def _choices(training: TrainingParams) -> Iterator[TrainingParams]:
+    """Parameters to be tried on a card, best first."""
+    weights = ["none", "nf4"] if training.quantization == "auto" else [training.quantization]
+    again = [False, True] if training.gradient_checkpointing == "auto" else [training.gradient_checkpointing]
+    for length, quantization, checkpointing, size in product(_lengths(training), weights, again, _batch_sizes(training)):
+        yield training.model_copy(update={
+            "quantization": quantization, "gradient_checkpointing": checkpointing, "batch_size": size,
+            "accumulation": training.batch_size * training.accumulation // size, "max_length": length,
+            "fit_to_card": False})
+
+
+def _lengths(training: TrainingParams) -> list[int]:
+    longest = training.max_length
+    shorter = range((longest - 1) // LENGTH_STEP * LENGTH_STEP, LEAST_LENGTH - 1, -LENGTH_STEP)
+    return [longest, *(shorter if training.fit_to_card else ())]
 
 
 def _batch_sizes(training: TrainingParams) -> list[int]:
     """Divisors of the rows of a step, largest first, that leave each process as many batches; KTO's from
     ``LEAST_KTO_BATCH``."""
-    rows = training.batch_size * training.accumulation
     if not training.fit_to_card:
         return [training.batch_size]
+    rows = training.batch_size * training.accumulation
     least = LEAST_KTO_BATCH if "kto" in training.objective else 1
     return [size for size in range(rows, least - 1, -1) if rows % (size * training.processes) == 0]
 
@@ -142,93 +152,79 @@ def _gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-def _need(shape: Shape, setting: Setting) -> str:
-    return _gib(sum(peak_parts(shape, setting)[1].values()))
-
-
-def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, longest: int, dtype: str) -> Iterator[str]:
+def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, dtype: str) -> Iterator[str]:
+    """Why the plan for a card is as it is, a sentence a choice, and what it assumes."""
     assert chosen.usable is not None
-    setting, room = chosen.setting, _gib(chosen.usable)
-    least = min(_batch_sizes(training)) * (2 if training.objective == "dpo" else 1)
+    new, room, sizes = chosen.training, _gib(chosen.usable), _batch_sizes(training)
+    least, longest = sizes[-1], training.max_length
+
+    def need(**changes: Any) -> str:
+        return _gib(_planned(shape, new.model_copy(update=changes), chosen.usable, dtype).total)
+
     if training.quantization == "auto":
+        weights = _gib(weight_bytes(shape, Setting(new.model_copy(update={"quantization": "none"}), dtype)))
         again = training.gradient_checkpointing is not False
-        other = replace(setting, nf4=False, sequences=least, length=longest, checkpointing=again)
-        weights = _gib(weight_bytes(shape, replace(setting, nf4=False)))
-        yield (f"quantization nf4: {dtype} weights alone take {weights}, and with them a batch of {least} needs "
-               f"{_need(shape, other)} of {room}" if setting.nf4 else
+        other = need(quantization="none", batch_size=least, max_length=longest, gradient_checkpointing=again)
+        yield (f"quantization nf4: {dtype} weights alone take {weights}, and with them a batch of {least} needs {other} of "
+               f"{room}" if new.quantization == "nf4" else
                f"quantization none: {dtype} weights ({weights}) fit, and the policy that is trained is then the one "
                "that was sampled")
     if training.gradient_checkpointing == "auto":
-        yield (f"gradient_checkpointing true: without it a batch of {least} needs "
-               f"{_need(shape, replace(setting, checkpointing=False, sequences=least, length=longest))} of {room}"
-               if setting.checkpointing else
-               f"gradient_checkpointing false: {_need(shape, setting)} of {room} without it, and no layer is run twice")
+        without = need(gradient_checkpointing=False, batch_size=least, max_length=longest)
+        yield (f"gradient_checkpointing true: without it a batch of {least} needs {without} of {room}"
+               if new.gradient_checkpointing else
+               f"gradient_checkpointing false: {_gib(chosen.total)} of {room} without it, and no layer is run twice")
     if training.fit_to_card:
-        yield from _reasons_to_share(shape, training, chosen, room)
-    if setting.length < longest:
-        yield (f"max_length {setting.length} instead of {longest}: with {longest} even a batch of {least} needs "
-               f"{_need(shape, replace(setting, length=longest))} of {room}; longer rows are cut")
+        rows = (f"batch_size {new.batch_size} x accumulation {new.accumulation} = "
+                f"{training.batch_size * training.accumulation} rows a step, as asked")
+        larger = [size for size in sizes if size > new.batch_size]
+        yield (f"{rows}; a batch of {larger[-1]} needs {need(batch_size=larger[-1])} of {room}" if larger else
+               f"{rows}, all at once")
+        if "kto" in training.objective and new.batch_size != training.batch_size:
+            yield f"the KL term is now the mean over {new.batch_size} rows instead of {training.batch_size}"
+    if new.max_length < longest:
+        yield (f"max_length {new.max_length} instead of {longest}: with {longest} even a batch of {least} needs "
+               f"{need(max_length=longest)} of {room}; longer rows are cut")
+    yield from _assumed(new)
+
+
+def _assumed(training: TrainingParams) -> Iterator[str]:
     sparing = [name for name, used in (("flash_attention_2", training.attention == "flash_attention_2"),
                                        ("liger", training.liger), ("compile", training.compile)) if used]
     if sparing:
         yield f"{', '.join(sparing)}: not in the formulas, which are those of training without; expected to need less"
     yield (f"assumed: {_gib(CUDA_CONTEXT)} for CUDA, {FRAGMENTATION:.0%} for fragmentation, and every row as long as "
-           f"{setting.length} tokens; {USABLE:.1%} of the card's size are usable, and {SPARING:.0%} of that are planned "
-           "with")
-
-
-def _reasons_to_share(shape: Shape, training: TrainingParams, chosen: MemoryPlan, room: str) -> Iterator[str]:
-    sizes, setting = _batch_sizes(training), chosen.setting
-    larger = [size for size in sizes if size > chosen.batch_size]
-    rows = (f"batch_size {chosen.batch_size} x accumulation {_accumulation(training, chosen)} = "
-            f"{training.batch_size * training.accumulation} rows a step, as asked")
-    if larger:
-        bigger = replace(setting, sequences=setting.sequences * larger[-1] // chosen.batch_size)
-        yield f"{rows}; a batch of {larger[-1]} needs {_need(shape, bigger)} of {room}"
-    else:
-        yield f"{rows}, all at once"
-    if "kto" in training.objective and chosen.batch_size != training.batch_size:
-        yield f"the KL term is now the mean over {chosen.batch_size} rows instead of {training.batch_size}"
+           f"{training.max_length} tokens; {USABLE:.1%} of the card's size are usable, and {SPARING:.0%} of that are "
+           "planned with")
 
 
 def _too_small(training: TrainingParams, smallest: MemoryPlan, gpu_gb: float) -> str:
-    setting = smallest.setting
+    new = smallest.training
     free = {"quantization: auto": training.quantization == "none",
             "gradient_checkpointing: auto": training.gradient_checkpointing is False,
             "fit_to_card: true": not training.fit_to_card}
     advice = ", ".join(f"training.{key}" for key, missing in free.items() if missing) or "a larger card"
     return (f"a card of {gpu_gb:.3g} GB has {_gib(usable_bytes(gpu_gb))} to use; the smallest need is "
-            f"{_gib(smallest.total)} ({'nf4' if setting.nf4 else 'unquantised'} weights, checkpointing "
-            f"{'on' if setting.checkpointing else 'off'}, batch {smallest.batch_size}, {setting.length} tokens). "
+            f"{_gib(smallest.total)} ({'nf4' if new.quantization == 'nf4' else 'unquantised'} weights, checkpointing "
+            f"{'on' if new.gradient_checkpointing else 'off'}, batch {new.batch_size}, {new.max_length} tokens). "
             f"Try {advice}")
 
 
-def _accumulation(training: TrainingParams, chosen: MemoryPlan) -> int:
-    return training.batch_size * training.accumulation // chosen.batch_size
-
-
-def settled(params: TrainingParams, chosen: MemoryPlan) -> TrainingParams:
-    """The parameters with the plan's settings in the place of every ``auto``."""
-    setting = chosen.setting
-    changes = {"quantization": "nf4" if setting.nf4 else "none", "gradient_checkpointing": setting.checkpointing,
-               "batch_size": chosen.batch_size, "accumulation": _accumulation(params, chosen)}
-    if chosen.usable is not None and params.fit_to_card and setting.length < params.max_length:
-        changes["max_length"] = setting.length
-    return params.model_copy(update=changes)
-
-
 def settle_for(params: TrainingParams, config: Any, gpu_gb: float | None, dtype: str = "bfloat16") -> TrainingParams:
-    """``settled`` for a card, or for a CPU (``None``), where any architecture will do: no formula is asked.
+    """The parameters with nothing left to choose on a card, or on a CPU (``None``), where any architecture will do: no
+    formula is asked.
 
     Raises:
         DoesNotFit, ParamsError: as ``plan``, which is asked only for a card and only if something is left to choose.
     """
-    if gpu_gb is None:
-        changes = {"quantization": "none", "gradient_checkpointing": False}
-        return params.model_copy(update={key: to for key, to in changes.items() if getattr(params, key) == "auto"})
-    if "auto" not in (params.quantization, params.gradient_checkpointing) and not params.fit_to_card:
+    if is_settled(params):
         return params
-    return settled(params, plan(config, params, gpu_gb, dtype=dtype))
+    return _on_a_cpu(params) if gpu_gb is None else plan(config, params, gpu_gb, dtype).training
+
+
+def is_settled(params: TrainingParams) -> bool:
+    """Whether nothing is left to choose."""
+    return "auto" not in (params.quantization, params.gradient_checkpointing) and not params.fit_to_card
 
 
 def card_memory() -> float | None:
@@ -244,13 +240,13 @@ def card_memory() -> float | None:
 def table(chosen: MemoryPlan, gpu_gb: float) -> str:
     """Parts, total against the card, settings and reasons, as lines for a terminal."""
     assert chosen.usable is not None  # planned for a card
-    setting = chosen.setting
+    new = chosen.training
     lines = [f"{gpu_gb:.3g} GB card, {_gib(chosen.usable)} usable; the peak comes at: {chosen.moment}", ""]
     lines += [f"  {name:26}{size / GIB:8.2f} GiB" for name, size in chosen.parts.items()]
     lines += [f"  {'total':26}{chosen.total / GIB:8.2f} GiB, {chosen.total / chosen.usable:.0%} of what is usable", "",
-              f"  quantization {'nf4' if setting.nf4 else 'none'}, gradient_checkpointing "
-              f"{str(setting.checkpointing).lower()}, batch_size {chosen.batch_size}, {setting.accumulation} batches a "
-              f"step, {setting.length} tokens", ""]
+              f"  quantization {new.quantization}, gradient_checkpointing {str(new.gradient_checkpointing).lower()}, "
+              f"batch_size {new.batch_size}, {max(1, new.accumulation // new.processes)} batches a step, "
+              f"{new.max_length} tokens", ""]
     return "\n".join(lines + [f"  - {reason}" for reason in chosen.reasons])
 
 
@@ -260,12 +256,12 @@ def tables(config: Any, training: TrainingParams, cards: list[float], dtype: str
     Raises:
         DoesNotFit: the only card is too small.
     """
-    if len(cards) == 1:
-        return table(plan(config, training, cards[0], dtype=dtype), cards[0])
     blocks = []
     for card in cards:
         try:
-            blocks.append(table(plan(config, training, card, dtype=dtype), card))
+            blocks.append(table(plan(config, training, card, dtype), card))
         except DoesNotFit as error:
+            if len(cards) == 1:
+                raise
             blocks.append(f"{card:.3g} GB card: does not fit; {error}")
     return "\n\n".join(blocks)

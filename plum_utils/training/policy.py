@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from plum_utils.jsonl import write_json
 from plum_utils.models.number_types import number_type
 from plum_utils.params import TrainingParams
-from plum_utils.training.processes import is_sharded
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
 # nothing to either. (TRL appends an end token by itself only to rows that are plain text, not conversations.)
@@ -33,6 +28,11 @@ def without_dropout(config: Any) -> Any:
         if hasattr(config, name):
             setattr(config, name, 0.0)
     return config
+
+
+def is_sharded() -> bool:
+    """Whether this is a worker whose launch shares out the model's weights too (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def load_policy(model_path: str, params: TrainingParams, dtype: str = "auto") -> Any:

@@ -6,7 +6,6 @@ the policy is trained on the text that it sampled, with an end token only where 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections import Counter
@@ -14,20 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
 from peft import PeftModel
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from plum_utils.jsonl import write_json
 from plum_utils.params import TrainingParams
 from plum_utils.progress import Bar
-from plum_utils.training.batches import kto_weights, repeat_epochs, trainable_rows
+from plum_utils.training.kl_order import kto_weights, repeat_epochs, trainable_rows
 from plum_utils.training.policy import load_policy, load_tokenizer, new_adapter, save_adapter
-from plum_utils.training.processes import shared_dataset
 from plum_utils.training.speed import prepare_model, prepare_process
 
 COMPLETE = "complete.json"
@@ -75,11 +70,23 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
                        beta=params.beta, desirable_weight=desirable, undesirable_weight=undesirable,
                        precompute_ref_log_probs=params.precompute_reference)
     dataset = Dataset.from_list(ordered) if params.processes == 1 else shared_dataset(ordered, output_dir / "rows")
-    return _ready(KTOTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
-                             peft_config=new_adapter(model, params)), params)
+    return _trainer(KTOTrainer, config, model, tokenizer, dataset, params)
 
 
-def _ready(trainer: Any, params: TrainingParams) -> Any:
+def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
+    """The rows as a data set whose cache all processes share: TRL's first process writes the precomputed reference
+    there, where the others look for it."""
+    state = PartialState()
+    with state.main_process_first():
+        if state.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            Dataset.from_list(rows).save_to_disk(folder)
+        return load_from_disk(folder)
+
+
+def _trainer(kind: type, config: Any, model: Any, tokenizer: Any, dataset: Dataset, params: TrainingParams) -> Any:
+    trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
+                   peft_config=new_adapter(model, params))
     prepare_model(trainer.model, params)
     return trainer
 
@@ -92,8 +99,7 @@ def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     n_rows = round(len(rows) * params.epochs)
     config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows, model.dtype),
                        beta=params.beta)
-    return _ready(DPOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+    return _trainer(DPOTrainer, config, model, tokenizer, Dataset.from_list(rows).shuffle(seed), params)
 
 
 def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
@@ -104,8 +110,7 @@ def make_sft_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     n_rows = round(len(rows) * params.sft_epochs)
     config = SFTConfig(**common_arguments(params, output_dir, seed, params.sft_learning_rate, n_rows, model.dtype),
                        completion_only_loss=True)
-    return _ready(SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows).shuffle(seed),
-                             processing_class=tokenizer, peft_config=new_adapter(model, params)), params)
+    return _trainer(SFTTrainer, config, model, tokenizer, Dataset.from_list(rows).shuffle(seed), params)
 
 
 class MarkComplete(TrainerCallback):
@@ -122,10 +127,7 @@ class MarkComplete(TrainerCallback):
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         shutil.rmtree(folder / "ref", ignore_errors=True)
-        sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-        partial = folder / (COMPLETE + ".partial")
-        partial.write_text(json.dumps(sizes))
-        partial.replace(folder / COMPLETE)
+        write_json(folder / COMPLETE, {})
 
 
 class ShowSteps(TrainerCallback):

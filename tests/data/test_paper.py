@@ -64,7 +64,7 @@ def test_changing_a_table_does_not_change_the_next():
 
 
 def test_relative_gains_are_recomputed_from_the_scores():
-    gains = paper.relative_gains(2).set_index("model")
+    gains = paper_claims.relative_gains(2).set_index("model")
     assert gains.at["MagiCoder-S-CL-7B", "MBPP"] == pytest.approx(100 * (71.4 - 68.4) / 68.4)
     assert len(gains) == 10
 
@@ -75,7 +75,7 @@ def test_table_2_adds_up():
 
 
 def test_a_gain_over_nothing_is_undefined():
-    gains = paper.relative_gains(4).set_index("model")
+    gains = paper_claims.relative_gains(4).set_index("model")
     assert pd.isna(gains.at["MagiCoder-S-CL-7B", "Hard"])
 
 
@@ -115,25 +115,25 @@ def test_the_tolerance_decides():
 
 @pytest.mark.parametrize("number", [5, 6])
 def test_averages_stand_beside_the_recomputed_ones(number):
-    frame, scores = paper.averages(number), paper.table(number)
+    frame, scores = paper_claims.averages(number), paper.table(number)
     assert list(frame.columns[:4]) == ["model", "row", "Avg. (Base)", "Avg. (Base), recomputed"]
     assert frame["Avg. (All)"].tolist() == scores["Avg. (All)"].tolist()
     assert frame["Avg. (+), recomputed"].tolist() == pytest.approx((scores["MBPP+"] + scores["HE+"]).div(2).tolist())
 
 
 def test_every_wrong_average_is_an_inconsistency():
-    frame = paper.averages(5).set_index(["model", "row"])
+    frame = paper_claims.averages(5).set_index(["model", "row"])
     off = (frame["Avg. (+)"] - frame["Avg. (+), recomputed"]).abs() > 0.15
     assert int(off.sum()) == len(paper_claims.inconsistencies().query("table == 5 and column == 'Avg. (+)'"))
 
 
 def test_other_tables_have_no_averages():
     with pytest.raises(ValueError, match="Table 2 prints no averages; expected 5 or 6"):
-        paper.averages(2)
+        paper_claims.averages(2)
 
 
 def test_every_model_of_tables_2_and_3_has_a_setting():
-    known = paper.settings()
+    known = paper_claims.settings()
     printed = pd.concat([paper.table(2), paper.table(3)])[["data", "model"]].drop_duplicates()
     assert len(printed.merge(known, on=["data", "model"])) == len(printed) == len(known)
     assert set(known.setting) == {"same", "unseen", "none", "unknown"}
@@ -144,12 +144,12 @@ def test_every_model_of_tables_2_and_3_has_a_setting():
     ("MagiCoder-S-DS-6.7B", "same"), ("OpenCodeInterpreter-CL", "same"), ("DeepSeek-Coder-Instruct-6.7B", "unseen"),
     ("Code-Qwen-7B-Chat", "unknown"), ("StarCoder2-7B-Base", "none")])
 def test_settings_are_those_of_section_4_1(model, setting):
-    frame = paper.settings()
+    frame = paper_claims.settings()
     assert frame[(frame.data == "OSS-Instruct") & (frame.model == model)].setting.item() == setting
 
 
 def test_a_model_without_sft_is_printed_as_a_base_model():
-    both = pd.concat([paper.table(2), paper.table(3)]).merge(paper.settings(), on=["data", "model"])
+    both = pd.concat([paper.table(2), paper.table(3)]).merge(paper_claims.settings(), on=["data", "model"])
     assert ((both.type == "Base") == (both.setting == "none")).all()
 
 
@@ -195,7 +195,7 @@ def test_plum_beats_sft_on_the_average_though_two_scores_are_lower():
 def test_the_number_of_examples_counts_samples_once_for_each_response():
     row = claim("60,000 and 120,000")
     assert row.holds is False and "1,000 x 20 = 20,000 samples, x 3 responses = 60,000" in row.evidence
-    assert (paper.sizes().eval("instructions * samples * responses") == paper.sizes().examples).all()
+    assert (paper_claims.sizes().eval("instructions * samples * responses") == paper_claims.sizes().examples).all()
     assert claim("as many initial samples").holds is True and claim("K is 20").holds is False
 
 

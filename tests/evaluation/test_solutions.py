@@ -6,18 +6,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from stand_ins import Memory, Words
+import pytest
+from stand_ins import INSTRUCTIONS, Memory, P, Words
 
-from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
-from plum_utils.evaluation.solutions import generate_solutions
+from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, take_program
 from plum_utils.models.completions import Completion
+from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.models.sampling import sample_policy
-from plum_utils.params import Params
-
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
-INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
 
 
 class Stepping(Memory):
@@ -68,7 +65,7 @@ class Answers(Memory):
 
     def generate(self, prompts, **how):
         super().generate(prompts, **how)
-        return [[Completion(ANSWER, "stop", 7)] * how["n"] for _ in prompts]
+        return [[Completion(ANSWER, "end_token", 7)] * how["n"] for _ in prompts]
 
 
 def test_another_post_processing_needs_no_new_generation(tmp_path):
@@ -106,3 +103,77 @@ def test_solutions_of_another_adapter_are_not_taken_for_these(tmp_path):
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
     solutions(backend := Memory(), tmp_path / "out", adapter)
     assert len(backend.calls) == 1 and backend.calls[0]["adapter"] == str(adapter)
+
+
+@pytest.mark.parametrize("code, found", [("def f(x):\n    return x", True), ("async def f(): pass", True),
+                                         ("class f: pass", True), ("def g():\n    def f(): pass", False),
+                                         ("def f(:", False), ("", False), ("f = 1", False)])
+def test_defines(code, found):
+    assert defines(code, "f") is found
+
+
+CHATTY = """Here is the function:
+
+```python
+import math
+from typing import List
+
+LIMIT = 3
+
+def helper(x):
+\treturn x + LIMIT
+
+def unused(x):
+    return x
+
+def f(xs: List[int]):
+    return [helper(x) for x in xs]
+
+print(f([1, 2]))
+```
+It adds three."""
+
+
+def problem_of(suite: str, **more) -> Problem:
+    return Problem("t/0", suite, "Do it.", "f", "def f(x):\n    return x\n", "assert f(1) == 1\n", **more)
+
+
+def test_evalplus_keeps_what_the_function_needs():
+    code = take_program(problem_of("humaneval"), CHATTY, "evalplus")
+    assert code == ("import math\nfrom typing import List\nLIMIT = 3\ndef helper(x):\n    return x + LIMIT\n"
+                    "def f(xs: List[int]):\n    return [helper(x) for x in xs]")
+    from evalplus.sanitize import sanitize
+
+    assert code == sanitize(CHATTY.replace("\t", "    "), "f")
+
+
+@pytest.mark.parametrize("suite, postprocess", [("humaneval", "extract"), ("heldout_basics", "evalplus")])
+def test_all_else_is_extracted(suite, postprocess):
+    code = take_program(problem_of(suite), CHATTY, postprocess)
+    assert code == extract_code(CHATTY) and "print(" in code and "unused" in code
+
+
+def test_problems_without_a_suite_are_extracted():
+    """LiveCodeBench's."""
+    assert take_program(object(), CHATTY, "evalplus") == extract_code(CHATTY)
+
+
+@pytest.mark.parametrize("completion", ["", "\n", "No code here.", "def f(x:\n    return", "x = 1\n```\ndef f(): pass"])
+def test_any_text_gives_what_evalplus_gives(completion):
+    from evalplus.sanitize import sanitize
+
+    assert sanitised(completion, "f") == sanitize(completion.rstrip(), "f")
+
+
+@pytest.mark.parametrize("completion", [
+    "```python\ndef f():\n    return '\ud800'\n```", "```python\ndef f():\n    return " + "-" * 5000 + "1\n```",
+    "```python\ndef f():\n    return 1\n" + "x = 1\n" * MOST_LINES + "```"], ids=["surrogate", "depth", "lines"])
+def test_what_evalplus_cannot_take_is_extracted(completion):
+    code = sanitised(completion, "f")
+    assert code == extract_code(completion) and code.startswith("def f():")
+
+
+def test_reading_a_completion_runs_nothing(tmp_path):
+    mark = tmp_path / "ran"
+    completion = f"```python\nopen({str(mark)!r}, 'w')\ndef f(x=open({str(mark)!r}, 'w')):\n    return x\n```"
+    assert "def f" in sanitised(completion, "f") and not mark.exists()

@@ -132,10 +132,10 @@ def test_run_all_of_03_alone_with_its_browser_of_samples(browser, open_lab, smok
     views = [output.data for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
              if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" in output.data]
     assert views, "no widget with a static form"
-    widget = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator(".widget-toggle-buttons"))
+    widget = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator("details"))
     widget.scroll_into_view_if_needed()
     first = widget.locator("b").first.inner_text()
-    widget.locator("button", has_text="next").click()
+    widget.locator("select").select_option(index=1)
     page.wait_for_function("([view, text]) => view.querySelector('b').innerText !== text",
                            arg=[widget.element_handle(), first], timeout=30_000)
     shot(page, "lab_03")

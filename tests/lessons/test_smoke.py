@@ -94,7 +94,7 @@ def test_k_samples_for_each_instruction_none_longer_than_allowed(run, p):
     keys = [(row["instruction_id"], row["sample_index"]) for row in samples]
     assert len(keys) == len(set(keys)) == p.data.train_limit * p.sampling.k
     assert all(0 < row["n_tokens"] <= p.sampling.max_tokens for row in samples)
-    assert {row["finish_reason"] for row in samples} <= {"stop", "length"}
+    assert {row["finish_reason"] for row in samples} <= {"end_token", "stop_string", "length"}
 
 
 def test_labels_add_up(run, p):

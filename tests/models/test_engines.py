@@ -11,13 +11,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from plum_utils.models import engines, transformers_engine
+from plum_utils.models import engines, transformers_engine, vllm_engine
 from plum_utils.models.completions import Completion, Metered
 from plum_utils.models.engines import open_backend
-from plum_utils.models.vllm_engine import adapter_mode, check_lengths, engine_settings, vllm_lora_rank
+from plum_utils.models.vllm_engine import check_lengths, engine_settings, merges_adapters, vllm_lora_rank
 from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",
@@ -34,7 +35,7 @@ class Canned:
 
     def generate(self, prompts, n=1, **how):
         self.asked.append((prompts, n, how))
-        return [[Completion(f"{prompt} {index}", "stop", 3) for index in range(n)] for prompt in prompts]
+        return [[Completion(f"{prompt} {index}", "end_token", 3) for index in range(n)] for prompt in prompts]
 
     def close(self):
         self.closed = True
@@ -101,27 +102,28 @@ def test_a_lora_rank_beyond_vllms_says_so():
         vllm_lora_rank(513)
 
 
+@pytest.mark.parametrize(("reason", "beside", "ending"), [
+    ("stop", None, "end_token"), ("stop", 7, "end_token"), ("stop", "```\n", "stop_string"), ("length", None, "length")])
+def test_vllms_reason_and_what_stands_beside_it_say_how_a_completion_ended(reason, beside, ending):
+    assert vllm_engine._ending(SimpleNamespace(finish_reason=reason, stop_reason=beside)) == ending
+
+
 @pytest.mark.parametrize(("asked", "gpu", "taken"), [("auto", True, "serve"), ("auto", False, "merge"),
                                                      ("serve", False, "serve"), ("merge", True, "merge")])
 def test_adapters_are_served_on_a_gpu_and_merged_on_a_cpu_unless_told_otherwise(asked, gpu, taken):
-    assert adapter_mode(asked, gpu) == taken
-
-
-def test_an_unknown_way_with_adapters_lists_the_known_ones():
-    with pytest.raises(ValueError, match="sampling.adapters: unknown 'fuse'; one of auto, serve, merge"):
-        adapter_mode("fuse", False)
+    assert merges_adapters(asked, gpu) == (taken == "merge")
 
 
 def test_the_cpu_engine_keeps_what_its_completions_depend_on():
     """Other values give other completions than those of the reference run, or fail with seeds."""
-    assert engine_settings(False, 0.5) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
+    assert engine_settings(False) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
                                            "enable_chunked_prefill": False, "enable_prefix_caching": True,
                                            "block_size": 32}
 
 
 def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
-    settings = engine_settings(True, 0.5)
-    assert settings == {"gpu_memory_utilization": 0.5, "enable_chunked_prefill": True, "enable_prefix_caching": True}
+    settings = engine_settings(True)
+    assert settings == {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True, "enable_prefix_caching": True}
 
 
 def test_a_completion_without_room_is_an_error_that_says_how_to_get_it():
@@ -209,14 +211,14 @@ def test_stop_strings_are_kept_and_end_the_text(backend):
     mark = free.text[4:6]
     stopped, = backend.generate(PROMPTS[1:], max_tokens=16, stop=[mark])[0]
     assert stopped.text == free.text[:free.text.index(mark) + 2]
-    assert stopped.finish_reason == "stop" and 0 < stopped.n_tokens < free.n_tokens
+    assert stopped.finish_reason == "stop_string" and 0 < stopped.n_tokens < free.n_tokens
 
 
 def test_the_token_limit_is_told_apart_from_an_end(backend):
     cut, = backend.generate(PROMPTS[1:], max_tokens=2)[0]
     assert (cut.finish_reason, cut.n_tokens) == ("length", 2)
     ended, = backend.generate(PROMPTS[:1], max_tokens=64)[0]
-    assert ended.finish_reason == "stop" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
+    assert ended.finish_reason == "end_token" and ended.n_tokens < 64 and "<|im_end|>" not in ended.text
 
 
 def test_an_adapter_is_used_only_when_asked_for(backend, adapter):

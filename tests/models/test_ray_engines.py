@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,3 +194,53 @@ def test_no_cluster_at_the_address_is_an_error(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(EngineError, match="sampling.ray: no Ray cluster at auto: .*not find any running"):
         RayBackend("transformers", "nowhere", 1, "auto")
+
+
+class Method:
+    """Of an actor: what it does, asked for as Ray asks and done when the result is fetched."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def options(self, **_):
+        return self
+
+    def remote(self, *arguments):
+        return lambda: self.act(*arguments)
+
+
+def test_engines_that_find_no_device_again_are_given_up_and_the_others_go_on(monkeypatch, capsys):
+    exceptions = pytest.importorskip("ray").exceptions
+
+    class Engine:
+        def __init__(self, number):
+            self.number, self.dead = number, False
+            self.name, self.generate = Method(self.start), Method(self.answer)
+
+        def start(self):
+            if self.dead:
+                raise exceptions.GetTimeoutError("still pending")
+            return "stub"
+
+        def answer(self, prompts, how):
+            self.dead = self.dead or self.number in how["deadly"]
+            if self.dead:
+                raise exceptions.RayActorError
+            return self.number
+
+    engines = [Engine(number) for number in range(3)]
+    made = iter(engines)
+    actor = SimpleNamespace(remote=lambda *_: next(made))
+    ray = SimpleNamespace(
+        exceptions=exceptions, cluster_resources=lambda: {"CPU": 3.0}, is_initialized=lambda: True, kill=lambda _: None,
+        remote=lambda _: SimpleNamespace(options=lambda **_: actor),
+        get=lambda asked, timeout=None: [one() for one in asked] if isinstance(asked, list) else asked())
+    monkeypatch.setattr(ray_engines, "connect", lambda address: (ray, False))
+    with contextlib.closing(RayBackend("vllm", "model", replicas=3)) as backend:
+        assert backend.generate([], deadly=[0]) == 1
+        assert [backend.generate([], deadly=[]) for _ in range(4)] == [2, 1, 2, 1]
+        with pytest.raises(EngineError, match="no engine is left"):
+            backend.generate([], deadly=[1, 2])
+        with pytest.raises(EngineError, match="no engine is left"):
+            backend.generate([], deadly=[])
+    assert capsys.readouterr().err.count("an engine is given up: GetTimeoutError") == 3

@@ -6,15 +6,11 @@ import threading
 from dataclasses import replace
 
 import pytest
-from stand_ins import Memory, Words
+from stand_ins import INSTRUCTIONS, Memory, P, Words
 
-from plum_utils.data.instructions import Instruction
 from plum_utils.models import ray_engines, sampling
 from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.params import Params
-
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
-INSTRUCTIONS = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(5)]
 
 
 def test_k_samples_of_each_instruction_in_order(tmp_path):
@@ -71,14 +67,30 @@ def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    lambda p: (p.model_copy(update={"seed": 1}), INSTRUCTIONS),
-    lambda p: (p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}), INSTRUCTIONS),
-    lambda p: (p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}), INSTRUCTIONS),
-    lambda p: (p, [replace(INSTRUCTIONS[0], instruction="Write g."), *INSTRUCTIONS[1:]]),
-], ids=["seed", "temperature", "prompt", "instruction"])
+    lambda p: p.model_copy(update={"seed": 1}),
+    lambda p: p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}),
+    lambda p: p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}),
+], ids=["seed", "temperature", "prompt"])
 def test_samples_of_other_settings_are_not_taken_for_these(tmp_path, change):
     sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
     backend = Memory()
-    p, instructions = change(P)
-    sample_policy(p, backend, Words(), instructions, tmp_path)
+    sample_policy(change(P), backend, Words(), INSTRUCTIONS, tmp_path)
+    assert len(backend.calls) == 3
+
+
+def test_only_the_shard_with_another_instruction_is_sampled_again(tmp_path):
+    others = [replace(INSTRUCTIONS[0], instruction="Write g."), *INSTRUCTIONS[1:]]
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    backend = Memory()
+    rows = sample_policy(P, backend, Words(), others, tmp_path)
+    assert [len(call["prompts"]) for call in backend.calls] == [2]
+    assert rows == sample_policy(P, Memory(), Words(), others, tmp_path / "fresh")
+
+
+def test_shards_of_a_version_that_told_fewer_endings_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "get_args", lambda _: ("stop", "length"))
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    monkeypatch.undo()
+    backend = Memory()
+    sample_policy(P, backend, Words(), INSTRUCTIONS, tmp_path)
     assert len(backend.calls) == 3

@@ -82,7 +82,7 @@ FIGURES = {
     "tests-one": lambda: lessons.fig_tests_per_instruction(pd.Series([4])),
     "tests-none": lambda: lessons.fig_tests_per_instruction(pd.Series([], dtype=int)),
     "lengths": lambda: lessons.fig_lengths(pd.DataFrame({"n_tokens": [*range(20, 90), 256, 256], "finish_reason":
-                                                       ["stop"] * 70 + ["length"] * 2})),
+                                                       ["end_token"] * 50 + ["stop_string"] * 20 + ["length"] * 2})),
     "lengths-all-cut": lambda: lessons.fig_lengths(pd.DataFrame({"n_tokens": [64] * 9, "finish_reason": ["length"] * 9})),
     "verdicts": lambda: lessons.fig_verdicts(STATUSES),
     "verdicts-one": lambda: lessons.fig_verdicts(pd.Series({"failed": 60})),

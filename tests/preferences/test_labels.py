@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -10,18 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plum_utils.data import instructions as instructions_module
+from plum_utils.models.completions import Ending
 from plum_utils.params import LabelParams, TrainingParams
+from plum_utils.plots.style import STATUS_COLOURS
 from plum_utils.preferences import labels
 from plum_utils.preferences import sets as sets_module
 from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
+from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
+from plum_utils.sandbox import Status
 from plum_utils.training import objectives
 
-STATUSES = [status for status in LABEL_OF_STATUS if status != "infrastructure"]
+STATUSES = [status for status in LABEL_OF_STATUS if status != Status.INFRASTRUCTURE]
 # (instruction, status, text): few of each, so that duplicates and unsolved instructions are frequent
 outcomes = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(STATUSES), st.integers(0, 3)), min_size=1, max_size=60)
 
 
-def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n",)) -> tuple[pd.DataFrame, list[dict]]:
+def labelled(items, deduplicate: bool = True, finish: str = "stop_string") -> tuple[pd.DataFrame, list[dict]]:
     samples, verdicts, seen = [], [], Counter()
     for instruction, status, text in items:
         key = {"instruction_id": f"i{instruction}", "sample_index": seen[instruction]}
@@ -29,7 +34,7 @@ def labelled(items, deduplicate: bool = True, finish: str = "stop", stop=("```\n
         completion = f"```python\n{status}{text}\n```\n"
         samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish})
         verdicts.append(key | {"status": status, "detail": "?"})
-    samples = list(labels.add_end_tokens(samples, "<end>", list(stop)))
+    samples = list(labels.add_end_tokens(samples, "<end>"))
     return labels.label_samples(verdicts, iter(samples), deduplicate), samples
 
 
@@ -42,6 +47,11 @@ def test_the_rule_verdict_by_verdict():
     assert {name for name, label in LABEL_OF_STATUS.items() if label == REJECTED} == {"failed", "timeout", "memory"}
     assert {name for name, label in LABEL_OF_STATUS.items() if label == UNRUNNABLE} == {"error", "syntax", "type_error",
                                                                                         "no_code"}
+
+
+def test_each_status_that_the_sandbox_gives_has_a_label_and_each_of_a_sample_a_colour():
+    assert set(Status) | {TYPE_ERROR, NO_CODE} == set(LABEL_OF_STATUS)
+    assert set(STATUS_COLOURS) == set(LABEL_OF_STATUS) - {Status.INFRASTRUCTURE}
 
 
 def test_a_verdict_that_is_our_fault_never_becomes_a_label():
@@ -163,22 +173,29 @@ def test_duplicates_count_once_within_an_instruction_only():
 
 
 @pytest.mark.parametrize(("finish", "completion", "ended"), [
-    ("stop", "```python\nx\n```\n", False),      # we stopped it at the closing fence
-    ("stop", "I cannot do that.", True),         # it stopped by itself
-    ("length", "```python\nx", False),           # cut off
+    ("stop_string", "```python\nx\n```\n", False),
+    ("end_token", "I cannot do that.", True),
+    ("end_token", "```python\nx\n```\n", True),     # the stop string came, and by itself the end
+    ("stop_string", "x = 1", False),
+    ("length", "```python\nx", False),
 ])
 def test_the_end_token_is_trained_on_only_where_it_was_sampled(finish, completion, ended):
     sample = {"instruction_id": "i", "sample_index": 0, "prompt": "p", "completion": completion,
               "finish_reason": finish}
     verdict = {"instruction_id": "i", "sample_index": 0, "status": "passed", "detail": ""}
-    samples = list(labels.add_end_tokens([sample], "<end>", ["\n```\n"]))
+    samples = list(labels.add_end_tokens([sample], "<end>"))
     (row,) = sets_module.sft_rows(labels.label_samples([verdict], samples), samples)
     assert row["completion"] == [{"role": "assistant", "content": completion + ("<end>" if ended else "")}]
     assert row["prompt"] == [{"role": "user", "content": "p"}]
 
 
-def test_without_stop_strings_every_finished_answer_ended_by_itself():
-    assert [sample["end"] for sample in labelled([(0, "passed", 0)], stop=())[1]] == ["<end>"]
+def test_endings_are_those_of_the_backends():
+    assert labels.ENDINGS == get_args(Ending)
+
+
+def test_samples_of_an_older_version_are_an_error():
+    with pytest.raises(ValueError, match="i0/0: finish_reason is 'stop', expected .*: run stage 02 again"):
+        labelled([(0, "passed", 0)], finish="stop")
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=50), st.integers(1, 4), st.integers(0, 3))

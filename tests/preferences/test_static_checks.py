@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plum_utils.preferences import static_checks
-from plum_utils.preferences.static_checks import CANNOT_RUN_CODES, HARMLESS_CODES, StaticVerdict, check_programs
+from plum_utils.preferences.static_checks import CANNOT_RUN_CODES, StaticVerdict, check_programs
 
 PROGRAMS = {
     # name: (source, status, a mypy code that must be among those reported)
@@ -61,7 +61,7 @@ def test_programs_do_not_see_each_other():
 
 def test_equal_programs_are_checked_once(monkeypatch):
     builds = []
-    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, timeout, warm: builds.append(sources) or {})
+    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, warm: builds.append(sources) or {})
     verdicts = check_programs({f"n{n}": "x = 1\n" for n in range(50)})
     assert builds == [["x = 1\n"]] and len(verdicts) == 50
 
@@ -72,7 +72,7 @@ def test_no_programs_need_no_mypy(monkeypatch):
 
 
 def test_a_program_that_breaks_mypy_is_found_and_left_to_execution(monkeypatch):
-    def build(sources, timeout, warm):
+    def build(sources, warm):
         return None if "boom\n" in sources else {index: [] for index in range(len(sources))}
 
     monkeypatch.setattr(static_checks, "_mypy_build", build)
@@ -133,7 +133,7 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("code", HARMLESS_CODES)
+@pytest.mark.parametrize("code", HARMLESS)
 def test_harmless_codes_are_of_programs_that_run(code, tmp_path):
     verdict = check_programs({"x": HARMLESS[code]})["x"]
     assert verdict.status == "ok" and code in verdict.codes
@@ -181,6 +181,6 @@ def test_without_a_place_for_the_cache_the_verdicts_are_the_same(tmp_path, monke
 
 def test_many_programs_go_into_builds_of_bounded_size(monkeypatch):
     sizes = []
-    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, timeout, warm: sizes.append(len(sources)) or {})
+    monkeypatch.setattr(static_checks, "_mypy_build", lambda sources, warm: sizes.append(len(sources)) or {})
     check_programs({str(number): f"x = {number}\n" for number in range(4100)})
     assert sorted(sizes) == [100, 2000, 2000]

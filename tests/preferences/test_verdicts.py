@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from stand_ins import StubSandbox
+from stand_ins import P, StubSandbox
 
-from plum_utils.params import Params
 from plum_utils.preferences import verdicts
 from plum_utils.preferences.verdicts import judge_samples
 from plum_utils.sandbox.opening import open_sandbox
 
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
 SUITE = "assert f(1) == 2\nassert f(2) == 3\n"
 
 

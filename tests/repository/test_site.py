@@ -13,10 +13,8 @@ import pytest
 
 from docs.site import build
 from docs.site.build import SiteError, Source
-from docs.site.lesson_pages import WIDGET, drawing_functions, escaped, overwritten, page, plain, title_and_question
-from plum_utils.plots import lessons
+from docs.site.lesson_pages import WIDGET, escaped, overwritten, page, plain, title_and_question
 from plum_utils.provenance import ROOT
-from plum_utils.study.page import captions_of
 
 REFERENCE = ROOT / "outputs" / "reference"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (700).to_bytes(4, "big") + (300).to_bytes(4, "big")).decode()
@@ -48,44 +46,23 @@ def notebook(*cells: dict) -> dict:
 
 
 def outputs_of(*cells: dict) -> list[dict]:
-    return page(notebook(*cells), {})[0]["cells"][-1]["outputs"]
+    return page(notebook(*cells))[0]["cells"][-1]["outputs"]
 
 
-def test_a_figure_is_told_by_what_is_drawn_and_by_its_caption():
-    cells = notebook(code('run.save_figure(figure, "verdicts")\nfigure', display(png=PNG, text="<Figure>")))
-    shown, images = page(cells, {"figures/verdicts": "Figure: 18.7% of 10 [x_y] pass. Parameters: mini."})
-    told = escaped("Bars: number of sampled programs by verdict. Figure: 18.7% of 10 [x_y] pass.")
+def test_a_figure_is_told_by_its_caption():
+    told = display(png=PNG, text="<Figure>") | {"metadata": {"caption": "Figure: 18.7% of 10 [x_y] pass."}}
+    shown, images = page(notebook(code("save_and_show(figure)", told)))
+    told = escaped("Figure: 18.7% of 10 [x_y] pass.")
     assert shown["cells"][0]["outputs"] == [display(md=f"![{told}](IMAGES/0-0.png){{.figure}}")]
     assert images == {"0-0.png": base64.b64decode(PNG)}
 
 
-def test_a_figure_that_is_not_saved_has_the_caption_beside_it():
-    caption = code("caption(p, text)", display(md="*The loss falls. Parameters: `mini`.*"))
-    cells = notebook(markdown("## 2 The loss"), code("plot()", display(png=PNG)), caption)
-    shown, _ = page(cells, {})
-    told = escaped("Figure of the section “2 The loss”. The loss falls.")
-    assert told in shown["cells"][1]["outputs"][0]["data"]["text/markdown"]
-
-
-def test_a_tables_caption_is_not_a_figures():
-    table, figure = (code("caption(p, x)", display(md=f"*{kind}. Rows.*")) for kind in ("Table", "Figure"))
-    shown, _ = page(notebook(code("plot()", display(png=PNG)), table, markdown("so"), figure), {})
-    assert escaped("Figure. Figure. Rows.") in shown["cells"][0]["outputs"][0]["data"]["text/markdown"]
-
-
-def test_a_caption_of_the_next_section_is_not_this_figures():
-    caption = code("caption(p, text)", display(md="*Another.*"))
-    shown, _ = page(notebook(markdown("# A"), code("plot()", display(png=PNG)), markdown("## B"), caption), {})
-    assert "Another" not in json.dumps(shown["cells"][1])
-
-
-def test_figures_of_one_cell_are_counted_and_named_by_the_function_that_draws_them():
-    shown, images = page(notebook(code("fig_training(x)", display(png=PNG), display(png=PNG))), {})
-    texts = [output["data"]["text/markdown"] for output in shown["cells"][0]["outputs"]]
-    first = lessons.fig_training.__doc__.splitlines()[0].replace("`", "")
-    told = [escaped(f"{number} of 2 figures. {first}") for number in (1, 2)]
-    assert [text.startswith(f"![{start}") for text, start in zip(texts, told)] == [True, True]
-    assert len(images) == 2 and len(drawing_functions()) > 10
+def test_a_figure_without_a_caption_is_told_by_its_section():
+    shown, images = page(notebook(markdown("# A\n\n## 2 The `loss`\n\nIt falls."),
+                                  code("plot()", display(png=PNG), display(png=PNG))))
+    assert len(images) == 2
+    for output in shown["cells"][1]["outputs"]:
+        assert escaped("Figure of the section “2 The loss”.") in output["data"]["text/markdown"]
 
 
 def test_a_wide_figure_is_marked():
@@ -95,7 +72,7 @@ def test_a_wide_figure_is_marked():
 
 def test_a_widget_shows_its_static_form_or_nothing():
     both, alone = display(widget="{}", html="<p>static</p>", text="x"), display(widget="{}", text="IntSlider()")
-    shown, _ = page(notebook(code("show()", both), code("slider", alone)), {})
+    shown, _ = page(notebook(code("show()", both), code("slider", alone)))
     assert [list(output["data"]) for output in shown["cells"][0]["outputs"]] == [["text/html"]]
     assert shown["cells"][1]["outputs"] == [] and "widgets" not in shown["metadata"]
 
@@ -129,7 +106,7 @@ def test_html_with_colours_of_its_own_stands_on_white():
 def test_injected_parameters_are_folded_and_can_be_read():
     data = ", ".join(f'"key{n}": {n}' for n in range(60))
     source = '# Parameters\nparams = {"name": "mini", "data": {' + data + "}}\nrun_dir = 'x'"
-    cell = page(notebook(code(source, tags=("injected-parameters",))), {})[0]["cells"][0]
+    cell = page(notebook(code(source, tags=("injected-parameters",))))[0]["cells"][0]
     assert "hide-input" in cell["metadata"]["tags"] and max(map(len, cell["source"].splitlines())) <= 110
     values: dict = {}
     exec(cell["source"], values)  # our own text
@@ -139,7 +116,7 @@ def test_injected_parameters_are_folded_and_can_be_read():
 def test_the_notebook_itself_stays_as_it_is():
     cells = notebook(code("x", display(png=PNG), stream("a\rb", "stderr")))
     before = json.dumps(cells)
-    page(cells, {})
+    page(cells)
     assert json.dumps(cells) == before
 
 
@@ -159,8 +136,8 @@ def test_title_and_question():
 def tiny_run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     cells = [markdown("# 01 Tests\n\n**Question.** Why?\n\nSee [the notes](../docs/sandbox.md#speed)."),
-             markdown("## 1 The figure"), code('figure\nrun.save_figure(figure, "verdicts")', display(png=PNG)),
-             code("caption(p, x)", display(md="*Finding. Parameters: `t`.*"))]
+             markdown("## 1 The figure"), code("save_and_show(figure)", display(png=PNG)
+                  | {"metadata": {"saved": "figures/verdicts", "caption": "Finding. Parameters: t."}})]
     for name in ("notebooks", "tables", "figures"):
         (run / name).mkdir(parents=True)
     (run / "notebooks" / "01_testgen.ipynb").write_text(json.dumps(notebook(*cells)))
@@ -309,6 +286,6 @@ def test_figures_of_the_reference_run_are_told_by_their_captions():
     path = REFERENCE / "notebooks" / "03_preferences.ipynb"
     if not path.exists():
         pytest.skip("outputs/reference is not there")
-    shown, images = page(json.loads(path.read_text()), captions_of(path))
+    shown, images = page(json.loads(path.read_text()))
     texts = re.findall(r"!\[(.*?)\]\(IMAGES", json.dumps(shown))
     assert len(texts) == len(images) > 0 and min(map(len, texts)) > 40

@@ -15,8 +15,8 @@ from plum_utils.evaluation.tables import pass_at_k_table, results_table
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.study.commands import main
-from plum_utils.study.page import write_html, write_sweep_html
-from plum_utils.study.report import END, START, NoResults, results_block, write_report, write_results
+from plum_utils.study.page import figure_item, write_html, write_report, write_sweep_html
+from plum_utils.study.report import END, START, NoResults, results_block, write_results
 
 STAGES = ("01_testgen", "05_evalplus_eval")
 
@@ -57,8 +57,8 @@ def test_the_page_shows_each_output_once_in_the_order_of_the_stages(run):
     text = write_report(run).read_text()
     assert text.index("## 01 testgen") < text.index("## 05 evalplus eval") < text.index("## Wall time")
     assert text.count("![table2](figures/table2.png)") == 1 and "table2.svg" not in text
-    assert text.count("Table: results ([CSV](tables/results.csv))") == 1 and "heldout_basics" in text
-    assert "| 01_testgen | done | 90.0 | 512 |" in text and "| all | | 270.0 | |" in text
+    assert text.count("Table: Results. ([CSV](tables/results.csv))") == 1 and "heldout_basics" in text
+    assert "| 01_testgen | done | 1.5 | 512 |" in text and "Together 4.5 minutes." in text
 
 
 def test_every_link_of_the_page_leads_to_a_file(run):
@@ -75,7 +75,7 @@ def test_the_page_says_which_stage_failed_and_why(tmp_path):
 
 
 def test_a_page_without_any_stage(tmp_path):
-    assert "| all | | 0.0 | |" in write_report(Run(tmp_path)).read_text()
+    assert "Together 0.0 minutes." in write_report(Run(tmp_path)).read_text()
 
 
 def test_the_block_holds_what_the_tables_say(run):
@@ -182,20 +182,19 @@ def page_of(path) -> Page:
     return page
 
 
-def notebook(run: Run, stage: str, cells: list[tuple[str, str]]) -> None:
-    """An executed notebook: (source, Markdown that it shows) of each cell."""
-    made = [{"cell_type": "code", "source": source.splitlines(True),
-             "outputs": [{"output_type": "execute_result", "data": {"text/markdown": [shown]}}] if shown else []}
-            for source, shown in cells]
+def notebook(run: Run, stage: str, captions: dict[str, str]) -> None:
+    """An executed notebook, of which each cell shows what it saved."""
+    cells = [{"cell_type": "code", "source": "", "outputs": [{"metadata": {"saved": saved, "caption": caption}}]}
+             for saved, caption in captions.items()]
     (run.path / "notebooks").mkdir(exist_ok=True)
-    (run.path / "notebooks" / f"{stage}.ipynb").write_text(json.dumps({"cells": made}))
+    (run.path / "notebooks" / f"{stage}.ipynb").write_text(json.dumps({"cells": cells}))
 
 
 def test_the_html_page_holds_results_figures_and_tables(run):
     page = page_of(write_html(run))
     image, = page.all("img")
     assert base64.b64decode(image["src"].split(",")[1]) == (run.path / "figures" / "table2.png").read_bytes()
-    assert image["alt"] == "Dumbbells: pass@1 of the baseline and of PLUM by suite, with intervals, and the paper's."
+    assert image["alt"] == "Figure: Table 2."
     headings = [text for text in page.texts if text in ("Results", "01 testgen", "05 evalplus eval", "Parameters")]
     assert headings == ["Results", "01 testgen", "05 evalplus eval", "Parameters"] * 2  # as contents and as headings
     row = run.load_table("results").query("decoding == 'greedy' and seed == 'mean'").iloc[0]
@@ -204,14 +203,12 @@ def test_the_html_page_holds_results_figures_and_tables(run):
 
 
 def test_the_html_page_takes_captions_from_the_executed_notebooks(run):
-    notebook(run, "05_evalplus_eval", [
-        ('table = table.rename("other")\nrun.save_table(table.round(4), "results")', ""),
-        ('caption(p, f"...")', "*Table: a finding in <b>text</b>. Parameters: `mini`.* **Smoke run: not evidence.**"),
-        ('for name in names:\n    run.save_figure(figure, f"table{name}")', ""),
-        ('study.caption(p, "...")', "*Figures: one for each.*")])
+    notebook(run, "05_evalplus_eval", {
+        "tables/results": "Table: a finding in <b>text</b>. Parameters: mini. Smoke run: not evidence.",
+        "figures/table2": "Figure: two bars."})
     page = page_of(write_html(run))
     assert page.texts.count("Table: a finding in <b>text</b>. Parameters: mini. Smoke run: not evidence.") == 1
-    assert "Figures: one for each." in page.texts
+    assert "Figure: two bars." in page.texts and page.all("img")[0]["alt"] == "Figure: two bars."
     assert {"href": "notebooks/05_evalplus_eval.ipynb"} in page.all("a")
 
 
@@ -266,7 +263,7 @@ def test_what_comes_from_a_run_is_text(run):
     run.update_stage("02_sampling", {"status": "failed", "cause": f"\udc80 {HOSTILE}", "device": HOSTILE,
                                      "versions": {HOSTILE: HOSTILE},
                                      "outputs": {"tables/odd.csv": "x", "figures/odd.png": "x"}})
-    notebook(run, "02_sampling", [('run.save_figure(figure, "odd")', ""), ("caption(p, x)", HOSTILE)])
+    notebook(run, "02_sampling", {"figures/odd": HOSTILE})
     page = page_of(write_html(run))
     assert page.texts.count(HOSTILE) >= 6 and len(page.all("img")) == 2
     policy, = (meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
@@ -278,11 +275,13 @@ def test_a_sweep_is_one_page_with_links_to_its_runs(run, tmp_path):
     other.record_params(Params(name="other", seed=3).model_dump(mode="json"))
     write_html(other)
     unwritten = make_run(tmp_path / "third")
+    Run(tmp_path).save_figure(Figure(), "methods")
     svg = tmp_path / "drawn.svg"
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     table = pd.DataFrame({"group": [HOSTILE] * 300, "value": [12.5] * 300})
     path = write_sweep_html(tmp_path / "sweeps" / "t5", HOSTILE, {"comparisons": table.head(1), "methods": table},
-                            {"methods": Figure(), "drawn": svg}, [HOSTILE], [run, other, unwritten])
+                            {"methods": figure_item(tmp_path / "figures" / "methods.png"), "drawn": figure_item(svg)},
+                            [HOSTILE], [run, other, unwritten])
     page = page_of(path)
     assert path == tmp_path / "sweeps" / "t5" / "report.html" and page.texts.count(HOSTILE) == 3 + 301
     assert [image["src"][:22] for image in page.all("img")] == ["data:image/png;base64,", "data:image/svg+xml;bas"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
@@ -48,14 +50,22 @@ def test_the_merged_policy_is_the_trained_one_and_made_once(tiny, tmp_path):
     assert (merged / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_another_adapter_or_an_interrupted_merge_is_merged_anew(tiny, tmp_path):
+def test_another_adapter_or_an_interrupted_merge_is_merged_anew(tiny, tmp_path, monkeypatch):
     run = Run(tmp_path / "round1")
     train_somehow(run, tiny, 1)
     first = sha256_file(batches.merged_policy(run, tiny, None, "policy-1", "float32") / "model.safetensors")
     train_somehow(run, tiny, 2)
-    (run.path / "policy-1.partial").mkdir()
+
+    def interrupted(model, adapter, folder, dtype):
+        (Path(folder) / "model.safetensors").write_text("half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batches, "merge_adapter", interrupted)
+        batches.merged_policy(run, tiny, None, "policy-1", "float32")
     second = batches.merged_policy(run, tiny, None, "policy-1", "float32")
-    assert sha256_file(second / "model.safetensors") != first and not (run.path / "policy-1.partial").exists()
+    assert sha256_file(second / "model.safetensors") != first
+    assert sorted(path.name for path in run.path.iterdir()) == ["04_train_kto", "policy-1"]
 
 
 def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tiny, tmp_path, tiny_notebooks,

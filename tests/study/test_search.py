@@ -34,7 +34,7 @@ class Backend:
         for place, prompt in enumerate(prompts):
             code = next(code for text, code in SOLUTIONS.items() if text in prompt)
             right = adapter is not None or place % 2 == 0
-            rows.append([Completion(f"```python\n{code if right else 'x = 1'}\n```\n", "stop", 9)] * n)
+            rows.append([Completion(f"```python\n{code if right else 'x = 1'}\n```\n", "end_token", 9)] * n)
         return rows
 
     def close(self):
@@ -67,6 +67,7 @@ def stage(tmp_path, monkeypatch):
             return messages[-1]["content"]
 
     monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "settle", lambda training, *_: training)
     monkeypatch.setattr(module, "open_policy_backend", lambda *_: backend)
     monkeypatch.setattr(module, "resolve_model", lambda *_: "model")
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: Tokenizer())

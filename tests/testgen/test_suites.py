@@ -13,7 +13,6 @@ from plum_utils.sandbox import Limits, Sandbox, Verdict
 from plum_utils.testgen import suites as suites_module
 from plum_utils.testgen.suites import (
     MalformedResponse,
-    as_rows,
     build_suites,
     consistency_by_source,
     count_tests,
@@ -151,7 +150,7 @@ RESPONSES = {
 def rows():
     item = Instruction("i1", "here", "Add one.", tuple(RESPONSES.values()))
     with Sandbox(workers=1, limits=Limits(seconds=2, memory_mb=256)) as sandbox:
-        return as_rows(build_suites([item, Instruction("i2", "there", "Nobody answered.")], sandbox, progress=False))
+        return build_suites([item, Instruction("i2", "there", "Nobody answered.")], sandbox, progress=False)
 
 
 def test_the_filter_keeps_only_what_passes_its_own_tests(rows):

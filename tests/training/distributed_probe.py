@@ -18,7 +18,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from plum_utils.training import launch, processes
+from plum_utils.training import launch, policy
 from plum_utils.training import trainers as trainers_module
 
 seen: list[list[dict[str, str]]] = []
@@ -63,7 +63,7 @@ def as_on_gpus(init):
     return made
 
 
-if processes.is_sharded():
+if policy.is_sharded():
     PartialState.__init__ = as_on_gpus(PartialState.__init__)
 trained, trainers_module._trained = trainers_module._trained, watched
 trainers_module.TRAINERS["kto"] = watch_batches(trainers_module.TRAINERS["kto"])

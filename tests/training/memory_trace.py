@@ -2,8 +2,8 @@
 
 The model is transformers', the adapters PEFT's, the 4-bit modules bitsandbytes', the head TRL's, and the step repeats
 the calls of ``KTOTrainer._compute_loss``. What would run otherwise on a CPU than on a GPU is put as on a GPU: attention
-by the memory-efficient kernel with a mask (a padded batch), ``layer_norm`` in float32 under autocast, 4-bit products by
-a weight in bfloat16 (bitsandbytes' way above 1,536 rows), tiles of logits folded in place by Triton.
+by the memory-efficient kernel with a mask (a padded batch), 4-bit products by a weight in bfloat16 (bitsandbytes' way
+above 1,536 rows), tiles of logits folded in place by Triton.
 """
 
 from __future__ import annotations
@@ -73,8 +73,6 @@ def attention(module, query, key, value, attention_mask, dropout=0.0, scaling=No
     """SDPA's CUDA path for a padded batch: heads repeated, the mask as numbers, the memory-efficient kernel."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
     batch, heads, length, _ = query.shape
     bias = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, -1e9)
     result = torch.ops.aten._scaled_dot_product_efficient_attention(
@@ -93,22 +91,14 @@ class _InPlace:
         return lambda *_, **__: None
 
 
-def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5, plain=torch.nn.functional.layer_norm):
-    if torch.is_autocast_enabled("cpu"):
-        x, weight, bias = x.float(), weight.float(), bias.float()
-    return plain(x, shape, weight, bias, eps)
-
-
 def _as_on_a_gpu() -> ExitStack:
-    stack, autocast = ExitStack(), torch.is_autocast_enabled
+    stack = ExitStack()
     for owner, name, value in [
             (chunked, "_use_triton", lambda device: True), (chunked, "_forward_kernel", _InPlace()),
             (chunked, "_backward_kernel", _InPlace()), (chunked, "_addmm_fp32", lambda *_: None),
             (trl_utils, "_use_triton", lambda device: False),  # all positions: fakes have no number of scored ones
-            (torch.nn.functional, "layer_norm", _layer_norm),
             (torch.nn.functional, "dropout", lambda x, p=0.5, training=True, inplace=False:
                 torch.native_dropout(x, p, training)[0] if p and training else x),
-            (torch, "is_autocast_enabled", lambda device=None: autocast("cpu")),
             (nn.Module, "to", lambda self, *_, **__: self)]:  # fakes cannot be swapped in place
         stack.enter_context(mock.patch.object(owner, name, value))
     return stack
@@ -138,24 +128,18 @@ def _quantise(model: Any) -> None:
 
 def _model(config: Any, setting: Setting) -> Any:
     """The policy as ``policy.load_policy`` and TRL's trainer make it."""
-    config._attn_implementation = "eager" if setting.attention == "eager" else "as_on_a_gpu"
+    training = setting.training
+    config._attn_implementation = "eager" if training.attention == "eager" else "as_on_a_gpu"
     model = AutoModelForCausalLM.from_config(without_dropout(config), dtype=getattr(torch, setting.dtype))
-    model.requires_grad_(setting.lora_r is None)
+    model.requires_grad_(False)
     if setting.nf4:
         _quantise(model)
     trl_utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits"))
-    if setting.lora_r is not None:
-        model = peft.get_peft_model(model, peft.LoraConfig(r=setting.lora_r, target_modules="all-linear",
-                                                           task_type="CAUSAL_LM"))
-        if setting.in_model_dtype:
-            compute_adapters_in_model_dtype(model)
-        elif setting.nf4:
-            for module in model.modules():
-                for name, weight in module.named_parameters(recurse=False):
-                    if weight.requires_grad:
-                        setattr(module, name, nn.Parameter(weight.detach().bfloat16()))
-    if setting.checkpointing:
-        model.enable_input_require_grads() if setting.lora_r else None
+    model = peft.get_peft_model(model, peft.LoraConfig(r=training.lora_r, target_modules="all-linear",
+                                                       task_type="CAUSAL_LM"))
+    compute_adapters_in_model_dtype(model)
+    if training.gradient_checkpointing:
+        model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
     return model.train()
 
@@ -175,7 +159,7 @@ def peak(config: Any, setting: Setting) -> tuple[int, dict[str, int]]:
 
 
 def _step(model: Any, optimizer: Any, weights: list[Any], setting: Setting, live: LiveBytes) -> None:
-    for _ in range(setting.accumulation):
+    for _ in range(setting.training.accumulation):
         _micro_batch(model, setting, live)
     live.phase = "optimizer"
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -188,9 +172,8 @@ def _micro_batch(model: Any, setting: Setting, live: LiveBytes) -> None:
                                         for _ in range(6)]
 
     def scores(ids, mask):
-        with torch.autocast("cpu", torch.bfloat16, enabled=setting.autocast):
-            return model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100),
-                         fused_lm_head=True, use_cache=False)
+        return model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100),
+                     fused_lm_head=True, use_cache=False)
 
     live.phase = "kl"
     with torch.no_grad():
@@ -199,7 +182,7 @@ def _micro_batch(model: Any, setting: Setting, live: LiveBytes) -> None:
     outputs = scores(ids, mask)
     policy = outputs.log_probs.sum(-1)
     reference = reference_kl = torch.zeros(setting.sequences)
-    if not setting.precomputed:
+    if not setting.training.precompute_reference:
         live.phase = "reference"
         with torch.no_grad(), model.disable_adapter():
             reference_kl = scores(mates, mates_mask).log_probs.sum(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -18,7 +17,7 @@ from plum_utils.provenance import ROOT
 from plum_utils.study.commands import main
 from plum_utils.training import policy, trainers
 from plum_utils.training.memory import GIB, Setting, shape_of, tensor_parts
-from plum_utils.training.planner import SPARING, DoesNotFit, plan, settle_for, settled, usable_bytes
+from plum_utils.training.planner import SPARING, DoesNotFit, covers, is_settled, plan, settle_for, usable_bytes
 from plum_utils.training.speed import prepare_process
 
 MODELS = {"llama": "deepseek-ai/deepseek-coder-6.7b-base", "qwen2": "Qwen/CodeQwen1.5-7B",
@@ -41,13 +40,20 @@ def config_of(kind, layers=None):
     return config
 
 
+def one_step(sequences, length, dtype="bfloat16", **changes):
+    """A step of one batch of so many sequences, unquantised and without checkpointing but for the changes."""
+    plain = {"quantization": "none", "gradient_checkpointing": False, "accumulation": 1}
+    return Setting(TrainingParams(**plain | {"batch_size": sequences, "max_length": length} | changes), dtype)
+
+
 def against_the_trace(config, setting):
     """Predicted over measured bytes; what the two have in common (weights, optimizer) does not hide an error."""
     measured, phases = peak(config, setting)
     moment, parts = tensor_parts(shape_of(config), setting)
     stays = sum(parts.get(name, 0) for name in ("weights", "adapters", "optimizer"))
     total = sum(parts.values())
-    print(f"{config.model_type} {config.num_hidden_layers} layers {setting}: measured {measured / GIB:.2f} GiB, "
+    changed = setting.training.model_dump(exclude_defaults=True)
+    print(f"{config.model_type} {config.num_hidden_layers} layers {setting.dtype} {changed}: measured {measured / GIB:.2f} GiB, "
           f"predicted {total / GIB:.2f} ({total / measured:.3f}; beside what stays "
           f"{(total - stays) / (measured - stays):.3f}), at {moment}; {phases}")
     return total / measured, (total - stays) / (measured - stays)
@@ -66,34 +72,31 @@ def every_setting():
 
 @pytest.mark.parametrize(("kind", "nf4", "checkpointing", "sequences", "length"), every_setting())
 def test_the_peak_is_that_of_the_trace(kind, nf4, checkpointing, sequences, length):
-    setting = Setting(sequences=sequences, length=length, nf4=nf4, checkpointing=checkpointing)
-    whole, beside = against_the_trace(config_of(kind, layers=2), setting)
+    step = one_step(sequences, length, quantization="nf4" if nf4 else "none", gradient_checkpointing=checkpointing)
+    whole, beside = against_the_trace(config_of(kind, layers=2), step)
     assert whole == pytest.approx(1, abs=TOLERANCE) and beside == pytest.approx(1, abs=2 * TOLERANCE)
 
 
 @pytest.mark.long("upgrade")
 @pytest.mark.parametrize(("kind", "changes"), [
-    ("llama", {"in_model_dtype": False}), ("llama", {"in_model_dtype": False, "checkpointing": True}),
-    ("llama", {"autocast": True, "in_model_dtype": False}), ("qwen2", {"autocast": True}),
-    ("starcoder2", {"autocast": True, "in_model_dtype": False, "nf4": True}),
-    ("qwen2", {"accumulation": 2, "checkpointing": True, "lora_r": 64}), ("qwen2", {"precomputed": True, "nf4": True}),
-    ("qwen2", {"attention": "eager"}), ("llama", {"attention": "eager", "nf4": True, "checkpointing": True}),
-    ("llama", {"dtype": "float32"}), ("llama", {"lora_r": None, "precomputed": True}),
-    ("starcoder2", {"lora_r": None, "precomputed": True, "checkpointing": True}),
+    ("qwen2", {"accumulation": 2, "gradient_checkpointing": True, "lora_r": 64}),
+    ("qwen2", {"precompute_reference": True, "quantization": "nf4"}), ("qwen2", {"attention": "eager"}),
+    ("llama", {"attention": "eager", "quantization": "nf4", "gradient_checkpointing": True}),
+    ("llama", {"dtype": "float32"}),
 ], ids=str)
 def test_the_peak_of_other_ways_to_train_is_that_of_the_trace(kind, changes):
-    setting = replace(Setting(sequences=4, length=768), **changes)
-    assert against_the_trace(config_of(kind, layers=2), setting)[0] == pytest.approx(1, abs=TOLERANCE)
+    step = one_step(4, 768, **changes)
+    assert against_the_trace(config_of(kind, layers=2), step)[0] == pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.long("upgrade")
-@pytest.mark.parametrize(("kind", "setting"), [
-    ("llama", Setting(sequences=4, length=2048, checkpointing=True)),
-    ("qwen2", Setting(sequences=8, length=1024, nf4=True)),
-    ("starcoder2", Setting(sequences=4, length=2048, nf4=True, checkpointing=True)),
+@pytest.mark.parametrize(("kind", "step"), [
+    ("llama", one_step(4, 2048, gradient_checkpointing=True)),
+    ("qwen2", one_step(8, 1024, quantization="nf4")),
+    ("starcoder2", one_step(4, 2048, quantization="nf4", gradient_checkpointing=True)),
 ], ids=lambda value: value if isinstance(value, str) else "")
-def test_the_peak_of_a_whole_7b_model_is_that_of_the_trace(kind, setting):
-    whole, beside = against_the_trace(config_of(kind), setting)
+def test_the_peak_of_a_whole_7b_model_is_that_of_the_trace(kind, step):
+    whole, beside = against_the_trace(config_of(kind), step)
     assert whole == pytest.approx(1, abs=TOLERANCE) and beside == pytest.approx(1, abs=TOLERANCE)
 
 
@@ -138,7 +141,7 @@ def kto_rows():
 @pytest.mark.long("upgrade")
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"quantization": "nf4"}], ids=str)
 def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
-    params = TrainingParams(**{"quantization": "none", "batch_size": 4, "accumulation": 1, "max_steps": 2, **changes})
+    params = one_step(4, 2048, max_steps=2, **changes).training
     path, dtype = resolve_model("embedded:smollm2"), "bfloat16"  # the type that the plans are for
     prepare_process(params)
     model, tokenizer = policy.load_policy(path, params, dtype), policy.load_tokenizer(path)
@@ -147,8 +150,8 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
     trainer.add_callback(seen)
     trainer.train()
     (sequences, length), scored = batches[1]["input_ids"].shape, int(batches[1]["completion_mask"][:, 1:].sum())
-    setting = Setting(sequences=sequences, length=length, scored=scored, nf4=params.quantization == "nf4", triton=False,
-                      checkpointing=params.gradient_checkpointing is True)
+    assert sequences == params.batch_size
+    setting = Setting(params.model_copy(update={"max_length": length}), dtype, on_gpu=False, scored=scored)
     predicted = sum(tensor_parts(shape_of(AutoConfig.from_pretrained(path)), setting)[1].values())
     print(f"SmolLM2-135M {changes}, {sequences} x {length}: measured {seen.peak / 2**20:.0f} MiB, predicted "
           f"{predicted / 2**20:.0f} ({predicted / seen.peak:.3f})")
@@ -161,12 +164,12 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
 @pytest.mark.parametrize("card", [24, 48, 80])
 def test_the_plan_fits_the_card_and_keeps_the_rows_of_a_step(kind, card):
     chosen = plan(config_of(kind), FREE, card)
-    new = settled(FREE, chosen)
+    new = chosen.training
     assert chosen.fits and chosen.total == sum(chosen.parts.values()) <= SPARING * usable_bytes(card)
     assert usable_bytes(card) == card * GIB * 15 / 16
     assert new.batch_size * new.accumulation == FREE.batch_size * FREE.accumulation and new.batch_size >= 4
     assert new.max_length == FREE.max_length
-    assert "auto" not in (new.quantization, new.gradient_checkpointing)
+    assert is_settled(new) and not is_settled(FREE)
     assert TrainingParams.model_validate(new.model_dump()) == new
 
 
@@ -174,15 +177,15 @@ def test_a_larger_card_is_used_for_better_settings_in_the_stated_order():
     """Weights as they are before NF4, no checkpointing before checkpointing, then the largest batch."""
     ranks = []
     for card in (12, 16, 24, 48, 80, 160):
-        setting = plan(config_of("llama"), FREE, card).setting
-        ranks.append((setting.length, not setting.nf4, not setting.checkpointing, setting.sequences))
+        new = plan(config_of("llama"), FREE, card).training
+        ranks.append((new.max_length, new.quantization == "none", not new.gradient_checkpointing, new.batch_size))
     assert ranks == sorted(ranks) and ranks[0][1:3] == (False, False) and ranks[-1][1:3] == (True, True)
 
 
 def test_what_the_user_fixed_is_kept():
     fixed = TrainingParams(quantization="nf4", gradient_checkpointing=True, batch_size=4, accumulation=4)
     chosen = plan(config_of("llama"), fixed, 80)
-    assert settled(fixed, chosen) == fixed and len(chosen.reasons) == 1
+    assert chosen.training == fixed and len(chosen.reasons) == 1
 
 
 def test_the_reason_for_a_choice_gives_the_numbers_that_ruled_out_the_other():
@@ -194,9 +197,10 @@ def test_the_reason_for_a_choice_gives_the_numbers_that_ruled_out_the_other():
 
 def test_sequences_are_cut_only_as_a_last_resort_and_never_silently():
     short = plan(config_of("llama"), FREE, 8)
-    assert short.setting.nf4 and short.setting.checkpointing and short.batch_size == 4
-    assert settled(FREE, short).max_length == short.setting.length < 2048
-    assert any(f"max_length {short.setting.length} instead of 2048" in reason for reason in short.reasons)
+    new = short.training
+    assert new.quantization == "nf4" and new.gradient_checkpointing and new.batch_size == 4
+    assert new.max_length < 2048
+    assert any(f"max_length {new.max_length} instead of 2048" in reason for reason in short.reasons)
     with pytest.raises(DoesNotFit):
         plan(config_of("llama"), FREE.model_copy(update={"fit_to_card": False}), 8)
 
@@ -211,19 +215,15 @@ def test_what_fits_nowhere_is_refused_with_the_smallest_need():
         plan(config_of("llama"), fixed, 24)
 
 
-def test_known_shorter_rows_need_less():
-    assert plan(config_of("llama"), FREE, 80, length=512).total < plan(config_of("llama"), FREE, 80).total
-
-
 def test_only_ktos_batches_have_a_least_size():
     chosen = plan(config_of("llama"), FREE.model_copy(update={"objective": "sft"}), 8)
-    assert chosen.batch_size < 4 and chosen.setting.length == 2048
+    assert chosen.training.batch_size < 4 and chosen.training.max_length == 2048
 
 
 def test_several_processes_share_the_batches_evenly():
     four = FREE.model_copy(update={"processes": 4, "batch_size": 4, "accumulation": 8})
-    chosen = plan(config_of("llama"), four, 80)
-    assert settled(four, chosen).accumulation % 4 == 0 and chosen.batch_size * chosen.setting.accumulation * 4 == 32
+    new = plan(config_of("llama"), four, 80).training
+    assert new.accumulation % 4 == 0 and new.batch_size * new.accumulation == 32
 
 
 def test_a_step_that_the_processes_cannot_share_out_is_named():
@@ -239,12 +239,12 @@ def test_on_a_cpu_auto_means_no_and_nothing_is_fitted():
     kept = TrainingParams(quantization="nf4", gradient_checkpointing=True)
     assert settle_for(kept, None, None) == kept
     chosen = plan(config_of("llama"), FREE, None)
-    assert settled(FREE, chosen) == new and not any("assumed" in part for part in chosen.parts)
+    assert chosen.training == new and not any("assumed" in part for part in chosen.parts)
 
 
 def test_a_card_settles_as_its_plan_says_and_is_not_asked_when_all_is_fixed():
     config = config_of("llama")
-    assert settle_for(FREE, config, 24) == settled(FREE, plan(config, FREE, 24))
+    assert settle_for(FREE, config, 24) == plan(config, FREE, 24).training
     fixed = TrainingParams(quantization="none", gradient_checkpointing=True)
     assert settle_for(fixed, AutoConfig.for_model("gpt2"), 24) == fixed
 
@@ -252,6 +252,19 @@ def test_a_card_settles_as_its_plan_says_and_is_not_asked_when_all_is_fixed():
 def test_an_architecture_without_a_formula_is_refused():
     with pytest.raises(ParamsError, match="not of 'gpt2'; set training.quantization"):
         plan(AutoConfig.for_model("gpt2"), FREE, 24)
+    assert not covers(AutoConfig.for_model("gpt2"), FREE)
+
+
+@pytest.mark.parametrize(("key", "value", "text"), [
+    ("autocast", True, "true"), ("adapters_in_model_dtype", False, "false"), ("lora_r", None, "null")])
+def test_a_way_to_train_without_a_formula_is_refused_and_trains_where_all_is_fixed(key, value, text):
+    config, other = config_of("llama"), FREE.model_copy(update={key: value})
+    with pytest.raises(ParamsError, match=rf"training.{key}: the memory plan has no formula for {text}; to train so, set tr"):
+        settle_for(other, config, 80)
+    assert covers(config, FREE) and not covers(config, other)
+    fixed = TrainingParams(quantization="nf4", gradient_checkpointing=True, **{key: value})
+    assert settle_for(fixed, config, 80) == fixed
+    assert is_settled(settle_for(other, config, None))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

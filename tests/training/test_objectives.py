@@ -9,8 +9,6 @@ import pytest
 from plum_utils.params import Params
 from plum_utils.training.objectives import gold_rows
 
-P = Params(name="x", policy={"system": "Be brief."}, sampling={"k": 3, "shard_size": 2, "max_tokens": 9})
-
 
 def gold_params(tmp_path, *solutions: str) -> Params:
     path = tmp_path / "data.jsonl"

@@ -18,14 +18,15 @@ from tiny_llama import END, all_rows, kto_rows, kto_trainer, params, row
 from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
 from plum_utils.provenance import ROOT
-from plum_utils.training import batches, phases, trainers
+from plum_utils.training import kl_order, phases, trainers
 from plum_utils.training import policy as policy_module
+from plum_utils.training.planner import is_settled
 
 # --- weights and order ------------------------------------------------------------------------------------------------
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 4 / 3))
 def test_weights_keep_the_papers_interval_and_the_smaller_one_is_one(desirable, undesirable, ratio):
-    good, bad = batches.kto_weights(desirable, undesirable, ratio)
+    good, bad = kl_order.kto_weights(desirable, undesirable, ratio)
     assert good * desirable / (bad * undesirable) == pytest.approx(ratio)
     assert min(good, bad) == 1
 
@@ -33,7 +34,7 @@ def test_weights_keep_the_papers_interval_and_the_smaller_one_is_one(desirable, 
 @pytest.mark.parametrize("counts", [(0, 3), (3, 0), (0, 0)])
 def test_one_label_alone_is_an_error_that_says_what_to_do(counts):
     with pytest.raises(ValueError, match="both labels.*sampling.k"):
-        batches.kto_weights(*counts)
+        kl_order.kto_weights(*counts)
 
 
 label_lists = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.booleans()), max_size=60)
@@ -42,26 +43,26 @@ label_lists = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40), st.boole
 @given(label_lists, st.integers(2, 8), st.integers(0, 5))
 def test_no_batch_holds_an_instruction_twice(items, size, seed):
     rows = [row(one, "x" * length + str(place), label) for place, (one, length, label) in enumerate(items)]
-    ordered = batches.order_for_kl(rows, size, seed)
+    ordered = kl_order.order_for_kl(rows, size, seed)
     assert len(ordered) % size == 0
     for start in range(0, len(ordered), size):
         batch = ordered[start:start + size]
         assert len({one["instruction_id"] for one in batch}) == size
     text = Counter(one["completion"][0]["content"] for one in rows)
     assert not Counter(one["completion"][0]["content"] for one in ordered) - text  # no row twice, none invented
-    assert ordered == batches.order_for_kl(rows, size, seed)
+    assert ordered == kl_order.order_for_kl(rows, size, seed)
 
 
 @settings(max_examples=25)
 @given(st.integers(8, 40), st.integers(4, 8))
 def test_order_loses_less_than_a_batch_when_every_instruction_gives_one_row(instructions, size):
     rows = [row(one, "x", bool(one % 2)) for one in range(instructions)]
-    assert len(batches.order_for_kl(rows, size, 0)) == instructions // size * size
+    assert len(kl_order.order_for_kl(rows, size, 0)) == instructions // size * size
 
 
 def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
     rows = kto_rows(8)
-    ordered = batches.repeat_epochs(rows, 2.5, 4, seed=1)
+    ordered = kl_order.repeat_epochs(rows, 2.5, 4, seed=1)
     assert len(ordered) == 80
     assert Counter(map(json.dumps, ordered[:32])) == Counter(map(json.dumps, rows))
     assert Counter(map(json.dumps, ordered[32:64])) == Counter(map(json.dumps, rows)) and ordered[:32] != ordered[32:64]
@@ -72,7 +73,7 @@ def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
 def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
     tokenizer = trainer.processing_class
-    expected = batches.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    expected = kl_order.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
     seen = []
     for batch in trainer.get_train_dataloader():
         def text(prefix: str, place: int, learned: int, batch=batch) -> str:
@@ -88,7 +89,7 @@ def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(
 
 def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_was_sampled(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
-    tokenizer, expected = trainer.processing_class, batches.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
+    tokenizer, expected = trainer.processing_class, kl_order.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
     for item, one in zip(trainer.train_dataset, expected):
         prompt, answer = one["prompt"][0]["content"], one["completion"][0]["content"]
         assert item["prompt_ids"] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -99,7 +100,7 @@ def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_w
 def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
     long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
     merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
-    kept, dropped = batches.trainable_rows(policy_module.load_tokenizer(tiny), [long, merged, fine], 128)
+    kept, dropped = kl_order.trainable_rows(policy_module.load_tokenizer(tiny), [long, merged, fine], 128)
     assert kept == [fine] and dropped == [long, merged]
 
 
@@ -246,6 +247,13 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(objective, 
     _, resumed, weights = run(tiny, tmp_path / "b", objective, dtype=dtype, **changes)
     assert weights == undisturbed
     assert resumed.equals(history)
+
+
+@pytest.mark.parametrize("changes", [{"quantization": "auto"}, {"gradient_checkpointing": "auto"}, {"fit_to_card": True}])
+def test_parameters_that_leave_a_choice_are_refused(changes, tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"something is left to choose; give train\(\) what settle\(\) returned"):
+        run(tiny, tmp_path, "kto", **changes)
+    assert is_settled(phases.settle(params(**changes), tiny)) and not list(tmp_path.iterdir())
 
 
 def test_another_seed_gives_another_policy(tiny, tmp_path):

@@ -130,8 +130,8 @@ def run_script(setup, code, reporter):
     """
     leave = os._exit
     atexit._clear()
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = vars(sys)["__stdin__"] = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = vars(sys)["__stdout__"] = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
     doors.open_by_name()
     module = named(types.ModuleType("__main__"), "__main__")
     reporter.tell(b"started")

@@ -22,7 +22,6 @@ import operator
 import os
 import re
 import struct
-import sys
 import types
 
 MAX_MESSAGE = 64 << 20  # bytes

@@ -10,12 +10,12 @@ import nbformat
 import pytest
 from exercise_notebooks import NAMES, RELEASED, SOLUTIONS, Here, errors, executed, grading, read, test_cells
 from nbgrader.nbgraderformat import MetadataValidator
+from notebook_rules import check_notebook
 
 from plum_utils.exercises import Exercise, NotRight
 from plum_utils.provenance import ROOT
 
 BOTH = [SOLUTIONS / f"{name}.ipynb" for name in NAMES] + [RELEASED / f"{name}.ipynb" for name in NAMES]
-MACHINE_PATH = re.compile(r"(?<![\w.])(/home/|/root/|/tmp/|/work/|/Users/|/mnt/|/opt/|[A-Z]:\\\\)")
 AUTOGRADED, BY_HAND = 10, 2  # points of each notebook
 
 # For each lesson an answer that looks right: exercise, what is replaced in its solution, by what, and what the message
@@ -73,7 +73,6 @@ def test_there_are_exactly_the_six():
 
 
 def test_metadata_is_as_nbgrader_wants_it(notebook):
-    nbformat.validate(notebook)
     validator = MetadataValidator()
     validator.validate_nb(notebook)
     for cell in notebook.cells:
@@ -81,8 +80,6 @@ def test_metadata_is_as_nbgrader_wants_it(notebook):
         assert grading(cell)["schema_version"] == 3 and grading(cell)["grade_id"] == cell.id
         assert re.fullmatch(r"0[1-6]-(title|setup|question(-answer)?|ex[1-5](-answer|-test)?)", cell.id)
         assert grading(cell)["locked"] is not grading(cell)["solution"]  # a cell is either the student's or locked
-    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    assert notebook.metadata.kernelspec.name == "python3"
 
 
 def test_points_and_parts(notebook):
@@ -101,14 +98,11 @@ def test_points_and_parts(notebook):
             assert cell.source.startswith(f"## Exercise {cell.id[-1]}: ") and f"({points} point" in cell.source
 
 
-def test_cells_are_short_plain_python_without_outputs_or_paths(notebook):
+def test_it_keeps_to_what_every_notebook_does_without_images(notebook):
+    check_notebook(notebook)
     for cell in notebook.cells:
-        lines = cell.source.splitlines()
-        assert max(map(len, lines)) <= 120 and not MACHINE_PATH.search(cell.source), cell.id
+        assert max(map(len, cell.source.splitlines())) <= 120, cell.id
         assert "![" not in cell.source and "<img" not in cell.source, cell.id
-        if cell.cell_type == "code":
-            ast.parse(cell.source)
-            assert len(lines) <= 25 and not cell.outputs and cell.execution_count is None, cell.id
 
 
 def test_each_answer_cell_documents_one_function(notebook):
