@@ -115,7 +115,7 @@ def main() -> None:
         cache: dict = {}
         for solution, row in zip(tqdm(solutions, desc=f"evalplus, {suite}"), ours):
             name = solution["task_id"]
-            base, plus = theirs(suite, rows[name], problems[name].runnable(solution["solution"]), cache)
+            base, plus = theirs(suite, rows[name], problems[name].preamble + problems[name].runnable(solution["solution"]), cache)
             for kind, us, them, assurance in (("base", row["base_passed"], base, row["assurance"]),
                                               ("plus", bool(row["plus_passed"]), plus, row["plus_assurance"])):
                 counts[suite, kind, solution["kind"], "same" if us == them else "different"] += 1

@@ -1,11 +1,13 @@
 """Stage 6: LiveCodeBench's code-generation problems: its JSONL schema, its encoded private tests, its rules.
 
 The rules are read from its runner: stdin problems compare output line by line after stripping, falling back to numbers;
-functional problems call a method of ``class Solution`` with JSON-decoded arguments.
+functional problems call a method of ``class Solution``, or where there is no such class a function, with JSON-decoded
+arguments.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import pickle
@@ -15,10 +17,11 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Collection
+from typing import Any, Collection, Iterator
 
 from plum_utils.data.judges import source as judge_source
 from plum_utils.jsonl import JsonlError, iter_jsonl
+from plum_utils.syntax import parsed
 
 HUB_ID = "livecodebench/code_generation_lite"
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
@@ -28,13 +31,13 @@ FIELDS = ("question_title", "question_content", "platform", "question_id", "cont
 DIFFICULTIES = ("easy", "medium", "hard")
 PLATFORMS = {"leetcode": "LeetCode", "atcoder": "AtCoder", "codeforces": "Codeforces"}  # as in rows, and as printed
 MAX_TESTS_BYTES = 512 << 20
-MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
+MEMORY_MB = 4096  # LiveCodeBench sets no limit, contest sites 256 to 1,024
 # LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
 IMPORTS = "".join(f"from {name} import *\n" for name in (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
     "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
-    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\n")
+    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\nsys.set_int_max_str_digits(50000)\n")
 
 
 class LiveCodeBenchUnavailable(RuntimeError):
@@ -71,6 +74,11 @@ class LcbProblem:
         return self.public_tests + self.private_tests
 
     @property
+    def is_script(self) -> bool:
+        """Whether a solution reads standard input and prints, instead of being called."""
+        return not self.func_name
+
+    @property
     def instruction(self) -> str:
         """The user message: the question, then how the program is called (stdin, or the starter code to complete)."""
         if self.starter_code:
@@ -80,26 +88,24 @@ class LcbProblem:
         return f"{self.content.strip()}\n\n{how}"
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
-        """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests.
-
-        A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
-        """
-        if self.func_name:
-            code = f"{IMPORTS}{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
-        else:
-            code = f"_SOURCE = {IMPORTS + solution!r}\n{judge_source('stdin_runner')}"
-        return {"all": {"code": code, "tests": self._judge, "mode": "split"}}
+        """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests."""
+        if self.is_script:
+            cases = tuple((test.input, test.output) for test in self.tests)
+            return {"all": {"code": ended_by_return(solution), "setup": IMPORTS, "mode": "script", "cases": cases}}
+        code = f"{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
+        return {"all": {"code": code, "setup": IMPORTS, "tests": self._judge, "mode": "split"}}
 
     @cached_property
     def _judge(self) -> str:
         """Runs in a process of its own, where the expected outputs stay."""
         tests = json.dumps([(test.input, test.output) for test in self.tests])
-        judge = judge_source("contest_clock", f"{'method' if self.func_name else 'stdin'}_judge")
-        return f"{judge}\njudge(_run, json.loads({tests!r}), {self.seconds!r})\n"
+        return f"{judge_source('method_judge')}\njudge(_run, json.loads({tests!r}), {self.seconds!r})\n"
 
     def limits(self, suite: str, given: Any) -> Any:
-        """Each test's seconds for all of them; ``given`` are the sandbox's own limits."""
-        return replace(given, seconds=(self.seconds + 1) * len(self.tests) + 5, memory_mb=max(MEMORY_MB, given.memory_mb))
+        """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
+        ``given`` are the sandbox's own limits."""
+        seconds = self.seconds if self.is_script else (self.seconds + 1) * len(self.tests) + 5
+        return replace(given, seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb), file_mb=64)
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
@@ -109,6 +115,29 @@ class LcbProblem:
                 "contest_date": self.contest_date.isoformat(), "sample_index": tried["sample_index"],
                 "solution": tried["solution"], "passed": verdict.status == "passed", "status": verdict.status,
                 "detail": verdict.detail}
+
+
+def ended_by_return(solution: str) -> str:
+    """A script that ``return``s outside of any function as one that exits there: LiveCodeBench runs it in a function."""
+    tree = parsed(solution)
+    if tree is None or not any(isinstance(node, ast.Return) for node in _outside_functions(tree)):
+        return solution
+    for node in _outside_functions(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, [])
+            if isinstance(block, list):
+                block[:] = [_EXIT if isinstance(one, ast.Return) else one for one in block]
+    return ast.unparse(tree)
+
+
+_EXIT = ast.parse("raise SystemExit").body[0]
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for one in ast.iter_child_nodes(node):
+        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            yield from _outside_functions(one)
 
 
 STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
@@ -256,6 +285,8 @@ def _problem(row: dict[str, Any], day: date, seconds: float, where: str) -> LcbP
         metadata = json.loads(row["metadata"]) if row["metadata"] else {}
     except (ValueError, TypeError) as error:
         raise JsonlError(f"{where}: {row['question_id']}: {error}; fetch the file again") from error
+    if not public + private:
+        raise JsonlError(f"{where}: {row['question_id']}: no tests, public or private; any program would pass")
     return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
                       day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private,
                       seconds)

@@ -40,26 +40,22 @@ class Problem:
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
         the base tests, as in evalplus."""
-        code = self.runnable(solution)
-        return {suite: {"code": code, "tests": tests, "reference": self._reference} for suite, tests in self._suites.items()}
+        return {suite: {"code": self.runnable(solution), "setup": self.preamble, "tests": tests,
+                        "reference": self.runnable(self.reference)} for suite, tests in self._suites.items()}
 
     @cached_property
     def _suites(self) -> dict[str, str]:
         suites = {"base": self.base_tests, "plus": self.plus_tests}
         return {suite: self.preamble + tests for suite, tests in suites.items() if tests is not None}
 
-    @cached_property
-    def _reference(self) -> str:
-        return self.runnable(self.reference)
-
     def runnable(self, solution: str) -> str:
-        """The program that is judged: the preamble, then the solution (which may define all of it anew).
+        """The program that is judged after the preamble (all of which it may define anew).
 
         Where only the presence of a result counts, a function follows that turns it into plain data.
         """
         if not presence_counts(self.suite, self.entry_point):
-            return self.preamble + solution
-        return f"{self.preamble}{solution}\n\n_plum_counted = {self.entry_point}\n{source('presence')}"
+            return solution
+        return f"{solution}\n\n_plum_counted = {self.entry_point}\n{source('presence')}"
 
     def limits(self, suite: str, given: Any) -> Any:
         """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second.

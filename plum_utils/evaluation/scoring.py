@@ -39,12 +39,14 @@ def score(problems: Sequence[Judged], solutions: list[dict[str, Any]], sandbox: 
     names = [f"{row['task_id']}/{row['sample_index']}" for row in solutions]
     programs = [by_id[row["task_id"]].programs(row["solution"]) for row in solutions]
     verdicts: list[dict[str, Verdict]] = [{} for _ in solutions]
-    for suite in dict.fromkeys(suite for suites in programs for suite in suites):
-        due = [place for place, suites in enumerate(programs) if suite in suites
+    kinds = dict.fromkeys((suite, program.get("mode")) for suites in programs for suite, program in suites.items())
+    for suite, mode in kinds:  # what is judged together has the same limits
+        due = [place for place, suites in enumerate(programs) if suite in suites and suites[suite].get("mode") == mode
                and all(verdict.status == "passed" for verdict in verdicts[place].values())]
         made = [Program(names[place], **programs[place][suite]) for place in due]
         with Bar("sandbox", len(made), "program", hidden=not progress) as bar:
-            found = judge(sandbox, made, widest(problems, suite, sandbox.limits), bar.add)
+            asked = [by_id[solutions[place]["task_id"]] for place in due]
+            found = judge(sandbox, made, widest(asked, suite, sandbox.limits) if due else None, bar.add)
         for place, verdict in zip(due, found):
             verdicts[place][suite] = verdict
     return [by_id[row["task_id"]].row(row, found) for row, found in zip(solutions, verdicts)]

@@ -33,7 +33,7 @@ def take_program(problem: Any, completion: str, postprocess: str = "extract", te
     """
     if postprocess == "evalplus" and getattr(problem, "suite", None) in OVERRIDES:
         return sanitised(completion, problem.entry_point, template)
-    return extract_code(completion, template)
+    return extract_code(completion, template, script=getattr(problem, "is_script", False))
 
 
 def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:

@@ -58,12 +58,35 @@ def test_programs_that_read_in_other_ways_pass(problems, sandbox):
     ("plum-e1", ""), ("plum-e1", "print(7)"), ("plum-e1", "a, b = map(int, input().split())\nprint(a - b)"),
     ("plum-e1", "print(sum(map(int, input().split())))\nprint('done')"), ("plum-e1", "def f(:"),
     ("plum-e1", "import os\nos._exit(0)"), ("plum-e1", "raise SystemExit"),
-    ("plum-e4", "def largest(nums):\n    return max(nums)"), ("plum-e4", "class Solution:\n    pass"),
+    ("plum-e4", "def biggest(nums):\n    return max(nums)"), ("plum-e4", "class Solution:\n    pass"),
     ("plum-e4", "class Solution:\n    def largest(self, nums):\n        return str(max(nums))"),
     ("plum-e4", "class Solution:\n    def largest(self, nums):\n        return nums[0]")])
 def test_wrong_programs_fail(task, code, problems, sandbox):
     row, = graded(problems, sandbox, (task, code))
     assert not row["passed"] and row["status"] in ("failed", "error", "syntax") and row["detail"]
+
+
+@pytest.mark.parametrize("task, code", [
+    ("plum-e4", "def largest(nums: List[int]) -> int:\n    return max(nums)"),  # LiveCodeBench then looks in the module
+    ("plum-e4", "from __future__ import annotations\nclass Solution:\n    def largest(self, nums):\n        return max(nums)"),
+    ("plum-e1", "from __future__ import annotations\nprint(sum(map(int, input().split())))"),
+    ("plum-e1", "a, b = map(int, input().split())\nif a > b:\n    print(a + b)\n    return\nprint(a + b)"),
+    ("plum-e1", "import math\nassert not hasattr(math, 'seen')\nmath.seen = 1\nprint(sum(map(int, input().split())))"),
+    ("plum-e1", "import sys\nsys.stdout.buffer.write(str(sum(map(int, input().split()))).encode())")])
+def test_right_programs_in_other_forms_pass(task, code, problems, sandbox):
+    row, = graded(problems, sandbox, (task, code))
+    assert (row["passed"], row["detail"]) == (True, "")
+
+
+def test_integers_may_have_fifty_thousand_digits(problems, sandbox):
+    def asked(task, given, expected):
+        test = livecodebench.LcbTest(given, expected, "")
+        return replace(problems[task], public_tests=(test,), private_tests=())
+    long = "1" + "0" * 5000
+    rows = [{"task_id": "plum-e1", "sample_index": 0, "solution": "n = int(input())\nprint(10 ** n)"},
+            {"task_id": "plum-e4", "sample_index": 0, "solution": "def largest(nums):\n    return max(nums)"}]
+    found = score([asked("plum-e1", "5000", long), asked("plum-e4", f"[1, {long}]", long)], rows, sandbox, False)
+    assert [row["passed"] for row in found] == [True, True]
 
 
 def test_graded_rows_say_where_a_problem_comes_from(problems, sandbox):
@@ -76,20 +99,22 @@ def test_each_test_has_its_own_time_limit(problems, sandbox):
     slow, endless = graded(problems, sandbox, ("plum-e1", "import time\ntime.sleep(.2)\n" + SOLUTIONS["plum-e1"]),
                            ("plum-e1", "while True: pass"), seconds=0.6)
     assert slow["passed"]  # twelve tests of 0.2 s are more than 0.6 s
-    assert not endless["passed"] and "out of time in one test" in endless["detail"]
+    assert not endless["passed"] and endless["detail"] == "case 1: out of time"
 
 
-def test_a_program_cannot_swallow_the_time_limit_of_a_test(problems):
+def test_a_method_cannot_swallow_the_time_limit_of_a_test(problems):
     """The clock runs in the judge's process."""
-    code = "while True:\n    try:\n        while True: sum([1, 2])\n    except BaseException: pass"
+    code = ("def largest(nums):\n    while True:\n        try:\n            while True: sum([1, 2])\n"
+            "        except BaseException: pass")
     with Sandbox(workers=1) as one:
-        parts = replace(problems["plum-e1"], seconds=0.2).programs(code)["all"]
+        parts = replace(problems["plum-e4"], seconds=0.2).programs(code)["all"]
         verdict, = one.run([Program("x", **parts)], limits=Limits(seconds=5.0))
     assert (verdict.status, verdict.assurance) == ("failed", "split") and "out of time in one test" in verdict.detail
     assert verdict.cpu_seconds < 2
 
 
-def test_limits_cover_the_longest_suite(problems):
-    most = max(len(one.public_tests) + len(one.private_tests) for one in problems.values())
-    limits = widest(list(problems.values()), "all", Limits(seconds=1, memory_mb=64, file_mb=3))
-    assert limits.seconds >= 6.0 * most and limits.memory_mb == livecodebench.MEMORY_MB and limits.file_mb == 3
+def test_limits_are_a_tests_of_a_script_and_all_tests_of_a_method(problems):
+    given = Limits(seconds=1, memory_mb=64)
+    script, method = (widest([problems[task]], "all", given) for task in ("plum-e1", "plum-e4"))
+    assert script.seconds == 6.0 and method.seconds >= 6.0 * len(problems["plum-e4"].tests)
+    assert script.memory_mb == method.memory_mb == livecodebench.MEMORY_MB

@@ -79,14 +79,11 @@ def start_shared(request, layers, report, nonce):
 def start_script(request, layers, report, nonce):
     """A program whose standard input and output are files."""
     def work():
-        parts = texts(CODE, request["code"])
+        parts, inputs = texts(CODE, request["code"]), texts(INPUT, request["inputs"])
         os.ftruncate(OUTPUT, 0)
-        for target, handle in enumerate((INPUT, OUTPUT)):
-            os.lseek(handle, 0, os.SEEK_SET)
-            os.dup2(handle, target)
-        confine(request, layers, (report, DETAILS))
+        confine(request, layers, (report, DETAILS, INPUT, OUTPUT))
         programs.preload(request["heavy"])
-        programs.run_script(*parts, programs.Reporter(3, 4, nonce))
+        programs.run_script(*parts, inputs, programs.Reporter(3, 4, nonce))
 
     return [fork(work)]
 
