@@ -32,7 +32,7 @@ class Problem:
     instruction: str
     entry_point: str
     reference: str
-    base_tests: str
+    base_tests: str | tuple[str, ...]  # one suite, or several
     plus_tests: str | None = None
     preamble: str = ""
     level: str | None = None
@@ -44,9 +44,10 @@ class Problem:
                         "reference": self.runnable(self.reference)} for suite, tests in self._suites.items()}
 
     @cached_property
-    def _suites(self) -> dict[str, str]:
+    def _suites(self) -> dict[str, str | tuple[str, ...]]:
         suites = {"base": self.base_tests, "plus": self.plus_tests}
-        return {suite: self.preamble + tests for suite, tests in suites.items() if tests is not None}
+        return {suite: self.preamble + tests if isinstance(tests, str) else tests
+                for suite, tests in suites.items() if tests is not None}
 
     def runnable(self, solution: str) -> str:
         """The program that is judged after the preamble (all of which it may define anew).
@@ -97,6 +98,7 @@ def load_suite(name: str, limit: int | None = None, postprocess: str = "extract"
 def self_contained(problem: Problem) -> Problem:
     """The problem as evalplus judges a chat model's program: nothing of the benchmark's prompt stands before it, so
     that it must bring its own imports and helper functions. The tests keep theirs."""
+    assert isinstance(problem.base_tests, str)  # the benchmark's
     return replace(problem, preamble="", base_tests=problem.preamble + problem.base_tests,
                    plus_tests=problem.plus_tests and problem.preamble + problem.plus_tests)
 

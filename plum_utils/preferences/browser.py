@@ -94,7 +94,7 @@ def different(kinds: Sequence[Hashable], n: int) -> list[int]:
 
 
 def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: Iterable[dict[str, Any]],
-           suites: dict[str, str], instruction_ids: Sequence[str]) -> list[Gathered]:
+           suites: dict[str, tuple[str, ...]], instruction_ids: Sequence[str]) -> list[Gathered]:
     """What is shown of some instructions, in their order; both streams are read once, and only these rows are kept.
 
     Args:
@@ -117,7 +117,7 @@ def gather(labelled: pd.DataFrame, samples: Iterable[dict[str, Any]], verdicts: 
             row.sample_index, _cut(sample["code"]), "" if sample["code"].strip() else _cut(sample["completion"]),
             row.status, row.label, details[row.instruction_id, row.sample_index],
             "in KTO's set" if row.used else f"left out: {row.fate}"))
-    return [Gathered(name, prompts[name], suites[name], tuple(rows)) for name, rows in found.items() if rows]
+    return [Gathered(name, prompts[name], "\n".join(suites[name]), tuple(rows)) for name, rows in found.items() if rows]
 
 
 def _cut(text: str) -> str:

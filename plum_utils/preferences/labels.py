@@ -10,6 +10,7 @@ texts; what needs them reads the samples once more, so that the memory needed do
 from __future__ import annotations
 
 import random
+import re
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
@@ -34,9 +35,15 @@ LABEL_OF_STATUS: dict[str, str] = {
 }
 
 
+_LITERAL = re.compile(r"""(\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3})""", re.DOTALL)
+
+
 def normalise(completion: str) -> str:
-    """A completion with runs of white space folded line by line: what counts as the same answer."""
-    return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
+    """A completion without blanks at the ends of its lines and without blank lines: what counts as the same answer.
+    Indentation, blanks within a line and all of a literal with three quotes are the program's own."""
+    parts = _LITERAL.split(completion.replace("\r\n", "\n").strip("\n"))
+    parts[::2] = [re.sub(r"[ \t]*\n\s*\n|[ \t]+\n", "\n", part) for part in parts[::2]]
+    return "".join(parts).rstrip()
 
 
 def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from plum_utils.sandbox.pool import ADDRESS
 JUDGED = 1000  # samples a shard: one mypy build, and what a kill can cost
 
 
-def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str, str], sandbox: Sandbox, folder: Path,
+def judge_samples(p: Params, samples: Iterable[dict[str, Any]], suites: dict[str, tuple[str, ...]], sandbox: Sandbox, folder: Path,
                   references: dict[str, str] | None = None, total: int | None = None) -> Iterator[dict[str, Any]]:
     """A verdict for each sample whose instruction has a consistent suite; resumable by shard of ``JUDGED`` samples,
     of which only one is in memory at a time.
@@ -61,7 +61,7 @@ def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
         yield batch
 
 
-def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], references: dict[str, str],
+def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, tuple[str, ...]], references: dict[str, str],
            sandbox: Sandbox, ended: Callable[[int], object]) -> list[dict[str, Any]]:
     names = [f"{row['instruction_id']}/{row['sample_index']}" for row in rows]
     codes = {name: row["code"] for name, row in zip(names, rows) if row["code"].strip()}
@@ -75,7 +75,7 @@ def _judge(p: Params, rows: list[dict[str, Any]], suites: dict[str, str], refere
 def _verdict_row(p: Params, row: dict[str, Any], static: Any, ran: Any) -> dict[str, Any]:
     if static is None:
         status, detail = NO_CODE, "no Python code in the completion"
-    elif static.status == Status.SYNTAX or p.labels.mypy and static.status == TYPE_ERROR and ran.status != Status.PASSED:
+    elif static.status == Status.SYNTAX or p.labels.mypy and static.status == TYPE_ERROR and ran.status == Status.ERROR:
         status, detail = static.status, static.detail
     else:
         status, detail = ran.status, ran.detail

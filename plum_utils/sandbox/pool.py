@@ -68,7 +68,7 @@ class Program:
 
     Args:
         tests: one suite or several. Each is a script with a namespace of its own; test functions and cases that it does
-            not call itself are called at its end.
+            not call itself are called at its end. Verdicts count lines as if one suite stood below the other.
         reference: a solution that passes the tests; it is run once for all programs with the same tests, and tells
             whether they can be split and how long they take.
         mode: ``split`` (candidate and tests in processes of their own), ``shared`` (in one), or ``auto``: split where

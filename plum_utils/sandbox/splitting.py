@@ -83,16 +83,23 @@ def _is_case(node: ast.ClassDef) -> bool:
     return any(ast.unparse(base).endswith("TestCase") for base in node.bases)
 
 
+def assertions(tree: ast.Module) -> list[ast.AST]:
+    """Statements and calls that fail where the program is wrong: ``assert``, a condition that raises, and calls of what is
+    named so (``assertEqual``, ``pytest.raises``)."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Assert)
+            or isinstance(node, (ast.If, ast.Try)) and any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse))
+            or isinstance(node, ast.Call) and _name(node.func).lower().startswith(("assert", "raises", "fail"))]
+
+
 def _checks(tree: ast.Module) -> tuple[int, ...]:
-    """Lines of assertions: ``assert``, a condition that raises, and calls of what is named so (``assertEqual``,
-    ``pytest.raises``)."""
+    """The lines at which an assertion is evaluated."""
     lines: set[int] = set()
-    for node in ast.walk(tree):
+    for node in assertions(tree):
         if isinstance(node, ast.Assert):
             lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        elif isinstance(node, (ast.If, ast.Try)) and any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
-            lines.add(node.lineno if isinstance(node, ast.If) else node.body[0].lineno)
-        elif isinstance(node, ast.Call) and _name(node.func).lower().startswith(("assert", "raises", "fail")):
+        elif isinstance(node, ast.Try):
+            lines.add(node.body[0].lineno)
+        elif isinstance(node, (ast.If, ast.Call)):
             lines.add(node.lineno)
     return tuple(sorted(lines))
 

@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 import ast
-import re
-from dataclasses import dataclass
 from typing import Any, Iterable
 
 import pandas as pd
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.progress import Bar
-from plum_utils.sandbox import Program, Sandbox, judge
-from plum_utils.syntax import UNPARSABLE
-
-SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
-_HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:\*\*)?\[(Analysis|Solution|Start Code|Test Code)\](?:\*\*)?:?[ \t]*$",
-                      re.MULTILINE)
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-
-
-class MalformedResponse(ValueError):
-    """A generator response that does not follow Figure 3's format; the message is the counted reason."""
-
-
-@dataclass(frozen=True)
-class GeneratorResponse:
-    """The four parts Figure 3 asks for."""
-
-    analysis: str
-    solution: str
-    start_code: str
-    test_code: str
-
-
-def parse_response(text: str) -> GeneratorResponse:
-    """Split a response at its section headings; code is taken out of its fence.
-
-    Raises:
-        MalformedResponse: a section is missing, twice there, empty, or out of order, or the code does not parse.
-    """
-    marks = list(_HEADING.finditer(text))
-    names = tuple(mark.group(1) for mark in marks)
-    missing = [name for name in SECTIONS if name not in names]
-    if missing:
-        raise MalformedResponse(f"no [{missing[0]}] section")
-    if names != SECTIONS:
-        raise MalformedResponse("sections repeated or out of order")
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    body = {mark.group(1): text[mark.end():end].strip("\n") for mark, end in zip(marks, ends)}
-    response = GeneratorResponse(body["Analysis"].strip(), *(_code(body[name]) for name in SECTIONS[1:]))
-    for name, code in (("Solution", response.solution), ("Test Code", response.test_code)):
-        _check_code(name, code)
-    return response
-
-
-def _code(section: str) -> str:
-    blocks = _FENCE.findall(section)
-    return "\n".join(block.rstrip() for block in blocks) if blocks else section.strip()
-
-
-def _check_code(name: str, code: str) -> None:
-    if not code.strip():
-        raise MalformedResponse(f"empty [{name}] section")
-    try:
-        ast.parse(code)
-    except UNPARSABLE as error:
-        raise MalformedResponse(f"[{name}] is not Python ({type(error).__name__})") from error
+from plum_utils.sandbox import Program, Sandbox, Status, Verdict, judge
+from plum_utils.sandbox.splitting import assertions
+from plum_utils.testgen.response import MalformedResponse, parse_response, strictly_formatted
 
 
 def count_tests(test_code: str) -> int:
-    """Number of ``assert`` statements in a test suite, asserts inside functions and loops included."""
-    return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(test_code)))
+    """Number of assertions in a test suite (``splitting.assertions``), those inside functions and loops included."""
+    return len(assertions(ast.parse(test_code)))
 
 
 def vacuous_asserts(test_code: str) -> list[str]:
@@ -105,8 +50,9 @@ def hollow(solution: str) -> str:
 def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bool = True) -> list[dict[str, Any]]:
     """Parse every recorded or generated response and run the consistency filter.
 
-    A suite is consistent when its reference solution runs and passes all its own tests. A response whose run failed
-    for a reason of ours (``infrastructure``) raises instead of being counted as inconsistent.
+    A suite is consistent when its reference solution runs and passes all its own tests, of which one was evaluated and
+    called the solution. A response whose run failed for a reason of ours (``infrastructure``) raises instead of being
+    counted as inconsistent.
 
     Returns:
         The rows of ``testgen.jsonl``, one a response, instructions and attempts in order: instruction_id, source,
@@ -119,9 +65,17 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
     with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
         verdicts = judge(sandbox, programs, ended=bar.add)
     for row, verdict in zip(runnable, verdicts):
-        row["consistent"] = verdict.status == "passed"
-        row["reason"] = "" if row["consistent"] else f"{verdict.status}: {verdict.detail}"
+        row["reason"] = _inconsistency(verdict)
+        row["consistent"] = not row["reason"]
     return rows
+
+
+def _inconsistency(verdict: Verdict) -> str:
+    if verdict.status != Status.PASSED:
+        return f"{verdict.status}: {verdict.detail}"
+    if not verdict.asserted:
+        return "untested: no assertion was evaluated"
+    return "" if verdict.calls else "untested: the tests never called the solution"
 
 
 def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
@@ -138,13 +92,16 @@ def _parsed_row(item: Instruction, attempt: int, text: str) -> dict[str, Any]:
 
 def consistency_by_source(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Table 1: one row a source with ``instructions``, ``instructions_with_suite`` (a consistent one), ``responses``,
-    ``malformed``, ``consistent`` and ``ours``, the self-consistency pass rate in percent of all responses."""
+    ``malformed``, ``consistent``, ``saved`` (read although a stricter reading of the format would have lost them) and
+    ``ours``, the self-consistency pass rate in percent of all responses."""
     frame = pd.DataFrame(rows)
     frame["malformed"] = frame.reason.str.startswith("malformed")
+    frame["saved"] = ~frame.malformed & ~frame.response.map(strictly_formatted)
     frame["kept_id"] = frame.instruction_id.where(frame.consistent)
     table = frame.groupby("source", sort=False).agg(
         instructions=("instruction_id", "nunique"), instructions_with_suite=("kept_id", "nunique"),
-        responses=("attempt", "size"), malformed=("malformed", "sum"), consistent=("consistent", "sum"))
+        responses=("attempt", "size"), malformed=("malformed", "sum"), consistent=("consistent", "sum"),
+        saved=("saved", "sum"))
     return table.assign(ours=100 * table.consistent / table.responses).reset_index()
 
 
@@ -162,10 +119,9 @@ def consistent_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, list[
     return found
 
 
-def suites_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Instruction id -> the test code of all its consistent suites joined: all apply to each sample (Algorithm 1)."""
-    return {key: "\n".join(row["test_code"].rstrip() for row in some) + "\n"
-            for key, some in consistent_by_instruction(rows).items()}
+def suites_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Instruction id -> the test code of its consistent suites: all apply to each sample (Algorithm 1)."""
+    return {key: tuple(row["test_code"].rstrip() for row in some) for key, some in consistent_by_instruction(rows).items()}
 
 
 def references_by_instruction(rows: Iterable[dict[str, Any]]) -> dict[str, str]:

@@ -141,13 +141,13 @@ def stage(n: int, k: int, code: str):
                 "code": code if j % 2 else ""} for i in range(n) for j in range(k)]
     verdicts = [{"instruction_id": row["instruction_id"], "sample_index": row["sample_index"], "detail": f"seen {j}",
                  "status": "failed" if row["sample_index"] else "passed"} for j, row in enumerate(samples)]
-    return labels.label_samples(verdicts, samples), samples, verdicts, {f"i{i}": f"assert {i}" for i in range(n)}
+    return labels.label_samples(verdicts, samples), samples, verdicts, {f"i{i}": ("assert 1", f"assert {i}") for i in range(n)}
 
 
 def test_gather_joins_rows_of_the_wanted_instructions_in_their_order():
     labelled, samples, verdicts, suites = stage(3, 2, "x = 1")
     last, first = browser_module.gather(labelled, iter(samples), iter(verdicts), suites, ["i2", "i0"])
-    assert (last.instruction_id, last.prompt, last.suite) == ("i2", "prompt 2", "assert 2")
+    assert (last.instruction_id, last.prompt, last.suite) == ("i2", "prompt 2", "assert 1\nassert 2")
     assert [one.detail for one in last.samples] == ["seen 4", "seen 5"]
     assert last.samples[0].completion == "x = 10" and last.samples[1].code == "x = 1"
     assert first.counts() == {"passed": 1, "failed": 1} and first.samples[1].fate == "in KTO's set"

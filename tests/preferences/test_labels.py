@@ -153,14 +153,20 @@ def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(ite
 
 @pytest.mark.parametrize(("text", "same"), [
     ("def f():\n    return 1", "def f():\n    return 1\n\n"),
-    ("a  =\t1", "a = 1"),
-    ("  a = 1\n\n", "a = 1"),
+    ("a = 1  \nb = 2\t", "a = 1\nb = 2"),
+    ("\n\na = 1\n\n", "a = 1"),
+    ("a\n\nb", "a\nb"),
+    ("if a:\n  \n\t\n    b", "if a:\n    b"),
+    ("a\r\nb", "a\nb"),
 ])
 def test_white_space_does_not_make_another_answer(text, same):
     assert labels.normalise(text) == labels.normalise(same)
 
 
-@pytest.mark.parametrize(("text", "other"), [("a = 1", "a = 2"), ("a\nb", "a b"), ("a\n\nb", "a\nb")])
+@pytest.mark.parametrize(("text", "other"), [
+    ("a = 1", "a = 2"), ("a\nb", "a b"), ("  a = 1", "a = 1"), ("'a  b'", "'a b'"), ("a  = 1", "a = 1"),
+    ("for t in x:\n    y\n    return t", "for t in x:\n    y\n        return t"),
+    ("a = \"\"\"x\n\ny\"\"\"", "a = \"\"\"x\ny\"\"\""), ("a = '''x \ny'''", "a = '''x\ny'''")])
 def test_other_answers_stay_other(text, other):
     assert labels.normalise(text) != labels.normalise(other)
 

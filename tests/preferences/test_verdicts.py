@@ -33,13 +33,18 @@ def judge(rows, sandbox, folder, p=P, suites=None):
     ("def f(x):\n    return x + 1\n", "passed", "passed", "ok"),
     ("def f(x):\n    return x + 2\n", "failed", "failed", "ok"),
     ("def f(x) return x", "syntax", None, "syntax"),
-    ("def f(x):\n    return y + 1\n", "type_error", "failed", "type_error"),
+    ("def f(x):\n    return y + 1\n", "failed", "failed", "type_error"),
+    ("y + 1\ndef f(x):\n    return x + 1\n", "type_error", "error", "type_error"),
+    ("def f(x):\n    out = []  # type: a list of numbers\n    return out\n", "failed", "failed", "type_error"),
+    ("def f(x):\n    seen: Set[int] = set()\n    return seen\n", "failed", "failed", "type_error"),
+    ("try:\n    import numpy_fast\nexcept ImportError:\n    pass\ndef f(x):\n    return x\n", "failed", "failed", "type_error"),
     ("raise ValueError('at load')\ndef f(x):\n    return x + 1\n", "error", "error", "ok"),
     ("def f(x):\n    if x < 0:\n        return undefined\n    return x + 1\n", "passed", "passed", "type_error"),
     ("   \n", "no_code", None, None),
-], ids=["passes", "fails", "syntax", "undefined-name", "raises-at-load", "undefined-but-never-reached", "no-code"])
+], ids=["passes", "fails", "syntax", "undefined-name", "undefined-at-load", "type-comment", "annotation-of-a-local",
+        "optional-import", "raises-at-load", "undefined-but-never-reached", "no-code"])
 def test_what_a_verdict_says(sandbox, tmp_path, code, status, executed, mypy):
-    """mypy marks programs that cannot run; one that passes every test evidently can."""
+    """mypy marks programs that cannot run; of one that did run execution decides."""
     row, = judge([sample(code)], sandbox, tmp_path)
     assert (row["status"], row["executed"], row["mypy"]) == (status, executed, mypy)
     assert (row["instruction_id"], row["sample_index"], row["assurance"]) == ("i0", 0, executed and "split")

@@ -13,7 +13,7 @@ from plum_utils.models.completions import Completion
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.study import search as module
-from plum_utils.testgen.suites import parse_response
+from plum_utils.testgen.response import parse_response
 
 ITEMS = load_instructions("basics_train", 6)
 KEPT_OUT = [item.instruction_id for item in ITEMS[:4]]

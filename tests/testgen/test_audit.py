@@ -21,7 +21,7 @@ from plum_utils.testgen.audit import (
     suite_verdicts,
 )
 from plum_utils.testgen.mutation import mutants
-from plum_utils.testgen.suites import parse_response
+from plum_utils.testgen.response import parse_response
 
 CLAMP = """def clamp(x, low, high):
     if x < low:

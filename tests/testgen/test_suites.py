@@ -5,109 +5,27 @@ from __future__ import annotations
 import ast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from test_response import TESTS, response
 
 from plum_utils.data.instructions import Instruction, load_instructions
 from plum_utils.sandbox import Limits, Sandbox, Verdict
-from plum_utils.testgen import suites as suites_module
+from plum_utils.testgen.response import parse_response
 from plum_utils.testgen.suites import (
-    MalformedResponse,
     build_suites,
     consistency_by_source,
     count_tests,
     hollow,
-    parse_response,
     reason_class,
     suites_by_instruction,
     vacuous_asserts,
 )
 
-SOLUTION = "def f(x):\n    return x + 1"
-TESTS = "assert f(1) == 2\nassert f(-1) == 0"
-
-
-def response(analysis="Add one.", solution=SOLUTION, start="def f(x):\n    pass", tests=TESTS, fence="```"):
-    """A response in Figure 3's format, its code fenced unless ``fence`` is empty."""
-    def block(code):
-        return f"{fence}python\n{code}\n{fence}" if fence else code
-    return (f"[Analysis]\n{analysis}\n[Solution]\n{block(solution)}\n[Start Code]\n{block(start)}\n"
-            f"[Test Code]\n{block(tests)}\n")
-
-
-EXPRESSION = st.recursive(st.integers(0, 9).map(str) | st.sampled_from(["x", "f(x)", "''", "[]"]),
-                          lambda inner: st.tuples(inner, inner).map(lambda pair: f"({pair[0]} + {pair[1]})"),
-                          max_leaves=4)
-PROGRAM = st.lists(EXPRESSION.map("value = {}".format), min_size=1, max_size=4).map("\n".join)
-SUITE = st.lists(st.tuples(EXPRESSION, EXPRESSION).map(lambda pair: f"assert {pair[0]} == {pair[1]}"), min_size=1,
-                 max_size=5).map("\n".join)
-PROSE = st.text(st.characters(blacklist_characters="[]`#*\r", blacklist_categories=("Cs", "Cc", "Zl", "Zp")),
-                max_size=40)
-
-
-@given(PROSE, PROGRAM, PROGRAM, SUITE, st.sampled_from(["```", ""]))
-def test_round_trip(analysis, solution, start, tests, fence):
-    parsed = parse_response(response(analysis, solution, start, tests, fence))
-    assert (parsed.analysis, parsed.solution, parsed.start_code, parsed.test_code) == (
-        analysis.strip(), solution, start, tests)
-
-
-PIECES = st.sampled_from(["[Analysis]", "[Solution]", "[Start Code]", "[Test Code]", "\n", "```", "```python\n",
-                          "assert 1", "def f(:", "**", "# ", ":", "\x00", " ", "if x:\n", "(" * 300, "-" * 5000])
-
-
-@given(st.text(st.characters(), max_size=80) | st.lists(PIECES, max_size=25).map("".join))
-def test_any_text_is_parsed_or_malformed(text):
-    try:
-        parsed = parse_response(text)
-    except MalformedResponse as reason:
-        assert str(reason)
-    else:
-        ast.parse(parsed.solution), ast.parse(parsed.test_code)
-
-
-@pytest.mark.parametrize(("text", "reason"), [
-    ("", "no [Analysis] section"),
-    (response().partition("[Start Code]")[0], "no [Start Code] section"),
-    (response() + "[Solution]\nx = 1\n", "sections repeated or out of order"),
-    (response().replace("[Start Code]", "[X]").replace("[Solution]", "[Start Code]").replace("[X]", "[Solution]"),
-     "sections repeated or out of order"),
-    (response(tests="", fence=""), "empty [Test Code] section"),
-    (response(solution="def f(x: return"), "[Solution] is not Python (SyntaxError)"),
-    (response(tests="assert f(1) == (2,"), "[Test Code] is not Python (SyntaxError)"),
-    (response(solution="x = '\x00'"), "[Solution] is not Python"),
-    (response(solution="x = " + "-" * 200_000 + "1"), "[Solution] is not Python"),
-])
-def test_reasons(text, reason):
-    with pytest.raises(MalformedResponse) as caught:
-        parse_response(text)
-    assert str(caught.value).startswith(reason)
-
-
-@pytest.mark.parametrize("heading", ["## [{}]", "**[{}]**", "[{}]:", "  [{}]  ", "### **[{}]**"])
-def test_decorated_headings_are_headings(heading):
-    text = response()
-    for name in suites_module.SECTIONS:
-        text = text.replace(f"[{name}]", heading.format(name))
-    assert parse_response(text).solution == SOLUTION
-
-
-def test_a_heading_inside_a_line_is_text():
-    assert parse_response(response(analysis="The [Test Code] section follows.")).test_code == TESTS
-
-
-def test_several_blocks_of_a_section_are_joined():
-    assert parse_response(response(tests="assert f(1) == 2\n```\nand\n```python\nassert f(2) == 3")).test_code == (
-        "assert f(1) == 2\nassert f(2) == 3")
-
-
-def test_a_fence_cut_off_at_the_end_still_holds_code():
-    assert parse_response(response().rstrip().removesuffix("```")).test_code == TESTS
-
 
 @pytest.mark.parametrize(("tests", "count"), [
     (TESTS, 2), ("for x in (1, 2):\n    assert f(x)\n", 1),
     ("def test():\n    assert f(1)\n    assert f(2)\ntest()", 2),
+    ("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)", 1),
+    ("if f(1) != 2:\n    raise AssertionError", 1), ("import pytest\nwith pytest.raises(ValueError):\n    f(0)", 1),
     ("print(f(1))", 0)])
 def test_count_tests(tests, count):
     assert count_tests(tests) == count
@@ -143,6 +61,9 @@ RESPONSES = {
     "exits": response(solution="import os\nos._exit(0)\ndef f(x): return x"),
     "never ends": response(solution="def f(x):\n    while True: pass"),
     "malformed": "I cannot help with that.",
+    "nobody calls": response(tests="def check(candidate):\n    assert candidate(1) == 2"),
+    "never reached": response(tests="for x in []:\n    assert f(x) == 2"),
+    "of nothing": response(tests="assert 1 + 1 == 2"),
 }
 
 
@@ -162,21 +83,23 @@ def test_the_filter_keeps_only_what_passes_its_own_tests(rows):
 def test_every_dropped_response_has_its_reason(rows):
     assert {name: reason_class(row["reason"]) for name, row in zip(RESPONSES, rows)} == {
         "consistent": "", "wrong": "failed", "no assert": "malformed: no assert in [Test Code]", "exits": "error",
-        "never ends": "timeout", "malformed": "malformed: no [Analysis] section"}
+        "never ends": "timeout", "malformed": "malformed: no [Analysis] section", "nobody calls": "untested",
+        "never reached": "untested", "of nothing": "untested"}
+    assert rows[-1]["reason"] == "untested: the tests never called the solution"
 
 
 def test_table_1_counts_malformed_responses_in_the_denominator(rows):
     table = consistency_by_source(rows).iloc[0]
     assert (table.source, table.instructions, table.instructions_with_suite) == ("here", 1, 1)
-    assert (table.responses, table.malformed, table.consistent) == (6, 2, 1)
-    assert table.ours == pytest.approx(100 / 6)
+    assert (table.responses, table.malformed, table.consistent) == (9, 2, 1)
+    assert table.ours == pytest.approx(100 / 9)
 
 
 def test_all_consistent_suites_of_an_instruction_apply_to_its_samples():
     made = [{"instruction_id": key, "consistent": kept, "test_code": code}
             for key, kept, code in (("a", True, "assert 1\n"), ("a", False, "assert 2"), ("a", True, "assert 3"),
                                     ("b", False, "assert 4"))]
-    assert suites_by_instruction(made) == {"a": "assert 1\nassert 3\n"}
+    assert suites_by_instruction(made) == {"a": ("assert 1", "assert 3")}
 
 
 def test_a_fault_of_the_sandbox_is_never_an_inconsistency():

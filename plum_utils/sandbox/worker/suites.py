@@ -11,10 +11,14 @@ class Suite:
     Args:
         collect: its test functions and classes that the script does not call itself.
         checks: lines of its assertions; None where nobody asks whether one was reached.
+        above: lines of the suites before it, in whose numbering a verdict names a line.
     """
 
-    def __init__(self, text, collect=(), checks=None):
-        self.text, self.collect, self.checks, self.code = text, collect, checks, None
+    def __init__(self, text, collect=(), checks=None, above=0):
+        self.text, self.collect, self.checks, self.above, self.code = text, collect, checks, above, None
+
+    def describe(self, error):
+        return describe(error, "<tests>", self.text, self.above)
 
     def compiled(self):
         """The code, or (status, detail)."""
@@ -22,7 +26,7 @@ class Suite:
             try:
                 self.code = compile(self.text, "<tests>", "exec", dont_inherit=True)
             except BaseException as error:
-                self.code = "failed", describe(error, "<tests>", self.text)
+                self.code = "failed", self.describe(error)
         return self.code
 
 
@@ -65,8 +69,8 @@ def finished(act, suite, peer, failures):
         if not failures and not own_exit(error, peer):
             return "failed", "exited before the tests finished"
     except BaseException as error:
-        return "failed", describe(error, "<tests>", suite.text)
-    return ("failed", describe(failures[0], "<tests>", suite.text)) if failures else None
+        return "failed", suite.describe(error)
+    return ("failed", suite.describe(failures[0])) if failures else None
 
 
 def own_exit(error, peer):
@@ -161,8 +165,8 @@ def arguments(function):
     return cases
 
 
-def describe(error, name, source):
-    """One line: the exception, and the line of the program or of the tests where it rose."""
+def describe(error, name, source, above=0):
+    """One line: the exception, and the line of the program or of the tests where it rose; ``above``: lines before it."""
     try:
         message = str(error)
         text = type(error).__name__ + (f": {message}" if message else "")
@@ -172,6 +176,6 @@ def describe(error, name, source):
             return text
         lines = source.split("\n")
         code = lines[row - 1].strip()[:120] if row <= len(lines) else ""
-        return f"{text[:140]}: {code} ({'test ' if name == '<tests>' else ''}line {row})"
+        return f"{text[:140]}: {code} ({'test ' if name == '<tests>' else ''}line {row + above})"
     except BaseException:  # a hostile exception class
         return type(error).__name__

@@ -39,7 +39,11 @@ def texts(handle, sizes):
 
 def read_suites(request):
     """The suites to run, each with what its text was found to hold (``splitting.plan``)."""
-    return [suites.Suite(text, *what) for text, what in zip(texts(TESTS, request["tests"]), request["suites"])]
+    found, above = [], 0
+    for text, what in zip(texts(TESTS, request["tests"]), request["suites"]):
+        found.append(suites.Suite(text, *what, above))
+        above += text.count("\n") + 1
+    return found
 
 
 def confine(request, layers, keep):

@@ -109,9 +109,9 @@ def test_each_suite_has_a_namespace_of_its_own(sandbox, suites, mode):
     assert (verdict.status, verdict.detail) == ("passed", "")
 
 
-def test_every_suite_counts_and_lines_are_those_of_the_suite(sandbox):
+def test_every_suite_counts_and_lines_are_those_of_all_suites_together(sandbox):
     verdict, = sandbox.run([Program("wrong", WRONG, ("assert add(1, 0) == 1", "x = 1\nassert add(1, 2) == 3"))])
-    assert verdict.status == "failed" and verdict.detail.endswith("assert add(1, 2) == 3 (test line 2)")
+    assert verdict.status == "failed" and verdict.detail.endswith("assert add(1, 2) == 3 (test line 3)")
 
 
 @pytest.mark.parametrize("code", [
