@@ -20,9 +20,10 @@ from typing import Any, Callable
 from urllib.parse import unquote
 
 import jinja2
+import nbformat
 import yaml
 
-from docs.site.lesson_pages import escaped, image, page, text_of, title_and_question
+from docs.site.lesson_pages import escaped, image, page, title_and_question
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION, STAGES
@@ -130,10 +131,10 @@ class Source:
 
     def _lesson(self, path: Path) -> None:
         name = f"lessons/{path.stem}"
-        shown = page(json.loads(path.read_text()))
+        shown = page(nbformat.read(path, as_version=4))
         for cell in shown["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = self.linked(text_of(cell["source"]), [ROOT / "notebooks", path.parent], name)
+                cell["source"] = self.linked(cell["source"], [ROOT / "notebooks", path.parent], name)
         self._save(f"{name}.ipynb", json.dumps(shown))
 
     def _markdown(self, path: Path) -> str:
@@ -242,7 +243,7 @@ class Source:
     def _index(self) -> str:
         lessons = []
         for path in self.lessons:
-            title, question = title_and_question(json.loads(path.read_text()))
+            title, question = title_and_question(nbformat.read(path, as_version=4))
             lessons.append({"title": title, "question": question, "page": f"lessons/{path.stem}.ipynb"})
         figure = self.run / "figures" / "table2.png"
         caption = captions_of(self.run / "notebooks" / f"{EVALUATION}.ipynb").get("figures/table2", "Figure: Table 2.")
