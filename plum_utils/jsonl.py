@@ -111,9 +111,9 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """An empty folder to be filled, which gets the name ``path`` when the block ends well: after an error or a kill nothing
-    of it lies under that name. Of a folder that is there by then the new one takes the place if asked to ``replace`` it;
-    else it stays, for another process was faster."""
+    """An empty folder to be filled, which gets the name ``path`` when the block ends well: after an error or a kill
+    nothing of it lies under that name. A folder that is there by then gives place to the new one if that is asked to
+    ``replace`` it; else it stays, for another process was faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as both:
         new = Path(both) / "new"

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, TextIO
 
@@ -65,7 +66,8 @@ class Bar:
         self._calls: dict[object, tuple[int, int, int]] = {}  # of running ones: tokens, items, items in all
         self._stream, self._clock, self._lock = stream or sys.stderr, clock, threading.Lock()
         self._hidden, self._columns = hidden, _columns(self._stream)
-        self._write = tqdm.status_printer(self._stream) if self._columns is not None and not hidden else self._line
+        self._write = (tqdm.status_printer(self._stream) if self._columns is not None and not hidden
+                       else partial(print, file=self._stream, flush=True))
         self._began = clock()
         self._shown = self._began if self._columns is None else float("-inf")
         self._show()
@@ -137,9 +139,6 @@ class Bar:
             done, total = (self._now()[1], self.items) if self.items else (self.done_parts, self.parts)
             form = "{desc}: {percentage:3.0f}%|{bar:10}| " + text
             self._write(tqdm.format_meter(done, total, self.seconds, self._columns or None, self.name, bar_format=form))
-
-    def _line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
 
     def _now(self) -> tuple[int, int]:
         """Tokens generated and items done, with those of running calls."""

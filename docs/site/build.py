@@ -20,9 +20,10 @@ from typing import Any, Callable
 from urllib.parse import unquote
 
 import jinja2
+import nbformat
 import yaml
 
-from docs.site.lesson_pages import escaped, image, page, text_of, title_and_question
+from docs.site.lesson_pages import escaped, image, page, title_and_question
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION, STAGES
@@ -36,9 +37,9 @@ SHOWN_FILES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"
 IMAGES = {".png", ".svg", ".jpg", ".jpeg", ".gif"}
 LARGEST_SHOWN = 200_000  # bytes; larger files are copies to download
 MARK = ".plum-site"  # in a folder that this module wrote, so that it may replace it
-LINK = re.compile(r"(?P<code>(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)*?(?<!`)(?P=ticks)(?!`))"  # code has no links
-                  r"|(?P<start>\]\()(?P<target>[^()\s]+)(?P<end>\)|\s+\"[^\"]*\"\))", re.DOTALL)
-FENCE = re.compile(r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)"  # code has no links
+                  r"|(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)*?(?<!`)(?P=ticks)(?!`)"
+                  r"|(?P<start>\]\()(?P<target>[^()\s]+)(?P<end>\)|\s+\"[^\"]*\"\))", re.DOTALL | re.MULTILINE)
 
 
 class SiteError(RuntimeError):
@@ -115,35 +116,26 @@ class Source:
         """Write all pages; returns their number."""
         for path in self.lessons:
             self._lesson(path)
-        self._save("index", self._index())
+        self._save("index.md", self._index())
         written = set()
         while waiting := set(self.writers) - written:  # pages that show a file are found while others are written
             for name in sorted(waiting):
-                self._save(name, self.writers[name]())
+                self._save(f"{name}.md", self.writers[name]())
             written |= waiting
         return len(self.lessons) + 1 + len(written)
 
-    def _save(self, name: str, text: str) -> None:
-        path = self.folder / f"{name}.md"
+    def _save(self, file: str, text: str) -> None:
+        path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
     def _lesson(self, path: Path) -> None:
-        notebook = json.loads(path.read_text())
         name = f"lessons/{path.stem}"
-        shown, images = page(notebook)
+        shown = page(nbformat.read(path, as_version=4))
         for cell in shown["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = self.linked(text_of(cell["source"]), [ROOT / "notebooks", path.parent], name)
-            for output in cell.get("outputs", []):
-                if "text/markdown" in output.get("data", {}):
-                    text = output["data"]["text/markdown"].replace("](IMAGES/", f"]({path.stem}-figures/")
-                    output["data"]["text/markdown"] = text
-        figures = self.folder / "lessons" / f"{path.stem}-figures"
-        figures.mkdir(parents=True, exist_ok=True)
-        for file, content in images.items():
-            (figures / file).write_bytes(content)
-        (self.folder / f"{name}.ipynb").write_text(json.dumps(shown))
+                cell["source"] = self.linked(cell["source"], [ROOT / "notebooks", path.parent], name)
+        self._save(f"{name}.ipynb", json.dumps(shown))
 
     def _markdown(self, path: Path) -> str:
         return self.linked(path.read_text(), [path.parent], self.pages[path])
@@ -155,17 +147,11 @@ class Source:
             bases: folders that a link may start from; the first where its target exists counts.
             name: the page that the text stands on.
         """
-        parts, end = [], 0
-        for fence in FENCE.finditer(text):
-            parts += [self._linked(text[end:fence.start()], bases, name), fence[0]]
-            end = fence.end()
-        return "".join([*parts, self._linked(text[end:], bases, name)])
-
-    def _linked(self, text: str, bases: list[Path], name: str) -> str:
         def replace(match: re.Match[str]) -> str:
-            if match["code"] or "://" in match["target"] or match["target"].startswith(("#", "mailto:")):
+            target = match["target"]
+            if target is None or "://" in target or target.startswith(("#", "mailto:")):
                 return match[0]
-            return f"{match['start']}{self.address(match['target'], bases, name)}{match['end']}"
+            return f"{match['start']}{self.address(target, bases, name)}{match['end']}"
         return LINK.sub(replace, text)
 
     def address(self, target: str, bases: list[Path], name: str) -> str:
@@ -257,7 +243,7 @@ class Source:
     def _index(self) -> str:
         lessons = []
         for path in self.lessons:
-            title, question = title_and_question(json.loads(path.read_text()))
+            title, question = title_and_question(nbformat.read(path, as_version=4))
             lessons.append({"title": title, "question": question, "page": f"lessons/{path.stem}.ipynb"})
         figure = self.run / "figures" / "table2.png"
         caption = captions_of(self.run / "notebooks" / f"{EVALUATION}.ipynb").get("figures/table2", "Figure: Table 2.")

@@ -21,37 +21,22 @@ PYGMENTS_STYLE = re.compile(r"<style>(?:(?!</style>).)*\.linenos(?:(?!</style>).
 Cell = dict[str, Any]
 
 
-def page(notebook: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The page of an executed notebook (its JSON, which stays as it is), and its figures by file name."""
-    shown, images = copy.deepcopy(notebook), {}
+def page(notebook: dict[str, Any]) -> dict[str, Any]:
+    """The page of an executed notebook (as ``nbformat`` reads it; it stays as it is), a notebook with figures inside."""
+    shown = copy.deepcopy(notebook)
     shown["metadata"] = {key: shown["metadata"][key] for key in ("kernelspec", "language_info")
                          if key in shown["metadata"]}  # no widgets' state: it would ask for scripts from elsewhere
-    section = ""
-    for place, cell in enumerate(shown["cells"]):
+    for cell in shown["cells"]:
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags}
         if cell["cell_type"] != "code":
-            headings = [line for line in text_of(cell["source"]).splitlines() if line.startswith("#")]
-            section = headings[-1] if headings else section
             continue
         if "injected-parameters" in tags:
             cell["metadata"] = {"tags": [*tags, "hide-input"], "mystnb": {
                 "code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}}
-            cell["source"] = _unfolded(text_of(cell["source"]))
-        cell["outputs"] = [kept for output in _merged(cell["outputs"])
-                           if (kept := _output(output, place, section, images))]
-    return shown, images
-
-
-def text_of(source: str | list[str]) -> str:
-    """A notebook keeps a text whole or as a list of its lines."""
-    return source if isinstance(source, str) else "".join(source)
-
-
-def plain(markdown: str) -> str:
-    """Markdown's text without its marks, on one line."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    return " ".join(re.sub(r"\*\*|`|(?<!\w)[*_]|[*_](?!\w)", "", text).split())
+            cell["source"] = _unfolded(cell["source"])
+        cell["outputs"] = [kept for output in cell["outputs"] if (kept := _output(output))]
+    return shown
 
 
 def escaped(text: str) -> str:
@@ -73,25 +58,7 @@ def _unfolded(source: str) -> str:
     return "\n".join(["# Parameters, as the pipeline passed them", *lines])
 
 
-def _merged(outputs: list[Cell]) -> list[Cell]:
-    """Outputs with all of stderr in one of them, where the first of it stood, and likewise neighbours on stdout."""
-    merged: list[Cell] = []
-    for output in outputs:
-        like = [one for one in (merged if output.get("name") == "stderr" else merged[-1:])
-                if output["output_type"] == "stream" and one.get("name") == output["name"]]
-        if like:
-            like[0]["text"] = text_of(like[0]["text"]) + text_of(output["text"])
-        else:
-            merged.append(output)
-    return merged
-
-
-def overwritten(text: str) -> str:
-    """What a terminal shows in the end: after a carriage return a line starts anew."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-def _output(output: Cell, place: int, section: str, images: dict[str, bytes]) -> Cell | None:
+def _output(output: Cell) -> Cell | None:
     """One output as the page shows it; ``None``: nothing of it. A figure's text alternative is its caption."""
     if output["output_type"] == "stream":
         return _stream(output)
@@ -102,12 +69,11 @@ def _output(output: Cell, place: int, section: str, images: dict[str, bytes]) ->
     if kind is None or (WIDGET in data and kind == "text/plain"):
         return None
     if kind.startswith("image/"):
-        file = f"{place}-{len(images)}.{kind.removeprefix('image/')}"
-        images[file] = base64.b64decode(text_of(data[kind]))
-        told = output["metadata"].get("caption", f"Figure of the section “{plain(section.lstrip('# '))}”.")
-        return _display("text/markdown", image(told, f"IMAGES/{file}", images[file], dpi=100))
-    content = text_of(data[kind])
-    return _display(kind, _framed(content) if kind == "text/html" else content)
+        told = output["metadata"].get("caption", "A figure of this section.")
+        encoded = "".join(data[kind].split())
+        shown = image(told, f"data:{kind};base64,{encoded}", base64.b64decode(encoded), dpi=100)
+        return _display("text/markdown", shown)
+    return _display(kind, _framed(data[kind]) if kind == "text/html" else data[kind])
 
 
 def _display(kind: str, content: str) -> Cell:
@@ -115,7 +81,7 @@ def _display(kind: str, content: str) -> Cell:
 
 
 def _stream(output: Cell) -> Cell | None:
-    text = overwritten(text_of(output["text"])).strip("\n")
+    text = output["text"].strip("\n")
     if output["name"] == "stdout":
         return output | {"text": text + "\n"} if text else None
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -137,6 +103,6 @@ def _framed(content: str) -> str:
 
 def title_and_question(notebook: dict[str, Any]) -> tuple[str, str]:
     """A lesson's title and the question that its first cell asks (empty where it asks none)."""
-    first = next(text_of(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    first = next(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     question = re.search(r"\*\*Question\.\*\*(.*?)(?:\n\s*\n|\Z)", first, re.DOTALL)
     return first.splitlines()[0].lstrip("# "), " ".join(question[1].split()) if question else ""

@@ -20,7 +20,6 @@ deny them the network hands them the cluster.
 
 from __future__ import annotations
 
-import atexit
 import random
 import sys
 from collections import Counter, deque
@@ -177,7 +176,7 @@ class RaySandbox:
             return "", [_failure(f"lost with a process of the cluster: {one_line(error)}")] * count
         if layers:
             self._layers[node] = layers
-        else:
+        elif node not in self._layers:  # else it worked in other processes, and is avoided for this chunk only
             self._refuse(node, rows[0][1])
         return node, rows
 
@@ -237,10 +236,8 @@ def _judge(tasks: tuple[Program, ...], limits: Limits, without: tuple[str, ...])
 
 @cache
 def _opened(allow_weak: bool, without: tuple[str, ...]) -> Sandbox:
-    """This process's sandbox."""
-    sandbox = Sandbox(1, Limits(allow_weak=allow_weak), without, quiet=True)
-    atexit.register(sandbox.close)
-    return sandbox
+    """This process's sandbox. Ray ends its processes without notice: the next sandbox on the machine clears up."""
+    return Sandbox(1, Limits(allow_weak=allow_weak), without, quiet=True)
 
 
 def _failure(detail: str) -> tuple:

@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     weak, places, settings = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     weak.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this host "
                       "cannot deny them network and files; as -p sandbox.allow_weak=true")
-    places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the folder of "
-                        "its runs' folders, by default outputs/")
+    places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the folder "
+                        "of its runs' folders, by default outputs/")
     places.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
     settings.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                           help="override a parameter, e.g. -p training.learning_rate=1e-4")
@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
-    export.add_argument("--gguf-converter", metavar="PATH", default=CONVERTER, help="that converter; default: %(default)s")
-    plan = command("plan", _plan, "what training needs of a card's memory, what is chosen for it, and how long a run takes "
-                   "here", settings, params="a parameter file")
+    export.add_argument("--gguf-converter", metavar="PATH", default=CONVERTER, help="default: %(default)s")
+    plan = command("plan", _plan, "what training needs of a card's memory, what is chosen for it, and how long a run "
+                   "takes here", settings, params="a parameter file")
     plan.add_argument("--gpu-gb", type=float, metavar="GB", help="the card's size; default: this machine's card, else "
                       "24, 48 and 80")
     lab = command("lab", _lab, "open the lessons in JupyterLab")
@@ -207,7 +207,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     pipeline = _pipeline(arguments)
     entries = pipeline.run.manifest()["stages"]
-    for stage in pipeline.stages:
+    for stage in STAGES:
         state, why = pipeline.state(stage)
         seconds = entries.get(stage.name, {}).get("seconds")
         print(f"{stage.name:24}{state:14}{f'{seconds:.0f} s' if seconds is not None else '-':>8}  {why}")

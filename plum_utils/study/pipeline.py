@@ -20,7 +20,7 @@ from plum_utils.params import Params
 from plum_utils.progress import FIRST_CALL
 from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
-from plum_utils.stages import SAMPLING, STAGES, Stage
+from plum_utils.stages import BY_NAME, SAMPLING, Stage
 from plum_utils.study.forecast import Forecast, announce, told_again
 from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.study.reuse import lend_baseline, lender, take_over
@@ -48,7 +48,6 @@ class Pipeline:
     params: Params
     run: Run
     notebooks: Path = ROOT / "notebooks"
-    stages: tuple[Stage, ...] = STAGES
     others: tuple[Run, ...] = ()
 
     def __post_init__(self) -> None:
@@ -108,10 +107,8 @@ class Pipeline:
         for stage in chosen:
             if not self._notebook(stage).exists():
                 raise NotReady(f"{self._notebook(stage)}: no such notebook")
-        names = {stage.name for stage in chosen}
-        by_name = {stage.name: stage for stage in self.stages}
-        for need in sorted({need for stage in chosen for need in stage.needs} - names):
-            state, why = self.state(by_name[need])
+        for need in sorted({need for stage in chosen for need in stage.needs} - {stage.name for stage in chosen}):
+            state, why = self.state(BY_NAME[need])
             if state == "stale":
                 print(f"warning: {need} is stale ({why}); going on with what it left", flush=True)
             elif state != "up to date":
@@ -175,12 +172,9 @@ class Pipeline:
 
     def _fingerprint(self, stage: Stage) -> dict[str, str]:
         notebook = self._notebook(stage)
-        return {
-            "parameters": fingerprint(stage.parameters(self.params)),
-            "inputs": fingerprint(self._inputs(stage)),
-            "notebook": sha256_file(notebook)[:16] if notebook.exists() else "",
-            "code": code_digest(notebook) if notebook.exists() else "",
-        }
+        there = notebook.exists()
+        return {"parameters": fingerprint(stage.parameters(self.params)), "inputs": fingerprint(self._inputs(stage)),
+                "notebook": sha256_file(notebook)[:16] if there else "", "code": code_digest(notebook) if there else ""}
 
     def _changes(self, stage: Stage, entry: dict[str, Any]) -> list[str]:
         now, then = self._fingerprint(stage), entry.get("fingerprint", {})

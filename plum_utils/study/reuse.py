@@ -109,7 +109,7 @@ def lender(others: Iterable[Run], key: str, wanted: dict[str, Any]) -> Run | Non
 
 
 def take_over(run: Run, stage: str, other: Run) -> None:
-    """Put another run's finished stage in the place of this run's, as hard links; ``taken_from`` in the manifest names it.
+    """Put another run's finished stage in the place of this run's, as hard links; the manifest names it.
 
     Links are safe here, for whatever is written anew replaces its file instead of writing into it.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +13,18 @@ from plum_utils.params import Params
 from plum_utils.plots import comparisons, lessons
 from plum_utils.runs import Run
 from plum_utils.study import sweep_tables
-from plum_utils.study.page import figure_item, write_html, write_report, write_sweep_html
+from plum_utils.study.page import (
+    Item,
+    figure_item,
+    flat,
+    list_item,
+    minutes,
+    table_item,
+    title_of,
+    write_html,
+    write_page,
+    write_report,
+)
 from plum_utils.study.sweep_tables import rounds_table
 from plum_utils.study.sweeps import Experiment, Sweep, find_sweeps, load_sweep
 
@@ -23,8 +36,8 @@ CAPTIONS = {
     "rounds": "Lines: pass@1 by round, with intervals.",
 }
 Shown = tuple[dict[str, pd.DataFrame], dict[str, Figure]]
-MULTIPLE = ("p_holm holds the chance of any false alarm among all rows of the comparison table at its level; p_permutation "
-            "is that of a row alone.")
+MULTIPLE = ("p_holm holds the chance of any false alarm among all rows of the comparison table at its level; "
+            "p_permutation is that of a row alone.")
 
 
 def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Path, name: str,
@@ -39,21 +52,46 @@ def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Pat
     shown = _shown(sweep, experiments, outputs)
     notes = [*sweep.notes, *(f"{one}: no result. {cause}" for one, cause in failures.items())]
     notes += [MULTIPLE] if "comparisons" in shown[0] else []
-    return _write(Run(outputs / "sweeps" / name), sweep.title, shown, notes, runs)
+    return write_sweep_html(Run(outputs / "sweeps" / name), sweep.title, shown, notes, runs)
 
 
-def _write(home: Run, title: str, shown: Shown, notes: list[str], runs: list[Run]) -> Path:
-    """Write the page of several runs, what it shows into its folder, and each run's own page."""
+def write_sweep_html(home: Run, title: str, shown: Shown, notes: list[str], runs: list[Run]) -> Path:
+    """Write ``report.html`` of several runs and what it shows into ``home``, and each run's own page; returns the page.
+
+    Args:
+        shown: tables, whole, each below the figure of its name where there is one.
+        notes: shown before everything else.
+        runs: linked by paths relative to ``home``, with the parameters in which they differ.
+    """
+    sections = [("Notes", [list_item(notes)])]
+    tables, figures = shown
+    for name, table in tables.items():
+        home.save_table(table.round(4), name)
+        items = [table_item(table, f"Table: {title_of(name)}")]
+        if name in figures:
+            home.save_figure(figures[name], name)
+            items.insert(0, figure_item(home.path / "figures" / f"{name}.png", CAPTIONS.get(name, "")))
+        sections.append((title_of(name), items))
     for run in runs:
         write_report(run)
         write_html(run)
-    tables, figures = shown
-    for key, table in tables.items():
-        home.save_table(table.round(4), key)
-    for key, figure in figures.items():
-        home.save_figure(figure, key)
-    items = {key: figure_item(home.path / "figures" / f"{key}.png", CAPTIONS.get(key, "")) for key in figures}
-    return write_sweep_html(home.path, title, tables, items, notes, runs)
+    return write_page(home.path / "report.html", title, [*sections, ("Runs", _runs(home.path, runs))])
+
+
+def _runs(folder: Path, runs: list[Run]) -> list[Item]:
+    """The runs with links to their pages, and the parameters in which they differ."""
+    params = pd.DataFrame([flat(run.manifest().get("params", {})) for run in runs])
+    differ = [key for key in sorted(params) if not key.startswith("rows") and key != "name"
+              and params[key].nunique(dropna=False) > 1]
+    rows, links = [], {}
+    for run, own in zip(runs, params[differ].fillna("").to_dict("records")):
+        stages, name = run.manifest()["stages"], os.path.relpath(run.path, folder)
+        done = sum(entry["status"] == "done" for entry in stages.values())
+        links[name] = quote(f"{Path(name).as_posix()}/report.html")
+        rows.append({"run": name, "stages done": f"{done} of {len(stages)}",
+                     "minutes": round(minutes(stages), 1)} | own)
+    caption = "The runs, and the parameters in which they differ."
+    return [table_item(pd.DataFrame(rows), caption, links=links)] if rows else []
 
 
 def _shown(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
@@ -102,7 +140,7 @@ def write_rounds_report(params: Params, home: Run, runs: list[Run]) -> Path:
     """The page of a run in rounds: pass@1 and the largest pass@k from the untrained policy to the last round's."""
     table = rounds_table(runs)
     shown = {"rounds": table}, {"rounds": comparisons.fig_rounds(table)}
-    return _write(home, f"{params.name}: {params.rounds} rounds", shown, [], runs)
+    return write_sweep_html(home, f"{params.name}: {params.rounds} rounds", shown, [], runs)
 
 
 def listing(folder: Path, outputs: Path) -> str:

@@ -18,6 +18,8 @@ from plum_utils.stats import bootstrap_share_interval
 from plum_utils.testgen.mutation import Mutant, mutants
 from plum_utils.testgen.suites import consistent_by_instruction
 
+IDENTITY = ("source", "instruction_id", "attempt")  # of a suite
+
 
 def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suite: int = 20, seed: int = 0
                     ) -> pd.DataFrame:
@@ -43,13 +45,13 @@ def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suit
                 for number, source in enumerate([row["solution"], *(one.source for one in some)])]
     passed = iter(verdict.status == "passed" for verdict in judge(sandbox, programs))
     scored = [_scored(row, some, [next(passed) for _ in range(1 + len(some))]) for row, some in zip(rows, made)]
-    return pd.DataFrame(scored, columns=["source", "instruction_id", "attempt", "mutants", "killed", "score", "survivor"])
+    return pd.DataFrame(scored, columns=[*IDENTITY, "mutants", "killed", "score", "survivor"])
 
 
 def _scored(row: dict[str, Any], some: list[Mutant], passed: list[bool]) -> dict[str, Any]:
     itself, *lived = passed
     killed = lived.count(False)
-    return {key: row[key] for key in ("source", "instruction_id", "attempt")} | {
+    return {key: row[key] for key in IDENTITY} | {
         "mutants": len(some), "killed": killed, "score": killed / len(some) if some and itself else float("nan"),
         "survivor": next((one.source for one, lives in zip(some, lived) if lives), "")}
 

@@ -36,17 +36,18 @@ BUSY = (408, 409, 429)  # HTTP statuses that are worth another try, as all from 
 NO_USE = (401, 402, 403, 404)  # statuses that every other request would get too
 REFUSALS = ("context_length_exceeded", "content_filter", "content_policy_violation")  # OpenAI's and Azure's codes
 REFUSED = "refused"  # finish_reason of a request that this server will never answer; its response is empty
-_NO_KEY = "generator.api_key_env: {server} refuses (HTTP {status}) the key in {key}"  # what is said may hold a part of it
+# What the server says then may hold a part of the key.
+_NO_KEY = "generator.api_key_env: {server} refuses (HTTP {status}) the key in {key}"
 MENDS = {  # by HTTP's status, or what happened
     401: _NO_KEY,
     402: "generator.api_key_env: {server} says that the key's account has no credit ({said})",
     403: _NO_KEY,
     404: "generator.model: {server} has no {model!r} (HTTP 404: {said}); give a model that it serves, or mend "
          "generator.base_url, which often ends in /v1",
-    "late": "generator.timeout_seconds: no answer from {server} within {seconds:g} s, tried {tries} times; raise it, or "
-            "lower generator.concurrency",
-    "unreached": "generator.base_url: {server} cannot be reached ({said}), tried {tries} times; start the server or mend "
-                 "the address",
+    "late": "generator.timeout_seconds: no answer from {server} within {seconds:g} s, tried {tries} times; raise it, "
+            "or lower generator.concurrency",
+    "unreached": "generator.base_url: {server} cannot be reached ({said}), tried {tries} times; start the server or "
+                 "mend the address",
     "busy": "{server} answered HTTP {status} ({said}), tried {tries} times; lower generator.concurrency or "
             "generator.requests_per_minute, or try later",
     "rejected": "{server} refuses the request ({http}{said}); see generator.max_tokens, generator.temperature and "
@@ -253,7 +254,8 @@ class HttpBackend:
 
         def ask() -> dict[str, Any]:
             pace.turn()
-            return self._store.append(_row(request, self._create(request), tries.statistics["attempt_number"], self.server))
+            reply = self._create(request)
+            return self._store.append(_row(request, reply, tries.statistics["attempt_number"], self.server))
 
         tries = Retrying(stop=stop_after_attempt(self._how.retries + 1), retry=retry_if_exception(self._may_pass),
                          wait=self._wait, before_sleep=hold_all, sleep=pace.rest, reraise=True)
@@ -292,20 +294,27 @@ class HttpBackend:
     def _failure(self, request: Request, error: Exception, tries: int) -> Failure:
         code, how = getattr(error, "code", None), self._how
         status = 402 if code == "insufficient_quota" else getattr(error, "status_code", 0)  # OpenAI says 429
-        kind = ("late" if isinstance(error, openai.APITimeoutError)
-                else "unreached" if isinstance(error, openai.APIConnectionError)
-                else status if status in MENDS else "busy" if status == 429 or status >= 500 else "rejected")
-        reason = MENDS[kind].format(
+        reason = MENDS[_what_happened(error, status)].format(
             server=self.server, status=status, http=f"HTTP {status}: " if status else "", said=self._said(error),
             key=how.api_key_env + ("" if self._key else ", which is not set"), model=how.model,
             seconds=how.timeout_seconds, tries=tries)
-        return Failure(request, status, reason, status == 400 and (code in REFUSALS or "maximum context length" in reason))
+        refused = status == 400 and (code in REFUSALS or "maximum context length" in reason)
+        return Failure(request, status, reason, refused)
 
     def _said(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
         text = str(text or error.__cause__ or error)
         return one_line(text.replace(self._key, "***") if self._key else text, 300)
+
+
+def _what_happened(error: Exception, status: int) -> int | str:
+    """A key of ``MENDS``."""
+    if status in MENDS:
+        return status
+    if isinstance(error, openai.APIConnectionError):  # a timeout is one, too
+        return "late" if isinstance(error, openai.APITimeoutError) else "unreached"
+    return "busy" if status == 429 or status >= 500 else "rejected"
 
 
 def api_key(how: GeneratorParams) -> str | None:

@@ -3,11 +3,8 @@
     python -m plum_utils.training.launch job.json     # in each process; ``accelerate launch`` sets its rank
 
 The notebook's process writes a job (``job.json``, its rows beside it), launches, and waits; every worker calls the
-same ``trainers.train_phase`` as a training in one process does, and the first of them writes what it writes. A step
-sees the same rows as in one process: accelerate gives whole batches to the workers in turn, ``accumulation`` is shared
-out among them, and gradients are averaged. So KTO's rule for a batch's neighbours holds on each of them
-(``order_for_kl``). Two things differ: KTO's KL term, which TRL takes over the workers' batches together instead of one
-batch at a time, and an epoch's last step, which accelerate fills up with rows from the start of the epoch.
+same ``trainers.train_phase`` as a training in one process does, and the first of them writes what it writes. What is
+the same as in one process and what is not stands in docs/speed.md, "Training on many GPUs".
 """
 
 from __future__ import annotations

@@ -288,7 +288,6 @@ def _moments(shape: Shape, setting: Setting) -> Iterator[tuple[str, float, float
     yield "last norm, backward", end, norm, before
     yield "last layer, backward", kept + angles + (one if checkpointing else 0), layer, before
     yield "first layer, backward", one + (kept / shape.layers if checkpointing else 0), layer, grown
-    yield "optimizer step", 0, 0, grown
     if "kto" in training.objective:
         yield "KL pass", angles, max(_layer_forward(shape, setting), states + head), before
     if training.objective != "sft" and not training.precompute_reference:

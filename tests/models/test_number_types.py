@@ -10,6 +10,7 @@ from plum_utils.models.number_types import Device, number_type, settled
 from plum_utils.params import Params
 from plum_utils.provenance import CPU_FLAGS, cpu
 from plum_utils.runs import Run
+from plum_utils.stages import STAGES
 from plum_utils.study.pipeline import Pipeline
 
 ZEN3 = {"avx2": True, "cpu_name": "Zen 3"}
@@ -72,23 +73,23 @@ def test_auto_is_the_default_and_every_stage_of_a_run_sees_what_became_of_it(on,
     params = Params(name="t")
     assert params.policy.dtype == "auto" and settled(params).policy.dtype == "bfloat16"
     pipeline = Pipeline(params, Run(tmp_path), tiny_notebooks)
-    pipeline.execute([pipeline.stages[0]])
+    pipeline.execute([STAGES[0]])
     assert "number type: bfloat16 (this CPU multiplies bfloat16 in hardware (avx512_bf16))" in capsys.readouterr().out
     manifest = pipeline.run.manifest()
     assert manifest["params"]["policy"]["dtype"] == "bfloat16"
     entry = manifest["stages"]["01_testgen"]
     assert entry["number_type"]["name"] == "bfloat16" and entry["number_type"]["reason"]
     assert entry["cpu"] == cpu()
-    assert pipeline.state(pipeline.stages[0])[0] == "up to date"
+    assert pipeline.state(STAGES[0])[0] == "up to date"
     on(ZEN3)  # the run's folder on another machine
-    assert Pipeline(params, Run(tmp_path), tiny_notebooks).state(pipeline.stages[0]) \
+    assert Pipeline(params, Run(tmp_path), tiny_notebooks).state(STAGES[0]) \
         == ("stale", "changed: parameters (policy.dtype)")
 
 
 def test_a_run_warns_once_of_an_emulated_type(on, tmp_path, tiny_notebooks, capsys):
     on(ZEN3)
     pipeline = Pipeline(Params(name="t", policy={"dtype": "bfloat16"}), Run(tmp_path), tiny_notebooks)
-    pipeline.execute(list(pipeline.stages[:2]))
+    pipeline.execute(list(STAGES[:2]))
     assert capsys.readouterr().err.count("emulates bfloat16") == 1
 
 

@@ -75,7 +75,7 @@ def test_an_export_is_the_merged_model_with_its_template_and_card(base, trained)
     assert ours and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     card = (target / "README.md").read_text()
     for part in ("tiny-run: kto-seed0", "| base model | tiny-base |", "basics_train", "code c0de, parameters da7a",
-                 "commit abc123", "licence holds", "| checked | the logits are 0.0"):
+                 "commit abc123", "licence holds", "| checked | logits are 0.0"):
         assert part in card, part
     assert str(Path(base).parent) not in card
     assert [path.name for path in target.parent.iterdir()] == ["model"]
@@ -153,7 +153,7 @@ def test_a_missing_converter_is_told_before_anything_is_merged(trained, monkeypa
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(export, "merge_adapter", lambda *_: pytest.fail("merged"))
     for converter in (CONVERTER, "/nowhere/convert.py"):
-        with pytest.raises(ExportError, match=f"^{converter}: no such program.*--gguf-converter"):
+        with pytest.raises(ExportError, match=f"^{converter}: no program that can be run.*--gguf-converter"):
             export_policy(p, run, target, gguf=True, converter=converter)
 
 

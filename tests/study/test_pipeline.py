@@ -72,7 +72,7 @@ def cli(params_file: Path, run_dir: Path, notebooks: Path, *more: str) -> list[s
 
 def states(run_dir: Path, notebooks: Path, params: Params = PARAMS) -> dict[str, tuple[str, str]]:
     line = Pipeline(params, Run(run_dir), notebooks)
-    return {stage.number: line.state(stage) for stage in line.stages}
+    return {stage.number: line.state(stage) for stage in STAGES}
 
 
 def test_finished_stages_are_up_to_date_and_the_rest_missing(run_dir, tiny_notebooks):

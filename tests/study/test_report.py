@@ -15,8 +15,9 @@ from plum_utils.evaluation.tables import pass_at_k_table, results_table
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.study.commands import main
-from plum_utils.study.page import figure_item, write_html, write_report, write_sweep_html
+from plum_utils.study.page import write_html, write_report
 from plum_utils.study.report import END, START, NoResults, results_block, write_results
+from plum_utils.study.sweep_page import write_sweep_html
 
 STAGES = ("01_testgen", "05_evalplus_eval")
 
@@ -273,25 +274,19 @@ def test_what_comes_from_a_run_is_text(run):
 def test_a_sweep_is_one_page_with_links_to_its_runs(run, tmp_path):
     other = make_run(tmp_path / "other & more")
     other.record_params(Params(name="other", seed=3).model_dump(mode="json"))
-    write_html(other)
-    unwritten = make_run(tmp_path / "third")
-    Run(tmp_path).save_figure(Figure(), "methods")
-    svg = tmp_path / "drawn.svg"
-    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     table = pd.DataFrame({"group": [HOSTILE] * 300, "value": [12.5] * 300})
-    path = write_sweep_html(tmp_path / "sweeps" / "t5", HOSTILE, {"comparisons": table.head(1), "methods": table},
-                            {"methods": figure_item(tmp_path / "figures" / "methods.png"), "drawn": figure_item(svg)},
-                            [HOSTILE], [run, other, unwritten])
+    shown = {"methods": table, "comparisons": table.head(1)}, {"methods": Figure()}
+    path = write_sweep_html(Run(tmp_path / "sweeps" / "t5"), HOSTILE, shown, [HOSTILE], [run, other])
     page = page_of(path)
     assert path == tmp_path / "sweeps" / "t5" / "report.html" and page.texts.count(HOSTILE) == 3 + 301
-    assert [image["src"][:22] for image in page.all("img")] == ["data:image/png;base64,", "data:image/svg+xml;bas"]
-    headings = [text for text in page.texts if text in ("Notes", "Methods", "Drawn", "Comparisons", "Runs")]
-    assert headings == ["Notes", "Methods", "Drawn", "Comparisons", "Runs"] * 2
+    assert [image["src"][:22] for image in page.all("img")] == ["data:image/png;base64,"]
+    headings = [text for text in page.texts if text in ("Notes", "Methods", "Comparisons", "Runs")]
+    assert headings == ["Notes", "Methods", "Comparisons", "Runs"] * 2
     links = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
-    assert links == ["../../other%20%26%20more/report.html"]
-    assert "../../third" in page.texts and "seed" in page.texts and "sampling.k" not in page.texts
+    assert links == ["../../run/report.html", "../../other%20%26%20more/report.html"]
+    assert "seed" in page.texts and "sampling.k" not in page.texts
 
 
 def test_a_sweep_without_anything(tmp_path):
-    page = page_of(write_sweep_html(tmp_path, "Nothing", {}, {}, [], []))
+    page = page_of(write_sweep_html(Run(tmp_path), "Nothing", ({}, {}), [], []))
     assert "Nothing" in page.texts and not page.all("table")
