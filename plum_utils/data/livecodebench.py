@@ -20,7 +20,6 @@ from typing import Any, Collection
 from plum_utils.data.judges import source as judge_source
 from plum_utils.jsonl import JsonlError, iter_jsonl
 
-HUB_ID = "livecodebench/code_generation_lite"
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
             for number in range(1, 7)}
 FIELDS = ("question_title", "question_content", "platform", "question_id", "contest_id", "contest_date",
@@ -82,7 +81,7 @@ class LcbProblem:
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests.
 
-        A stdin solution is executed once a test as ``__main__``; it must not run at load, so its source travels as data.
+        A stdin solution is executed once a test as ``__main__``; it must not run at load: its source travels as data.
         """
         if self.func_name:
             code = f"{IMPORTS}{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
@@ -99,7 +98,8 @@ class LcbProblem:
 
     def limits(self, suite: str, given: Any) -> Any:
         """Each test's seconds for all of them; ``given`` are the sandbox's own limits."""
-        return replace(given, seconds=(self.seconds + 1) * len(self.tests) + 5, memory_mb=max(MEMORY_MB, given.memory_mb))
+        seconds = (self.seconds + 1) * len(self.tests) + 5
+        return replace(given, seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb))
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
@@ -188,7 +188,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding its tests is what takes time
+                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding tests takes time
             if len(problems) == limit:
                 return problems
     if not problems:
