@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,12 @@ def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:
     if path is None:
         return None
     rows = read_jsonl(path, required=("task_id", "base_input", "plus_input"))
-    return [_deserialised(row) for row in rows] if suite == "mbpp" else rows
+    if suite == "mbpp":
+        from evalplus.data.mbpp import mbpp_deserialize_inputs
 
-
-def _deserialised(row: dict[str, Any]) -> dict[str, Any]:
-    from evalplus.data.mbpp import mbpp_deserialize_inputs
-
-    return row | {key: mbpp_deserialize_inputs(row["task_id"], row[key]) for key in ("base_input", "plus_input")}
+        for row, key in product(rows, ("base_input", "plus_input")):
+            row[key] = mbpp_deserialize_inputs(row["task_id"], row[key])
+    return rows
 
 
 # Where evalplus asks only whether there is a result (judges/presence.py).

@@ -23,7 +23,6 @@ from plum_utils.data.judges import source as judge_source
 from plum_utils.jsonl import JsonlError, iter_jsonl
 from plum_utils.syntax import parsed
 
-HUB_ID = "livecodebench/code_generation_lite"
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
             for number in range(1, 7)}
 FIELDS = ("question_title", "question_content", "platform", "question_id", "contest_id", "contest_date",
@@ -217,7 +216,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding its tests is what takes time
+                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding tests takes time
             if len(problems) == limit:
                 return problems
     if not problems:

@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Iterable, Iterator
 
 import pandas as pd
@@ -27,7 +28,6 @@ from plum_utils.data.problems import BUNDLED, Problem, load_suite
 from plum_utils.jsonl import iter_jsonl
 from plum_utils.params import LiveCodeBenchParams
 
-RULES = ("ngram", "name")
 COLUMNS = ["instruction_id", "benchmark", "task_id", "rule", "evidence"]
 BOILERPLATE = 3      # problems of one benchmark: the form of its statements ("each test contains several test cases")
 SHORTEST_NAME = 6
@@ -122,7 +122,7 @@ def find_overlaps(instructions: Iterable[Instruction], benchmarks: list[Benchmar
     rows = []
     for item in instructions:
         words, answer = _words(item.instruction), _words(item.solution)
-        same_words = set().union(*(grams.keys() & _grams(words, size) for size in sizes), grams.keys() & _grams(answer, n))
+        same_words = grams.keys() & chain(_grams(answer, n), *(_grams(words, size) for size in sizes))
         same_names = names.keys() & names_to_write(item.instruction, item.solution)
         found = {"ngram": {place: " ".join(gram) for gram in sorted(same_words, reverse=True) for place in grams[gram]},
                  "name": {place: name for name in same_names for place in names[name]}}

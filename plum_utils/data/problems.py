@@ -35,7 +35,6 @@ class Problem:
     base_tests: str | tuple[str, ...]  # one suite, or several
     plus_tests: str | None = None
     preamble: str = ""
-    level: str | None = None
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
@@ -106,8 +105,8 @@ def self_contained(problem: Problem) -> Problem:
 def _bundled(name: str) -> list[Problem]:
     rows = read_jsonl(Path(__file__).with_name(f"{name}.jsonl"), required=("task_id", "instruction", "test"))
     return [Problem(row["task_id"], name, row["instruction"], row["entry_point"],
-                    row["prompt"] + row["canonical_solution"], f"{row['test']}\ncheck({row['entry_point']})\n",
-                    level=row["level"]) for row in rows]
+                    row["prompt"] + row["canonical_solution"], f"{row['test']}\ncheck({row['entry_point']})\n")
+            for row in rows]
 
 
 def _humaneval() -> list[Problem]:

@@ -107,7 +107,8 @@ def _best(rates: dict[float, pd.Series]) -> tuple[float, pd.Series]:
 
 def wins_losses(scored: pd.DataFrame) -> pd.DataFrame:
     """Each problem's pass rate before and after (averaged over seeds) in percent, and the change in points."""
-    table = pd.DataFrame([{"suite": suite, "decoding": decoding, "task_id": task, "before": 100 * one, "after": 100 * two}
+    table = pd.DataFrame([{"suite": suite, "decoding": decoding, "task_id": task, "before": 100 * one,
+                           "after": 100 * two}
                           for suite, decoding, before, after in _pairs(scored)
                           for task, one, two in zip(before.index, before, after.mean(axis=1))])
     return table.assign(change=table.after - table.before)

@@ -156,8 +156,8 @@ def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
         return str(tmp_path / name)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
-    assert len(load_livecodebench(livecodebench.HUB_ID, "release_v3")) == 3
-    assert asked == [(livecodebench.HUB_ID, name, "dataset") for name in ("test.jsonl", "test2.jsonl", "test3.jsonl")]
+    assert len(load_livecodebench("livecodebench/code_generation_lite", "release_v3")) == 3
+    assert asked == [("livecodebench/code_generation_lite", name, "dataset") for name in ("test.jsonl", "test2.jsonl", "test3.jsonl")]
 
 
 @pytest.mark.parametrize("change, message", [

@@ -304,7 +304,7 @@ def test_status_takes_parameters_or_a_folder(run_dir, params_file, tiny_notebook
 def test_report_links_what_the_stages_wrote(run_dir, tiny_notebooks, capsys):
     assert main(["report", str(run_dir), "--notebooks", str(tiny_notebooks)]) == 0
     text = Path(capsys.readouterr().out.strip()).read_text()
-    assert text.index("table 01 testgen") < text.index("table 02 sampling") < text.index("## Wall time")
+    assert text.index("Table 01 testgen") < text.index("Table 02 sampling") < text.index("Wall time")
     assert "(notebooks/03_preferences.ipynb)" in text and str(run_dir) not in text
 
 
