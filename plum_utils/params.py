@@ -99,7 +99,7 @@ class SamplingParams(_Section):
     temperature: Temperature = 1.0
     top_p: Rate = 1.0
     max_tokens: Positive = 512
-    stop: list[str] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = []  # an empty one would end every completion at once
     shard_size: Positive = 32
 
     def what_decides(self) -> dict[str, Any]:
@@ -300,13 +300,23 @@ def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Pa
 def load_yaml(model: type[Model], path: str | Path, overrides: dict[str, Any] | None = None) -> Model:
     """A pydantic model out of a YAML file; composition and errors are those of ``load_params``."""
     values, origin = _compose(Path(path), ())
-    for key, value in (overrides or {}).items():
+    return _validated(model, values, origin, str(path), overrides or {})
+
+
+def params_of(values: dict[str, Any], source: str) -> Params:
+    """Parameters of ``key.subkey`` values alone; ``source``: what errors name them after."""
+    return _validated(Params, {}, {}, source, values)
+
+
+def _validated(model: type[Model], values: dict[str, Any], origin: dict[str, str], source: str, overrides: dict[str, Any]
+               ) -> Model:
+    for key, value in overrides.items():
         _set(values, key, value)
         origin[key] = "-p"
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(item, origin, str(path)) for item in error.errors())) from None
+        raise ParamsError("\n".join(_explain(item, origin, source) for item in error.errors())) from None
 
 
 def _compose(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -16,12 +16,14 @@ Ending = Literal["end_token", "stop_string", "length"]
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens. It ended with the model's own
-    end token, with a string at which we stopped it, or at the limit of tokens."""
+    """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens. It ended with an end token of
+    the model's, which ``end`` names and the text leaves out, with a string at which we stopped it, or at the limit of
+    tokens."""
 
     text: str
     finish_reason: Ending
     n_tokens: int
+    end: str = ""
 
 
 Watch = Callable[[int, int], None]

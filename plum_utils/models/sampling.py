@@ -8,7 +8,7 @@ from typing import Any, Callable, get_args
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.models.adapters import adapter_digest
-from plum_utils.models.completions import Backend, Ending
+from plum_utils.models.completions import Backend, Completion, Ending
 from plum_utils.models.engines import open_backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
@@ -37,8 +37,8 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
     """K completions for each instruction.
 
     Returns:
-        Rows of the ``samples`` contract: instruction_id, prompt, seed, sample_index, completion, finish_reason, n_tokens,
-        code (taken out of the completion here, not kept in the shards).
+        Rows of the ``samples`` contract: instruction_id, prompt, seed, sample_index, completion, finish_reason, end,
+        n_tokens, code (taken out of the completion here, not kept in the shards).
     """
     how, parts = p.sampling, instruction_shards(p, "shard", instructions, partial(policy_prompt, p, tokenizer))
     bar = Bar("sampling", len(parts), items=len(instructions) * how.k, measured=folder / FIRST_CALL)
@@ -69,16 +69,17 @@ def sample_shards(backend: Backend, parts: dict[str, list[dict[str, Any]]], fold
         how: of ``Backend.generate``.
 
     Returns:
-        ``n`` rows for each entry, which add sample_index, completion, finish_reason (an ``Ending``) and n_tokens.
+        ``n`` rows for each entry, which add sample_index, completion, finish_reason (an ``Ending``), ``end`` (the end
+        token that the model sampled, or nothing) and n_tokens.
     """
     def make(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         outputs = bar.generate(backend, [one["prompt"] for one in asked], seed=asked[0]["seed"], adapter=adapter, **how)
         return [one | {"sample_index": index, "completion": out.text, "finish_reason": out.finish_reason,
-                       "n_tokens": out.n_tokens}
+                       "end": out.end, "n_tokens": out.n_tokens}
                 for one, outs in zip(asked, outputs) for index, out in enumerate(outs)]
 
     def mark(asked: list[dict[str, Any]]) -> str:
-        return fingerprint([get_args(Ending), model, backend.name, digest, how, asked])
+        return fingerprint([get_args(Ending), list(Completion.__annotations__), model, backend.name, digest, how, asked])
 
     digest = adapter_digest(adapter)
     return list(shard_rows(make_shards(folder, parts.items(), make, mark, bar, getattr(backend, "replicas", 1))))

@@ -115,7 +115,9 @@ class TransformersBackend:
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=len(text))
         assert row.finish
-        return Completion(text[:cut], "stop_string" if cut < len(text) else row.finish, len(row.ids))
+        finish = "stop_string" if cut < len(text) else row.finish
+        end = self._tokenizer.decode(row.ids[-1:]) if finish == "end_token" else ""
+        return Completion(text[:cut], finish, len(row.ids), end)
 
     def _rows_that_fit(self, tokens: int) -> int:
         """How many rows of ``tokens`` tokens take half of the free memory. A power of two, so that the batches of a call

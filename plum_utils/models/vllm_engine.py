@@ -149,7 +149,8 @@ class VllmBackend:
                     texts[key] += out.text
                     tokens[key] += len(out.token_ids)
                     if out.finish_reason:
-                        completions[key] = Completion(texts[key], _ending(out), tokens[key])
+                        end = self._llm.get_tokenizer().decode(out.token_ids[-1:]) if _ending(out) == "end_token" else ""
+                        completions[key] = Completion(texts[key], _ending(out), tokens[key], end)
             if watch:
                 watch(tokens.total(), len(completions))
         return completions

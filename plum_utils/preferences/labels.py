@@ -2,8 +2,8 @@
 
 The label rule. Chosen: the program passes every test of every consistent suite of its instruction. Rejected: it runs
 and fails at least one. Un-runnable programs are in neither set; they are the negatives of the Figure 3 ablation.
-Samplers leave the end-of-sequence token out of a completion's text; ``add_end_tokens`` puts it back where
-the policy did sample one, so that training sees what was sampled, no more and no less. The table of labels holds no
+Samplers leave the end token out of a completion's text; where the policy did sample one, ``end`` holds it, and it is
+trained on: what was sampled, no more and no less. The table of labels holds no
 texts; what needs them reads the samples once more, so that the memory needed does not follow their length.
 """
 
@@ -46,22 +46,6 @@ def normalise(completion: str) -> str:
     return "".join(parts).rstrip()
 
 
-def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str) -> Iterator[dict[str, Any]]:
-    """Samples with ``end``: the end token where the policy itself ended its answer, else an empty string.
-
-    Elsewhere the policy never sampled the token: training on it there would teach something that it did not do.
-
-    Raises:
-        ValueError: a sample does not say how it ended.
-    """
-    for row in samples:
-        if row["finish_reason"] not in ENDINGS:
-            raise ValueError(f"sample {row['instruction_id']}/{row['sample_index']}: finish_reason is "
-                             f"{row['finish_reason']!r}, expected one of {', '.join(ENDINGS)}; it was sampled by an older "
-                             "version of this package: run stage 02 again")
-        yield row | {"end": end_token if row["finish_reason"] == "end_token" else ""}
-
-
 def selected(rows: Iterable[dict[str, Any]], labels: LabelParams, instruction_ids: Iterable[str], seed: int
              ) -> Iterator[dict[str, Any]]:
     """Samples (or verdicts) of the part that is labelled: the first ``first_k`` of each instruction, and
@@ -90,12 +74,16 @@ def label_samples(verdicts: Iterable[dict[str, Any]], samples: Iterable[dict[str
         or rejected, not a duplicate, and its instruction has a chosen solution).
 
     Raises:
-        ValueError: a sample without a verdict, or a verdict that is our fault and not the program's.
+        ValueError: a sample without a verdict, a verdict that is our fault and not the program's, or a sample that does not
+            say how it ended.
     """
     status_of = {(row["instruction_id"], row["sample_index"]): row["status"] for row in verdicts}
     rows, seen = [], set()
     for sample in samples:
         name, index = sample["instruction_id"], sample["sample_index"]
+        if sample.get("finish_reason", "length") not in ENDINGS:
+            raise ValueError(f"sample {name}/{index}: finish_reason is {sample['finish_reason']!r}, expected one of "
+                             f"{', '.join(ENDINGS)}; it was sampled by an older version of this package: run stage 02 again")
         if (name, index) not in status_of:
             raise ValueError(f"sample {name}/{index} has no verdict; run stage 03 again")
         status = status_of[name, index]

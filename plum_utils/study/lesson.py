@@ -11,14 +11,17 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from plum_utils.models.number_types import settled
-from plum_utils.params import Params, load_params
+from plum_utils.params import Params, load_params, params_of
 from plum_utils.runs import Run
+from plum_utils.study import given
 from plum_utils.study.reuse import find_inputs
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
-    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From then on the process works
-    in the repository's root, so that relative paths in the parameters mean the same by hand and in a run.
+    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From
+    then on the process works in the repository's root, so that relative paths in the parameters mean the same by hand and
+    in a run. What else papermill was told (``given``) counts as on the command line; a file that it was given whole takes
+    the place of ``params``, and ``outputs/<name>`` that of a ``run_dir`` that it was not told.
 
     Args:
         params: what the pipeline passes (a dictionary), or the path of a parameter file when a notebook is opened by
@@ -27,9 +30,16 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
 
     Raises:
         MissingInputs: an earlier notebook has not run; the message says which, and the command that runs it.
+        ParamsError: parameters that cannot be used.
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
-    loaded = settled(Params.model_validate(params) if isinstance(params, dict) else load_params(root / params))
+    told = given.told()
+    more = {key: value for key, value in told.items() if key != "run_dir"}
+    if "name" in more:
+        loaded, run_dir = params_of(more, "papermill -f"), told.get("run_dir", f"outputs/{more['name']}")
+    else:
+        loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params, more)
+    loaded = settled(loaded)
     os.chdir(root)
     run = Run(root / run_dir)
     find_inputs(loaded, run, stage, params if isinstance(params, str) else None)

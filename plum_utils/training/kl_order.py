@@ -75,16 +75,16 @@ def trainable_rows(tokenizer: Any, rows: list[dict[str, Any]], max_length: int
                    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows that train as they were sampled, and those that cannot: (kept, dropped).
 
-    Dropped are rows whose prompt alone fills ``max_length`` (TRL would drop them too, but only after the batches are
-    laid out, and every later KL pair would shift), and rows in which the prompt's last token merges with the
-    completion's first, so that their context would not be the one that was sampled from.
+    Dropped are rows that do not fit ``max_length`` whole, with both sides of a pair (TRL cuts off their ends, the end token
+    among them, or drops them after the batches are laid out, and every later KL pair would shift), and rows in which the
+    prompt's last token merges with the completion's first, so that their context would not be the one sampled from.
     """
     def fits(row: dict[str, Any]) -> bool:
         prompt = row["prompt"][0]["content"]
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         answers = [row[side][0]["content"] for side in ("completion", "chosen", "rejected") if side in row]
-        return len(ids) < max_length and all(
-            tokenizer(prompt + answer, add_special_tokens=False)["input_ids"][:len(ids)] == ids for answer in answers)
+        wholes = [tokenizer(prompt + answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        return all(len(whole) <= max_length and whole[:len(ids)] == ids for whole in wholes)
 
     kept = [fits(row) for row in rows]
     return [row for row, keep in zip(rows, kept) if keep], [row for row, keep in zip(rows, kept) if not keep]

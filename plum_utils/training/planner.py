@@ -184,7 +184,7 @@ def _reasons(shape: Shape, training: TrainingParams, chosen: MemoryPlan, dtype: 
             yield f"the KL term is now the mean over {new.batch_size} rows instead of {training.batch_size}"
     if new.max_length < longest:
         yield (f"max_length {new.max_length} instead of {longest}: with {longest} even a batch of {least} needs "
-               f"{need(max_length=longest)} of {room}; longer rows are cut")
+               f"{need(max_length=longest)} of {room}; longer rows are left out")
     yield from _assumed(new)
 
 

@@ -192,7 +192,13 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
     model = load_policy(model_path, params, dtype)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
-    rows, _ = trainable_rows(tokenizer, rows, params.max_length)
+    rows, dropped = trainable_rows(tokenizer, rows, params.max_length)
+    if dropped:
+        print(f"{phase}: {len(dropped)} of {len(rows) + len(dropped)} rows are left out: with their prompts they are longer "
+              f"than training.max_length ({params.max_length} tokens), or do not begin where the prompt ends")
+    if not rows:
+        raise ValueError(f"training.max_length: none of {len(dropped)} rows of {phase} fits whole into {params.max_length} "
+                         "tokens; raise it, or lower sampling.max_tokens and sample again")
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
     trainer.remove_callback(PrinterCallback)

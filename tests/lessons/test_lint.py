@@ -37,8 +37,9 @@ def test_it_keeps_to_what_every_notebook_does(notebook):
 def test_one_parameters_cell_before_all_other_code(notebook):
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1 and code_cells(notebook)[0] is tagged[0]
-    names = {target.id for node in ast.parse(tagged[0].source).body for target in node.targets}
-    assert names == {"params", "run_dir"}
+    set_here = [node for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign)]
+    assert {target.id for node in set_here for target in node.targets} == {"params", "run_dir"}
+    assert tagged[0].source.count("\n") == 4 and "\naccept_single_values()" in tagged[0].source
 
 
 def test_ids_speak(notebook):

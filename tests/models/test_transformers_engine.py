@@ -121,7 +121,7 @@ def test_a_stop_string_across_a_special_token_is_one_in_the_text(backend, script
 
 def test_the_end_token_ends_a_row_counts_and_is_not_in_the_text(backend, scripted):
     scripted(*ids(backend, "ab" + END))
-    assert backend.generate(["x"], max_tokens=9) == [[Completion("ab", "end_token", 3)]]
+    assert backend.generate(["x"], max_tokens=9) == [[Completion("ab", "end_token", 3, END)]]
     scripted(*ids(backend, "abc"))
     assert backend.generate(["x"], max_tokens=3) == [[Completion("abc", "length", 3)]]
 

@@ -32,9 +32,9 @@ def labelled(items, deduplicate: bool = True, finish: str = "stop_string") -> tu
         key = {"instruction_id": f"i{instruction}", "sample_index": seen[instruction]}
         seen[instruction] += 1
         completion = f"```python\n{status}{text}\n```\n"
-        samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish})
+        samples.append(key | {"prompt": f"p{instruction}", "completion": completion, "finish_reason": finish,
+                              "end": "<end>" if finish == "end_token" else ""})
         verdicts.append(key | {"status": status, "detail": "?"})
-    samples = list(labels.add_end_tokens(samples, "<end>"))
     return labels.label_samples(verdicts, iter(samples), deduplicate), samples
 
 
@@ -187,10 +187,9 @@ def test_duplicates_count_once_within_an_instruction_only():
 ])
 def test_the_end_token_is_trained_on_only_where_it_was_sampled(finish, completion, ended):
     sample = {"instruction_id": "i", "sample_index": 0, "prompt": "p", "completion": completion,
-              "finish_reason": finish}
+              "finish_reason": finish, "end": "<end>" if ended else ""}
     verdict = {"instruction_id": "i", "sample_index": 0, "status": "passed", "detail": ""}
-    samples = list(labels.add_end_tokens([sample], "<end>"))
-    (row,) = sets_module.sft_rows(labels.label_samples([verdict], samples), samples)
+    (row,) = sets_module.sft_rows(labels.label_samples([verdict], [sample]), [sample])
     assert row["completion"] == [{"role": "assistant", "content": completion + ("<end>" if ended else "")}]
     assert row["prompt"] == [{"role": "user", "content": "p"}]
 

@@ -1,5 +1,7 @@
 """Tests are scripts: what they say by running, by their exit, and by what they define and never call."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -141,6 +143,24 @@ def test_the_time_of_an_import_is_not_the_programs(sandbox, library, inside):
     verdict, = sandbox.run([Program("own", code, SUITES["plain"], reference=RIGHT)])
     assert (verdict.status, verdict.detail) == ("passed", "")
     assert verdict.cpu_seconds < 0.5
+
+
+@pytest.fixture
+def load():
+    """Twice as many busy processes as there are processors."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    yield
+    for one in busy:
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.long("seconds")
+@pytest.mark.parametrize("library", ["torch", "scipy.stats", "pandas"])
+def test_under_load_an_import_has_one_verdict(sandbox, load, library):
+    programs = [Program(str(number), f"import {library}  # {number}\n{RIGHT}", SUITES["plain"], reference=RIGHT)
+                for number in range(10)]
+    assert {(one.status, one.detail) for one in sandbox.run(programs)} == {("passed", "")}
 
 
 def test_an_endless_loop_costs_a_second_wherever_it_is(sandbox):

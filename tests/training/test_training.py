@@ -52,8 +52,32 @@ def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_w
 def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
     long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
     merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
-    kept, dropped = kl_order.trainable_rows(policy_module.load_tokenizer(tiny), [long, merged, fine], 128)
+    tokenizer = policy_module.load_tokenizer(tiny)
+    kept, dropped = kl_order.trainable_rows(tokenizer, [long, merged, fine], 128)
     assert kept == [fine] and dropped == [long, merged]
+
+
+@pytest.mark.parametrize("side", ["completion", "chosen", "rejected"])
+def test_rows_that_would_lose_their_end_are_left_out(tiny, side):
+    tokenizer = policy_module.load_tokenizer(tiny)
+    prompt = {"instruction_id": "i", "prompt": [{"role": "user", "content": "y" * 120}]}
+    short, long = ([{"role": "assistant", "content": text}] for text in ("z", "z" * 500 + END))
+    sides = ("completion",) if side == "completion" else ("chosen", "rejected")
+    fits = prompt | dict.fromkeys(sides, short)
+    cut = fits | {side: long}
+    assert kl_order.trainable_rows(tokenizer, [fits, cut], 128) == ([fits], [cut])
+    size = len(tokenizer("y" * 120 + "z" * 500 + END, add_special_tokens=False)["input_ids"])
+    assert kl_order.trainable_rows(tokenizer, [cut], size) == ([cut], [])
+    assert kl_order.trainable_rows(tokenizer, [cut], size - 1) == ([], [cut])
+
+
+@pytest.mark.parametrize("objective", ["kto", "dpo", "sft"])
+def test_nothing_that_fits_is_an_error_that_says_so(tiny, tmp_path, objective):
+    answer = [{"role": "assistant", "content": "z" * 500}]
+    row = {"instruction_id": "i", "prompt": [{"role": "user", "content": "y"}], "label": True}
+    row |= dict.fromkeys(("chosen", "rejected") if objective == "dpo" else ("completion",), answer)
+    with pytest.raises(ValueError, match=f"training.max_length: none of 3 rows of {objective} fits whole into 128 tokens"):
+        phases.train(objective, tiny, {objective: [row] * 3}, params(max_length=128), tmp_path, 3, "float32")
 
 
 def test_too_few_instructions_for_a_batch_is_an_error(tiny, tmp_path):
