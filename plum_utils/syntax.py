@@ -1,11 +1,13 @@
-"""Texts that may be no Python: models' and data sets' programs."""
+"""Texts that may be no Python: models' and data sets' programs; and when two of them are the same."""
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)  # what ``ast.parse`` raises
+_LITERAL = re.compile(r"""(\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3})""", re.DOTALL)
 
 
 def parsed(text: str) -> ast.Module | None:
@@ -16,3 +18,11 @@ def parsed(text: str) -> ast.Module | None:
             return ast.parse(text)
     except UNPARSABLE:
         return None
+
+
+def normalise(completion: str) -> str:
+    """A completion without blanks at the ends of its lines and without blank lines: what counts as the same answer.
+    Indentation, blanks within a line and all of a literal with three quotes are the program's own."""
+    parts = _LITERAL.split(completion.replace("\r\n", "\n").strip("\n"))
+    parts[::2] = [re.sub(r"[ \t]*\n\s*\n|[ \t]+\n", "\n", part) for part in parts[::2]]
+    return "".join(parts).lstrip("\n").rstrip()

@@ -10,7 +10,6 @@ texts; what needs them reads the samples once more, so that the memory needed do
 from __future__ import annotations
 
 import random
-import re
 from typing import Any, Iterable, Iterator
 
 import pandas as pd
@@ -19,6 +18,7 @@ from plum_utils.params import LabelParams
 from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.runs import fingerprint
 from plum_utils.sandbox.status import Status
+from plum_utils.syntax import normalise
 
 ENDINGS = ("end_token", "stop_string", "length")  # ``models.completions.Ending``
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
@@ -33,17 +33,6 @@ LABEL_OF_STATUS: dict[str, str] = {
     NO_CODE: UNRUNNABLE,
     Status.INFRASTRUCTURE: UNDECIDED,
 }
-
-
-_LITERAL = re.compile(r"""(\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3})""", re.DOTALL)
-
-
-def normalise(completion: str) -> str:
-    """A completion without blanks at the ends of its lines and without blank lines: what counts as the same answer.
-    Indentation, blanks within a line and all of a literal with three quotes are the program's own."""
-    parts = _LITERAL.split(completion.replace("\r\n", "\n").strip("\n"))
-    parts[::2] = [re.sub(r"[ \t]*\n\s*\n|[ \t]+\n", "\n", part) for part in parts[::2]]
-    return "".join(parts).rstrip()
 
 
 def selected(rows: Iterable[dict[str, Any]], labels: LabelParams, instruction_ids: Iterable[str], seed: int

@@ -165,6 +165,7 @@ def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
     ({"private_test_cases": "%%%"}, "private tests cannot be decoded|base64"),
     ({"public_test_cases": "[{}]"}, "missing 3 required"),
     ({"public_test_cases": "not json"}, "Expecting value"),
+    ({"public_test_cases": "[]", "private_test_cases": "[]"}, "no tests, public or private; any program would pass"),
     ({"metadata": "{"}, "Expecting property name"),
     ({"contest_date": "last spring"}, "contest_date: expected a date such as .*, got 'last spring'"),
     ({"contest_date": None}, "contest_date: expected a date"),

@@ -7,6 +7,7 @@ import datetime
 import decimal
 import fractions
 import math
+import re
 import sys
 import textwrap
 
@@ -142,6 +143,41 @@ def test_nan_numpy_arrays_and_views():
     moved = collections.OrderedDict(a=1, b=2)
     moved.move_to_end("a")
     assert list(crossed(moved)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("value", [
+    np.array(["a", "bcd"]), np.array([""]), np.array([b"x", b"yz"]), np.array([], dtype=str), np.array("s"),
+    np.datetime64("2024-01-02"), np.timedelta64(3, "D"), np.array(["2024-01-01", "2024-02-03"], dtype="M8[ns]"),
+    np.longdouble(1.5), np.float16(2), np.clongdouble(2), np.array([1, "a", None], dtype=object),
+    np.array([[1, "b"], [None, 3.5]], dtype=object), np.zeros((2, 0, 3))], ids=lambda value: f"{value.dtype}{value.shape}")
+def test_numpys_text_bytes_dates_and_objects_arrive_as_they_are(value):
+    arrived = crossed(value)
+    assert type(arrived) is type(value) and arrived.dtype == value.dtype and arrived.shape == value.shape
+    assert (arrived == value).all()
+
+
+@pytest.mark.parametrize("value, plain", [
+    (np.str_("abc"), "abc"), (np.str_(""), ""), (np.bytes_(b"a\0"), b"a\0"), (list(np.unique(["b", "a"])), ["a", "b"]),
+    ({np.str_("k"): np.str_("v")}, {"k": "v"})])
+def test_numpys_text_is_text(value, plain):
+    arrived = crossed(value)
+    assert same(arrived, plain)
+
+
+def test_of_a_match_it_is_known_that_there_is_one():
+    one, none = crossed([re.match("a", "ab"), re.match("b", "ab")])
+    assert one and one is not None and none is None
+    with pytest.raises(wire.NotPlain, match="a match, asked for .group"):
+        one.group()
+
+
+@pytest.mark.parametrize("code", [
+    ["n", "<U1", None, "////fw=="], ["n", "<U1", [10 ** 9], "AAAA"], ["n", "|O8", None, "AAAAAAAAAAA="],
+    ["n", "<V4", None, "AAAAAA=="], ["n", "<M8[xx]", None, "AAAAAAAAAAA="], ["n", "<f3", None, "AAAA"], ["no", [5], 1],
+    ["no", [-1], 1], ["n", "<U999999999", None, ""], ["n", "<i8", [2, -1], "AAAAAAAAAAA="]], ids=str)
+def test_numpy_values_that_nobody_would_have_sent_are_refused(code):
+    with pytest.raises(wire.Broken):
+        wire.Marshal(None, None, None).decode(code)
 
 
 class Liar(int):
