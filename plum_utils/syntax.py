@@ -1,4 +1,4 @@
-"""Texts that may be no Python: models' and data sets' programs."""
+"""Texts that may be no Python: models' and data sets' programs; and when two of them are the same."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def parsed(text: str) -> ast.Module | None:
             return ast.parse(text)
     except UNPARSABLE:
         return None
+
+
+def normalise(completion: str) -> str:
+    """A completion with runs of white space folded line by line: what counts as the same answer."""
+    return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())

@@ -19,8 +19,8 @@ import queue
 import sys
 from typing import Any
 
+from plum_utils.cluster import ClusterError, connect, one_line
 from plum_utils.models.completions import Completion
-from plum_utils.sandbox.cluster import ClusterError, connect, one_line
 
 RESTARTS = 5  # of one engine over its life
 TRIES = 3     # engines that may die of one call

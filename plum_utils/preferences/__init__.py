@@ -5,7 +5,7 @@ import lazy_loader
 NAMES = {
     "browser": ["MOST_INSTRUCTIONS", "SampleBrowser", "different", "gather", "most_mixed", "static_html"],
     "labels": ["CHOSEN", "LABEL_OF_STATUS", "REJECTED", "UNRUNNABLE", "add_end_tokens", "correctness_ratios",
-               "flow_counts", "label_samples", "normalise", "pick", "selected", "text_key"],
+               "flow_counts", "label_samples", "pick", "selected", "text_key"],
     "sets": ["dpo_rows", "kto_rows", "require_both_sides", "sft_rows", "unrunnable_rows"],
     "static_checks": ["CANNOT_RUN_CODES", "check_programs"],
     "verdicts": ["judge_samples"],

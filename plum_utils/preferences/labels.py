@@ -18,6 +18,7 @@ from plum_utils.params import LabelParams
 from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.runs import fingerprint
 from plum_utils.sandbox.status import Status
+from plum_utils.syntax import normalise
 
 ENDINGS = ("end_token", "stop_string", "length")  # ``models.completions.Ending``
 CHOSEN, REJECTED, UNRUNNABLE, UNDECIDED = "chosen", "rejected", "unrunnable", "undecided"
@@ -32,11 +33,6 @@ LABEL_OF_STATUS: dict[str, str] = {
     NO_CODE: UNRUNNABLE,
     Status.INFRASTRUCTURE: UNDECIDED,
 }
-
-
-def normalise(completion: str) -> str:
-    """A completion with runs of white space folded line by line: what counts as the same answer."""
-    return "\n".join(" ".join(line.split()) if line.strip() else "" for line in completion.strip().splitlines())
 
 
 def add_end_tokens(samples: Iterable[dict[str, Any]], end_token: str) -> Iterator[dict[str, Any]]:

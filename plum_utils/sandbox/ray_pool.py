@@ -27,7 +27,7 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any, Callable, Iterable
 
-from plum_utils.sandbox.cluster import ClusterError, connect, one_line
+from plum_utils.cluster import ClusterError, connect, one_line
 from plum_utils.sandbox.pool import DETAIL, Limits, Mode, Program, Sandbox, SandboxError, Verdict
 
 CHUNK = 16  # programs that travel together at most; fewer towards the end, so that all nodes finish together

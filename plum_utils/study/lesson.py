@@ -17,8 +17,9 @@ from plum_utils.study.reuse import find_inputs
 
 
 def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[Params, Run]:
-    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From then on the process works
-    in the repository's root, so that relative paths in the parameters mean the same by hand and in a run.
+    """The validated parameters, settled for this device, and the run's folder, with all that the stage reads in it. From
+    then on the process works in the repository's root, so that relative paths in the parameters mean the same by hand and
+    in a run.
 
     Args:
         params: what the pipeline passes (a dictionary), or the path of a parameter file when a notebook is opened by

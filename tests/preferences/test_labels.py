@@ -19,6 +19,7 @@ from plum_utils.preferences import sets as sets_module
 from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
 from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.sandbox import Status
+from plum_utils.syntax import normalise
 from plum_utils.training import objectives
 
 STATUSES = [status for status in LABEL_OF_STATUS if status != Status.INFRASTRUCTURE]
@@ -157,12 +158,12 @@ def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(ite
     ("  a = 1\n\n", "a = 1"),
 ])
 def test_white_space_does_not_make_another_answer(text, same):
-    assert labels.normalise(text) == labels.normalise(same)
+    assert normalise(text) == normalise(same)
 
 
 @pytest.mark.parametrize(("text", "other"), [("a = 1", "a = 2"), ("a\nb", "a b"), ("a\n\nb", "a\nb")])
 def test_other_answers_stay_other(text, other):
-    assert labels.normalise(text) != labels.normalise(other)
+    assert normalise(text) != normalise(other)
 
 
 def test_duplicates_count_once_within_an_instruction_only():
