@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from plum_utils.sandbox.pool import Limits, Program, Sandbox, Verdict
+from plum_utils.sandbox.pool import Sandbox
+from plum_utils.sandbox.program import Limits, Program, Verdict
 from plum_utils.sandbox.status import Status
 
 

@@ -28,7 +28,8 @@ from functools import cache
 from typing import Any, Callable, Iterable
 
 from plum_utils.cluster import ClusterError, connect, one_line
-from plum_utils.sandbox.pool import DETAIL, Limits, Program, Sandbox, SandboxError, Verdict
+from plum_utils.sandbox.pool import DETAIL, Sandbox
+from plum_utils.sandbox.program import Limits, Program, SandboxError, Verdict
 
 CHUNK = 16  # programs that travel together at most; fewer towards the end, so that all nodes finish together
 TRIES = 3   # times that a program may be lost

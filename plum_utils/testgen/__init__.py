@@ -8,6 +8,6 @@ NAMES = {
     "response": ["MalformedResponse", "parse_response"],
     "suites": ["always_true", "build_suites", "consistency_by_source", "count_tests",
                "hollow", "reason_class", "references_by_instruction", "suites_by_instruction",
-               "vacuous_asserts"],
+               "swallowed_asserts", "vacuous_asserts"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

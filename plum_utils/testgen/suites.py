@@ -25,6 +25,18 @@ def vacuous_asserts(test_code: str) -> list[str]:
             if isinstance(node, ast.Assert) and always_true(node.test)]
 
 
+def swallowed_asserts(test_code: str) -> list[str]:
+    """The asserts of a suite whose failure a ``try`` around them may swallow, as source text."""
+    tries = [node for node in ast.walk(ast.parse(test_code)) if isinstance(node, ast.Try) and any(map(_swallows, node.handlers))]
+    return [ast.unparse(one) for node in tries for line in node.body for one in ast.walk(line) if isinstance(one, ast.Assert)]
+
+
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else {"BaseException"}
+    named = names & {"AssertionError", "Exception", "BaseException"}
+    return bool(named) and not any(isinstance(node, (ast.Raise, ast.Assert)) for line in handler.body for node in ast.walk(line))
+
+
 def always_true(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         return bool(node.value)

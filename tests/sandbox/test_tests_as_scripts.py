@@ -130,6 +130,14 @@ def test_a_candidate_is_a_module_without_arguments(sandbox, code, mode):
     assert (verdict.status, verdict.detail) == ("passed", "")
 
 
+@pytest.mark.parametrize("mode", ["split", "shared"])
+def test_a_program_may_recurse_as_deep_as_in_a_script(sandbox, mode):
+    code = "def depth(n):\n    return n and 1 + depth(n - 1)"
+    near, far = (f"assert depth({n}) == {n}" for n in (990, 1020))
+    verdicts = sandbox.run([Program("near", code, near, mode=mode), Program("far", code, far, mode=mode)])
+    assert [one.status for one in verdicts] == ["passed", "failed"] and "RecursionError" in verdicts[1].detail
+
+
 def test_tests_have_no_arguments_either(sandbox):
     verdict, = sandbox.run([Program("own", RIGHT, "import sys\nassert len(sys.argv) == 1 == add(0, 1)\n"
                                                   "assert '/' not in ''.join(sys.argv + sys.orig_argv)", mode="split")])

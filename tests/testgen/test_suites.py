@@ -17,6 +17,7 @@ from plum_utils.testgen.suites import (
     hollow,
     reason_class,
     suites_by_instruction,
+    swallowed_asserts,
     vacuous_asserts,
 )
 
@@ -40,6 +41,15 @@ def test_count_tests(tests, count):
 ])
 def test_vacuous_asserts(line, vacuous):
     assert vacuous_asserts(f"{TESTS}\n{line}\n") == ([ast.unparse(ast.parse(line))] if vacuous else [])
+
+
+@pytest.mark.parametrize(("handler", "swallowed"), [
+    ("except AssertionError:\n    print('failed')", True), ("except:\n    pass", True), ("except Exception as error:\n    print(error)", True),
+    ("except (ValueError, AssertionError):\n    pass", True), ("except ValueError:\n    pass", False),
+    ("except AssertionError:\n    raise", False), ("except Exception:\n    assert False", False)])
+def test_asserts_that_a_try_swallows(handler, swallowed):
+    text = f"assert f(0) == 1\ntry:\n    assert f(1) == 2\n{handler}\n"
+    assert swallowed_asserts(text) == (["assert f(1) == 2"] if swallowed else [])
 
 
 def test_a_hollow_program_keeps_names_and_does_nothing():

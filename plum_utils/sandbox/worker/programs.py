@@ -24,6 +24,8 @@ PRINTED = 1 << 20  # characters of a call's output that travel to the judge
 DETAIL = 4096      # bytes
 NAME = "solution.py"
 INPUT, OUTPUT = 5, 6  # a script's files, of which 0 and 1 are copies
+LIMIT = 1000  # Python's own, of frames on the stack
+OURS = 8      # frames between ``depth`` and a function of the program's, at most
 
 
 class Reporter:
@@ -56,9 +58,18 @@ def preload(names):
             pass
 
 
+def depth():
+    """How many of our functions are at work below a program's: a script has none below its own."""
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    return count + OURS
+
+
 def run_shared(setup, code, tests, reporter):
     """Load the program, then run its tests; a lone suite in the program's own namespace."""
     leave = os._exit
+    sys.setrecursionlimit(LIMIT + depth())
     module = named(types.ModuleType("solution"), "solution", "__main__")
     reporter.tell(b"started")
     outcome = load(setup, code, module.__dict__)
@@ -81,6 +92,7 @@ def run_candidate(setup, code, channel, capture):
     Args:
         channel: descriptors to read from and to write to.
     """
+    sys.setrecursionlimit(LIMIT + depth())
     scope = named(types.ModuleType("solution"), "solution", "__main__").__dict__
     output = io.StringIO() if capture else None
     outcome = load(setup, code, scope)
@@ -150,7 +162,7 @@ def script(setup, code, given):
     """Run a program on one input; ``None`` when it ended well, else (status, detail)."""
     atexit._clear()
     random.seed(0)
-    sys.setrecursionlimit(1000)
+    sys.setrecursionlimit(LIMIT + depth())
     threading.stack_size(0)
     fill(INPUT, given.encode("utf-8", "surrogatepass"))
     os.lseek(OUTPUT, 0, os.SEEK_END)
