@@ -26,7 +26,7 @@ from plum_utils.sandbox.status import Status
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
 WORKER = Path(__file__).with_name("worker")
 # Imported by a worker once a program or its tests name it: half as much again a fork, 60 ms saved.
-WARM = ("numpy", "unittest")
+WARM = ("numpy", "unittest", "pytest")
 GRACE = 20.0  # seconds beyond a program's limit after which its worker, not the program, is at fault
 DETAIL = 300  # characters
 FOLDER = "plum-sandbox-"

@@ -47,6 +47,8 @@ def run(suite, module, seen, peer=None):
         return code
     names, kept = vars(builtins), dict(vars(builtins))
     failures = watch_unittest() if "unittest" in suite.text else []
+    if "pytest.main" in suite.text:
+        leave_to_us()
     if suite.checks is not None:
         watch(frozenset(suite.checks), seen, peer is not None)
     try:
@@ -98,6 +100,15 @@ def watch(checks, seen, split):
         return lines
 
     sys.settrace(calls)
+
+
+def leave_to_us():
+    """Let ``pytest.main``, which looks for files, do nothing: tests that nobody called are called at the end."""
+    try:
+        import pytest
+    except ImportError:
+        return
+    pytest.main = lambda *_, **__: 0
 
 
 def watch_unittest():
