@@ -27,8 +27,8 @@ _LIST_ITEM = re.compile(r"[ \t>]*+(?:(?:[-*+]|\d++[.)])[ \t]++)?+")
 _IN_A_STRING = re.compile(r"""(?:[^#'"\\]|\\.|\#[^\n]*+|\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}"""
                           r"""|"(?!"")(?:\\.|[^"\\\n])*+"?|'(?!'')(?:\\.|[^'\\\n])*+'?)*+(?:\"{3}|'{3})""", re.DOTALL)
 _TAG = r"(?:think|thinking|thought|reasoning|scratchpad)"
-_REASONING_ENDS = re.compile(rf"^[ \t]*</{_TAG}>|</{_TAG}>[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_REASONING_BEGINS = re.compile(rf"^[ \t]*<{_TAG}>", re.MULTILINE | re.IGNORECASE)
+_REASONING_ENDS = re.compile(rf"^[ \t]*[<\[]/{_TAG}[>\]]|[<\[]/{_TAG}[>\]][ \t]*$", re.MULTILINE | re.IGNORECASE)
+_REASONING_BEGINS = re.compile(rf"^[ \t]*[<\[]{_TAG}[>\]]", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)

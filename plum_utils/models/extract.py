@@ -46,6 +46,8 @@ _BEGINS_WITH_CODE = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?+\n)*+" + _DEFINES, re.M
 # Two words of which the first has a capital, a heading that ends in a colon, or a mark of Markdown.
 _PROSE = re.compile(r"^(?:[A-Z][\w'’]*+[,:;]?(?:[ \t]+[\w\"'`(*]|[ \t]*$)|\*\*|(?:[-*+>]|\d+[.)])[ \t]+[A-Za-z`*])",
                     re.MULTILINE)
+# A line without anything that a program's lines have.
+_TALK = re.compile(r"[A-Za-z][\w'’,.:;!?\-]*+(?:[ \t]+[\w'’`\".,:;!?\-]++)+[ \t]*")
 
 
 def extract_code(completion: str, template: str = "chat", script: bool = False) -> str:
@@ -119,7 +121,9 @@ def _without_prose(text: str) -> str:
     definition = _DEFINITION.search(text)
     if not definition or tree_of(text):
         return text
-    code = text[definition.start():] if _PROSE.match(text) else text
+    before = text[:definition.start()]
+    talk = _PROSE.match(text) or before.strip() and all(map(_TALK.fullmatch, filter(None, map(str.strip, before.split("\n")))))
+    code = text[definition.start():] if talk else text
     for line in islice(_PROSE.finditer(code), MOST_CUTS):
         before = code[:line.start()].rstrip()
         if before and tree_of(before):

@@ -1,7 +1,7 @@
 """Stage 1: a generator's response -> the four parts that Figure 3 asks for, however Markdown wraps them.
 
 A heading is a line that holds a section's name and marks of Markdown: ``[Solution]``, ``## Solution``, ``**[Solution]:**``,
-``1. [Solution]``, ``> [Solution]``; behind one in brackets text may follow. No line inside of a fence, of a string or of the
+``1. [Solution]``, ``> [Solution]``, ``\\[Solution\\]``; behind one in brackets text may follow. No line inside of a fence, of a string or of the
 model's reasoning is one. Of a section's fenced blocks Python's are its code, or, where none is marked so, those without a
 language.
 """
@@ -16,11 +16,12 @@ from plum_utils.models.blocks import blocks_of, in_a_string, plain_lines, tree_o
 
 SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
 _NAMES = {name.replace(" ", "").lower(): name for name in SECTIONS}
-_WRAP = r"[ \t#*_`~>]*+"  # possessive, so that a long line is looked at once
+_WRAP = r"[ \t#*_`~>\\]*+"  # possessive, so that a long line is looked at once
+_HTML = re.compile(r"</?[A-Za-z][^<>]{0,80}>")
 _WORDS = r"(analysis|solution|start[ \t_-]*code|test[ \t_-]*code)"
-_LINE = re.compile(rf"({_WRAP}(?:(?:[-+]|\d+[.)])[ \t]++)?+{_WRAP})(\[?)[ \t]*+{_WORDS}[ \t]*+(\]?)({_WRAP}:?{_WRAP})(.*)",
+_LINE = re.compile(rf"({_WRAP}(?:(?:[-+]|\d+[.)])[ \t]++)?+{_WRAP})(\[?){_WRAP}{_WORDS}{_WRAP}(\]?)({_WRAP}[:：]?{_WRAP})(.*)",
                    re.IGNORECASE)
-_RULE = re.compile(r"[ \t]*+(?:(?:-[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+|(?:_[ \t]*+){3,}+)")
+_RULE = re.compile(r"[ \t]*+(?:(?:-[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|={3,}+[ \t]*+)")
 MOST_HEADINGS = 50  # lines that look like one; more are no response, and take no time
 _FENCE_LINE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 # What was read before every wrapping of Markdown counted.
@@ -105,11 +106,11 @@ def _headings(lines: list[str]) -> list[tuple[int, str, str]]:
 
 
 def _heading(line: str) -> tuple[str, str] | None:
-    match = _LINE.fullmatch(line)
+    match = _LINE.fullmatch(_HTML.sub("", line) if "<" in line else line)
     if not match:
         return None
     before, opening, words, closing, after, rest = match.groups()
-    if bool(opening) != bool(closing) or not opening and (rest.strip() or not re.search("[#*_:]", before + after)):
+    if bool(opening) != bool(closing) or not opening and (rest.strip() or not re.search("[#*_:：]", before + after)):
         return None
     return _NAMES[re.sub(r"[ \t_-]", "", words).lower()], rest.strip()
 

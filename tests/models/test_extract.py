@@ -219,6 +219,7 @@ def test_what_the_answer_needs_is_joined_in_an_order_that_loads(blocks, value):
     (f"<think>maybe `def f` </think>\n{F}", F),
     (f"<thinking>\nx\n</thinking>\n{fenced(F)}\n<think>Is it right?\n{fenced('def f(x): return 0')}", F),
     (f"<think>\n{fenced('def f(x): return 0')}\nand then", ""),  # it never came to an answer
+    (f"[THINK]\nmaybe\n[/THINK]\n{fenced(F)}", F),
     (fenced("def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
      "def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
 ])
@@ -244,6 +245,7 @@ def test_a_fence_in_a_string_does_not_close_a_block(program, after):
     (f"```python\n{F}\n```\n```", F), (f"   ```python\n   {F.replace(chr(10), chr(10) + '   ')}\n   ```", F),
     (f"```python\n{F}\n```python\n{G}\n```", f"{F}\n\n{G}"),  # the end of the first one is missing
     (f"Here it is:\n\n{F}\n\nAn example:\n```python\n{USE}\n```", F),
+    (f"here is the function:\n\n{F}", F), (f"sure, it adds one.\nsee below:\n\n{F}\n\nHope it helps!", F),
 ])
 def test_line_ends_marks_and_stray_fences_harm_nothing(completion, code):
     assert extract_code(completion) == code

@@ -89,8 +89,10 @@ def test_reasons(text, reason):
     assert str(caught.value).startswith(reason)
 
 
-@pytest.mark.parametrize("heading", ["### {}", "**{}**", "**{}:**", "{}:", "## **{}**", "#### 1. {}", "[ {} ]", "__{}__:"])
-def test_a_heading_may_lack_its_brackets_where_it_is_marked(heading):
+@pytest.mark.parametrize("heading", ["### {}", "**{}**", "**{}:**", "{}:", "## **{}**", "#### 1. {}", "[ {} ]", "__{}__:",
+                                     "\\[{}\\]", "[**{}**]", "**[{}]**：", "<b>[{}]</b>", "<h3>[{}]</h3>", "[{}]\n====", "[{}]\n---",
+                                     "[{}]\\", "### `{}`"])
+def test_other_wrappings_of_a_heading(heading):
     assert codes(response(heading=heading)) == (SOLUTION, START, TESTS)
 
 
