@@ -27,6 +27,8 @@ SUITES = {
     "parametrize with names as a list, values by name": "import pytest\n@pytest.mark.parametrize(argnames=['a'], argvalues="
                                                         "[pytest.param(1), (2,)])\ndef test_add(a):\n    assert add(a, a) == 2 * a\n",
     "pytest.main": "import pytest, sys\n" + FUNCTION + GUARD + "sys.exit(pytest.main([__file__]))",
+    "parametrized class": "import pytest\n@pytest.mark.parametrize('a, b, c', [(1, 2, 3)])\nclass TestAdd:\n"
+                          "    def test_add(self, a, b, c):\n        assert add(a, b) == c\n",
     "class": "class TestAdd:\n    def setup_method(self):\n        self.three = 3\n    def test_add(self):\n"
              "        assert add(1, 2) == self.three\n",
     "case": CASE,

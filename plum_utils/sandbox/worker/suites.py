@@ -142,7 +142,7 @@ def call_tests(names, module):
             for method in [method for method in vars(found) if method.startswith("test")]:
                 instance = found()
                 getattr(instance, "setup_method", lambda *_: None)(*[None][:takes(instance, "setup_method")])
-                call(getattr(instance, method))
+                call(getattr(instance, method), getattr(found, "pytestmark", ()))
 
 
 def takes(instance, name):
@@ -151,20 +151,21 @@ def takes(instance, name):
     return method.__code__.co_argcount - 1 if method is not None else 0
 
 
-def call(function):
-    """Call a test with each set of arguments that its ``parametrize`` marks give; one that needs more is left out."""
+def call(function, marks=()):
+    """Call a test with each set of arguments that its ``parametrize`` marks (and its class's) give; one that needs more is
+    left out."""
     code = getattr(function, "__code__", None)
     if code is None:
         return
     needed = set(code.co_varnames[:code.co_argcount - len(function.__defaults__ or ())]) - {"self"}
-    for named in arguments(function):
+    for named in arguments([*getattr(function, "pytestmark", ()), *marks]):
         if needed <= set(named):
             function(**named)
 
 
-def arguments(function):
+def arguments(marks):
     cases = [{}]
-    for mark in getattr(function, "pytestmark", ()):
+    for mark in marks:
         if mark.name == "skip":
             return []
         if mark.name == "parametrize":
