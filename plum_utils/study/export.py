@@ -73,7 +73,8 @@ def _trained_policy(run: Run, name: str | None) -> Policy:
 
 def _check(p: Params, base: str, adapter: str, exported: Path) -> str:
     """Compare the logits of the exported model with the policy's on the tokens of ``ASKED``, both in float32: they may
-    lie half as far apart as the adapter moves them, so that no forgotten adapter passes, or as far as rounding does.
+    lie half as far apart as the adapter moves them, so that a forgotten adapter is noticed, or as far as rounding does: an
+    adapter that moves them by less cannot be told from none.
 
     Returns:
         What was compared, in words.
