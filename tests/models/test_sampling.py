@@ -19,7 +19,7 @@ def test_k_samples_of_each_instruction_in_order(tmp_path):
     assert [(row["instruction_id"], row["sample_index"]) for row in rows] == \
         [(item.instruction_id, index) for item in INSTRUCTIONS for index in range(3)]
     assert set(rows[0]) == {"instruction_id", "sample_index", "prompt", "completion", "code", "finish_reason",
-                            "n_tokens", "seed"}
+                            "end", "n_tokens", "seed"}
     assert rows[0]["code"] == rows[0]["completion"].split("\n")[1]
     assert [len(call["prompts"]) for call in backend.calls] == [2, 2, 1]
     assert {(call["n"], call["temperature"], call["top_p"], call["max_tokens"]) for call in backend.calls} == {

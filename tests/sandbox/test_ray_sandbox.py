@@ -242,27 +242,27 @@ def test_a_missing_ray_is_named(monkeypatch):
        poison=st.sets(st.integers(0, 59), max_size=3), data=st.data())
 def test_every_program_is_answered_once(count, losses, poison, data):
     """Whatever is lost, each program waits, is with Ray, or is answered; only what is always lost is given up."""
-    tasks = [(f"code {number}", f"tests {number % 7}", None, "auto") for number in range(count)]
+    tasks = [Program("", f"code {number}", f"tests {number % 7}") for number in range(count)]
     work, outcomes, running, answered = ray_pool._Work(Counter(tasks + tasks), 1 + count % 3), iter(losses), [], []
     while running or work.waiting:
         while work.waiting and len(running) < 3:
             running.append(work.waiting.popleft())
         chunk = running.pop(data.draw(st.integers(0, len(running) - 1)))
-        bad = any(int(task[0].split()[1]) in poison for task in chunk.tasks)
+        bad = any(int(task.code.split()[1]) in poison for task in chunk.tasks)
         outcome = "crash" if bad else next(outcomes, "answer")
         status, node = ("passed" if outcome == "answer" else "infrastructure"), ("" if outcome == "crash" else "a")
         answered += work.note(chunk, node, [(status, node)] * len(chunk.tasks))
         held = [task for one in [*running, *work.waiting] for task in one.tasks] + list(work.answers)
-        assert sorted(held) == sorted(tasks)
+        assert Counter(held) == Counter(tasks)
         assert all(len(one.tasks) == 1 for one in work.waiting if one.failed), "a poison would cost its neighbours"
-    assert sorted(answered) == sorted(tasks)
+    assert Counter(answered) == Counter(tasks)
     for number, task in enumerate(tasks):
         assert number not in poison or work.answers[task][0] == "infrastructure"
 
 
 def test_chunks_shrink_towards_the_end_and_keep_tests_together():
-    tasks = [(f"code {number}", f"tests {number % 3}", None, "auto") for number in range(300)]
+    tasks = [Program("", f"code {number}", f"tests {number % 3}") for number in range(300)]
     chunks = [chunk.tasks for chunk in ray_pool._Work(tasks, cpus=4).waiting]
     sizes = [len(chunk) for chunk in chunks]
     assert sizes == sorted(sizes, reverse=True) and (sizes[0], sizes[-1]) == (ray_pool.CHUNK, 1)
-    assert [task[1] for chunk in chunks for task in chunk] == sorted(task[1] for task in tasks)
+    assert [task.tests for chunk in chunks for task in chunk] == sorted(task.tests for task in tasks)
