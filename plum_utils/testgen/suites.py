@@ -108,7 +108,8 @@ def consistency_by_source(rows: list[dict[str, Any]]) -> pd.DataFrame:
     ``ours``, the self-consistency pass rate in percent of all responses."""
     frame = pd.DataFrame(rows)
     frame["malformed"] = frame.reason.str.startswith("malformed")
-    frame["saved"] = ~frame.malformed & ~frame.response.map(strictly_formatted)
+    strict = frame.response.map(strictly_formatted) if "response" in frame else True
+    frame["saved"] = ~frame.malformed & ~pd.Series(strict, index=frame.index)
     frame["kept_id"] = frame.instruction_id.where(frame.consistent)
     table = frame.groupby("source", sort=False).agg(
         instructions=("instruction_id", "nunique"), instructions_with_suite=("kept_id", "nunique"),
