@@ -27,7 +27,7 @@ FIELDS = ("question_title", "question_content", "platform", "question_id", "cont
 DIFFICULTIES = ("easy", "medium", "hard")
 PLATFORMS = {"leetcode": "LeetCode", "atcoder": "AtCoder", "codeforces": "Codeforces"}  # as in rows, and as printed
 MAX_TESTS_BYTES = 512 << 20
-MEMORY_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
+CONTEST_MB = 1024  # what contest sites grant; the tests themselves may take a part of it
 # LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
 IMPORTS = "".join(f"from {name} import *\n" for name in (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
@@ -99,7 +99,7 @@ class LcbProblem:
     def limits(self, suite: str, given: Any) -> Any:
         """Each test's seconds for all of them; ``given`` are the sandbox's own limits."""
         seconds = (self.seconds + 1) * len(self.tests) + 5
-        return replace(given, seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb))
+        return replace(given, seconds=seconds, memory_mb=max(CONTEST_MB, given.memory_mb))
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,

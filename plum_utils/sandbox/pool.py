@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Literal
 
 from plum_utils.sandbox import cgroup
-from plum_utils.sandbox.splitting import plan
+from plum_utils.sandbox.splitting import split_plan
 from plum_utils.sandbox.status import Status
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
@@ -180,7 +180,7 @@ class Sandbox:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
-            found = plan(task.tests, task.reference)
+            found = split_plan(task.tests, task.reference)
             split = task.mode == SPLIT or task.mode == AUTO and not found.reason
             self._suites[key] = _Suite(split, found.names, found.capture)
         known = [task for task in new.values() if task.reference is not None]

@@ -48,7 +48,7 @@ class Plan:
     reason: str = ""
 
 
-def plan(tests: str, reference: str | None = None) -> Plan:
+def split_plan(tests: str, reference: str | None = None) -> Plan:
     """How to run tests apart from the candidate.
 
     Args:

@@ -92,4 +92,4 @@ def test_a_program_cannot_swallow_the_time_limit_of_a_test(problems):
 def test_limits_cover_the_longest_suite(problems):
     most = max(len(one.public_tests) + len(one.private_tests) for one in problems.values())
     limits = widest(list(problems.values()), "all", Limits(seconds=1, memory_mb=64, file_mb=3))
-    assert limits.seconds >= 6.0 * most and limits.memory_mb == livecodebench.MEMORY_MB and limits.file_mb == 3
+    assert limits.seconds >= 6.0 * most and limits.memory_mb == livecodebench.CONTEST_MB and limits.file_mb == 3
