@@ -30,7 +30,7 @@ FIELDS = ("question_title", "question_content", "platform", "question_id", "cont
 DIFFICULTIES = ("easy", "medium", "hard")
 PLATFORMS = {"leetcode": "LeetCode", "atcoder": "AtCoder", "codeforces": "Codeforces"}  # as in rows, and as printed
 MAX_TESTS_BYTES = 512 << 20
-MEMORY_MB = 4096  # LiveCodeBench sets no limit, contest sites 256 to 1,024
+CONTEST_MB = 4096  # LiveCodeBench sets no limit, contest sites 256 to 1,024
 # LiveCodeBench executes every solution after these imports, so that solutions may leave them out.
 IMPORTS = "".join(f"from {name} import *\n" for name in (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
@@ -104,7 +104,7 @@ class LcbProblem:
         """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
         ``given`` are the sandbox's own limits."""
         seconds = self.seconds if self.is_script else (self.seconds + 1) * len(self.tests) + 5
-        return replace(given, seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb), file_mb=64)
+        return replace(given, seconds=seconds, memory_mb=max(CONTEST_MB, given.memory_mb), file_mb=64)
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,

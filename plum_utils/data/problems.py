@@ -16,7 +16,7 @@ from plum_utils.jsonl import read_jsonl
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
 SUITES = (*BUNDLED, "humaneval", "mbpp")
 SECONDS = {"base": 62.0, "plus": 120.0}  # evalplus' of many tests together; twice that: the reference runs beside
-MEMORY_MB = 4096                         # as evalplus
+EVALPLUS_MB = 4096
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Problem:
         if self.suite in BUNDLED and suite == "base":
             return given
         seconds = max(SECONDS[suite], given.seconds)
-        return replace(given, seconds=seconds, least_seconds=seconds, memory_mb=max(MEMORY_MB, given.memory_mb))
+        return replace(given, seconds=seconds, least_seconds=seconds, memory_mb=max(EVALPLUS_MB, given.memory_mb))
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """A row of the ``evaluation`` contract: task_id, sample_index, solution, base_passed, status, detail, assurance

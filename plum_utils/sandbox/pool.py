@@ -20,7 +20,7 @@ from typing import Any, Callable, Sequence
 
 from plum_utils.sandbox import cgroup, outputs
 from plum_utils.sandbox.program import AUTO, SCRIPT, SHARED, SPLIT, Limits, Program, SandboxError, Verdict
-from plum_utils.sandbox.splitting import Plan, heavy_imports, plan
+from plum_utils.sandbox.splitting import Plan, heavy_imports, split_plan
 from plum_utils.sandbox.status import Status
 
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # in a message it differs from run to run
@@ -120,7 +120,7 @@ class Sandbox:
         """Decide for each set of tests whether they are split; run the references of those not seen before."""
         new = {task.suite: task for task in tasks if task.suite not in self._suites}
         for key, task in new.items():
-            plans = [plan(text, task.reference) for text in task.suites]
+            plans = [split_plan(text, task.reference) for text in task.suites]
             text_says = SHARED if any(one.reason for one in plans) else SPLIT
             self._suites[key] = _Suite(text_says if task.mode == AUTO else task.mode, plans)
         known = [task for task in new.values() if task.reference is not None]

@@ -55,7 +55,7 @@ class Plan:
     checks: tuple[int, ...] = ()
 
 
-def plan(tests: str, reference: str | None = None) -> Plan:
+def split_plan(tests: str, reference: str | None = None) -> Plan:
     """How to run tests apart from the candidate.
 
     Args:

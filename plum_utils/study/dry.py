@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plum_utils.data import hub, selection
-from plum_utils.data.evalplus import OVERRIDES as DATA_PATHS
+from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.jsonl import new_folder, write_json, write_jsonl
 from plum_utils.models.prompts import policy_message, render
@@ -34,7 +34,7 @@ SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 PROGRAMS = ("def answer(x):\n    return x + 1\n", "def answer(x):\n    return x - 1\n", "def answer(x):\n    return x +\n")
 N_INSTRUCTIONS = 12
 FIT_STEPS = 120
-OVERRIDES = {
+SMALL = {
     "generator.responses": 2, "generator.max_cost": None, "generator.live_instructions": 0,
     "sampling.backend": "transformers", "sampling.k": 6, "sampling.max_tokens": 40, "sampling.shard_size": 8,
     "training.quantization": "none", "training.seeds": [0], "training.lora_r": 4, "training.batch_size": 4,
@@ -56,7 +56,7 @@ def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Pat
     sweep, experiments = load_sweep(path, overrides) if is_sweep(path) else _alone(load_params(path, overrides), path)
     check_host([one.params for one in experiments])
     dry = [Experiment(dry_params(one.params, outputs / "parts"), one.path, one.row) for one in experiments]
-    os.environ.setdefault(DATA_PATHS["mbpp"], str(tiny_mbpp(outputs / "parts").resolve()))  # for the notebooks' kernels
+    os.environ.setdefault(OVERRIDES["mbpp"], str(tiny_mbpp(outputs / "parts").resolve()))  # for the notebooks' kernels
     sweep = sweep.model_copy(update={"until": "06", "title": f"Dry run, not evidence: {sweep.title}"})
     failures = execute(sweep, dry, outputs, notebooks)
     print(f"report: {write_sweep_report(sweep, dry, outputs, path.stem, failures)}")
@@ -81,7 +81,7 @@ def dry_params(params: Params, parts: Path) -> Params:
     if params.data.train not in hub.HUB_SETS:
         raise ParamsError(f"--dry: data.train {params.data.train!r} is no hub data set; it needs no dry run")
     values = params.model_dump(mode="json")
-    changes = OVERRIDES | {
+    changes = SMALL | {
         "policy.model": portable(tiny_model(params, parts)), "policy.revision": None,
         "data.source": portable(tiny_data(params.data.train, parts)), "data.revision": None,
         "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": portable(bundled_path()),

@@ -117,4 +117,4 @@ def test_limits_are_a_tests_of_a_script_and_all_tests_of_a_method(problems):
     given = Limits(seconds=1, memory_mb=64)
     script, method = (widest([problems[task]], "all", given) for task in ("plum-e1", "plum-e4"))
     assert script.seconds == 6.0 and method.seconds >= 6.0 * len(problems["plum-e4"].tests)
-    assert script.memory_mb == method.memory_mb == livecodebench.MEMORY_MB
+    assert script.memory_mb == method.memory_mb == livecodebench.CONTEST_MB

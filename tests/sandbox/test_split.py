@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plum_utils.sandbox import Limits, Program, Sandbox
-from plum_utils.sandbox.splitting import plan
+from plum_utils.sandbox.splitting import split_plan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox iso
     ("assert all(f(x) for x in (1, 2))\nassert {f(x) for x in 'ab'} == {f('a'), f('b')}", ("f",)),
 ])
 def test_tests_that_only_call_are_split(tests, names):
-    found = plan(tests)
+    found = split_plan(tests)
     assert (found.reason, found.names) == ("", names)
 
 
@@ -69,18 +69,18 @@ def test_tests_that_only_call_are_split(tests, names):
     ("assert f(1 ==", "the tests do not parse"),
 ])
 def test_tests_that_need_the_candidates_objects_are_not(tests, reason):
-    assert plan(tests).reason.startswith(reason), plan(tests)
+    assert split_plan(tests).reason.startswith(reason), split_plan(tests)
 
 
 def test_a_name_of_pythons_own_is_the_candidates_where_the_reference_defines_it():
-    assert plan("assert sum([1, 2]) == 3", "def sum(xs):\n    return 3\n").names == ("sum",)
-    assert plan("assert f([1]) == sum([1])", "def f(xs):\n    return 1\n").names == ("f",)
+    assert split_plan("assert sum([1, 2]) == 3", "def sum(xs):\n    return 3\n").names == ("sum",)
+    assert split_plan("assert f([1]) == sum([1])", "def f(xs):\n    return 1\n").names == ("f",)
 
 
 @settings(max_examples=200)
 @given(st.text(max_size=80))
 def test_no_text_breaks_the_plan(text):
-    assert isinstance(plan(text).reason, str)
+    assert isinstance(split_plan(text).reason, str)
 
 
 # --- what crosses -----------------------------------------------------------------------------------------------------

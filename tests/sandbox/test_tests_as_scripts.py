@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from plum_utils.sandbox import Limits, Program, Sandbox
-from plum_utils.sandbox.splitting import heavy_imports, plan
+from plum_utils.sandbox.splitting import heavy_imports, split_plan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox isolates on Linux only")
 RIGHT, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"
@@ -200,4 +200,4 @@ def test_heavy_imports(code, names):
     ("def test_a():\n    pass\nfor one in (test_a,):\n    one()", ()),
 ])
 def test_uncalled_tests_are_found(tests, names):
-    assert plan(tests).collect == names
+    assert split_plan(tests).collect == names
