@@ -6,7 +6,7 @@ from dataclasses import astuple
 from typing import Any, Protocol, Sequence
 
 from plum_utils.progress import Bar
-from plum_utils.sandbox import Limits, Program, Sandbox, Verdict, judge
+from plum_utils.sandbox import Limits, Program, Sandbox, Status, Verdict, judge
 
 
 class Judged(Protocol):
@@ -41,7 +41,7 @@ def score(problems: Sequence[Judged], solutions: list[dict[str, Any]], sandbox: 
     verdicts: list[dict[str, Verdict]] = [{} for _ in solutions]
     for suite in dict.fromkeys(suite for suites in programs for suite in suites):
         due = [place for place, suites in enumerate(programs) if suite in suites
-               and all(verdict.status == "passed" for verdict in verdicts[place].values())]
+               and all(verdict.status == Status.PASSED for verdict in verdicts[place].values())]
         made = [Program(names[place], **programs[place][suite]) for place in due]
         with Bar("sandbox", len(made), "program", hidden=not progress) as bar:
             found = judge(sandbox, made, widest(problems, suite, sandbox.limits), bar.add)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.progress import Bar
-from plum_utils.sandbox import Program, Sandbox, judge
+from plum_utils.sandbox import Program, Sandbox, Status, judge
 from plum_utils.syntax import UNPARSABLE
 
 SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
@@ -119,7 +119,7 @@ def build_suites(instructions: list[Instruction], sandbox: Sandbox, progress: bo
     with Bar("sandbox", len(programs), "program", hidden=not progress) as bar:
         verdicts = judge(sandbox, programs, ended=bar.add)
     for row, verdict in zip(runnable, verdicts):
-        row["consistent"] = verdict.status == "passed"
+        row["consistent"] = verdict.status == Status.PASSED
         row["reason"] = "" if row["consistent"] else f"{verdict.status}: {verdict.detail}"
     return rows
 
