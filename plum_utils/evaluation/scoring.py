@@ -6,7 +6,7 @@ from dataclasses import astuple
 from typing import Any, Protocol, Sequence
 
 from plum_utils.progress import Bar
-from plum_utils.sandbox import Limits, Program, Sandbox, Verdict, judge
+from plum_utils.sandbox import Limits, Program, Sandbox, Status, Verdict, judge
 
 
 class Judged(Protocol):
@@ -42,7 +42,7 @@ def score(problems: Sequence[Judged], solutions: list[dict[str, Any]], sandbox: 
     kinds = dict.fromkeys((suite, program.get("mode")) for suites in programs for suite, program in suites.items())
     for suite, mode in kinds:  # what is judged together has the same limits
         due = [place for place, suites in enumerate(programs) if suite in suites and suites[suite].get("mode") == mode
-               and all(verdict.status == "passed" for verdict in verdicts[place].values())]
+               and all(verdict.status == Status.PASSED for verdict in verdicts[place].values())]
         made = [Program(names[place], **programs[place][suite]) for place in due]
         with Bar("sandbox", len(made), "program", hidden=not progress) as bar:
             asked = [by_id[solutions[place]["task_id"]] for place in due]

@@ -38,7 +38,7 @@ class RayBackend:
     Args:
         kind, model_path: as of ``open_backend``, which gets the ``settings`` (``dtype``, ``lora_rank``, ...) too.
         replicas: number of engines, each with a whole GPU (a CPU, where the cluster has no GPU).
-        address: of the cluster, as of ``sandbox.cluster.connect``.
+        address: of the cluster, as of ``cluster.connect``.
         start_seconds: how long engines may take to load the model, at first and after one died.
 
     Attributes:
@@ -91,7 +91,7 @@ class RayBackend:
         self._idle.put(None)
         if not self._ray.is_initialized():
             return
-        for engine in self._engines:
+        for engine in list(self._engines):  # a call that fails now may give one up
             self._ray.kill(engine)
         if self._connected:
             self._ray.shutdown()

@@ -30,6 +30,7 @@ from typing import Any, Callable, Iterable
 from plum_utils.cluster import ClusterError, connect, one_line
 from plum_utils.sandbox.pool import DETAIL, Sandbox
 from plum_utils.sandbox.program import Limits, Program, SandboxError, Verdict
+from plum_utils.sandbox.status import Status
 
 CHUNK = 16  # programs that travel together at most; fewer towards the end, so that all nodes finish together
 TRIES = 3   # times that a program may be lost
@@ -44,7 +45,7 @@ class RaySandbox:
     Args:
         limits: of each program.
         without: layers of isolation not to use, as in ``Sandbox``.
-        address: of the cluster, as of ``connect``.
+        address: of the cluster, as of ``cluster.connect``.
         start_seconds: how long to wait until each node has tried its sandbox.
 
     Raises:
@@ -124,7 +125,7 @@ class RaySandbox:
         self._cancel(late)
         for result in done:
             _, [(status, detail, *_)] = self._answer(result, 1)
-            if status != "passed":
+            if status != Status.PASSED:
                 self._refuse(probes[result], f"a trivial program did not pass: {status} {detail}")
         self._nodes()
         if not self._layers:
@@ -212,7 +213,7 @@ class _Work:
         """Keep a chunk's verdicts; what was lost waits again, alone. Returns the programs that are answered by it."""
         answered = []
         for task, row in zip(chunk.tasks, rows, strict=True):
-            if row[0] == "infrastructure" and len(chunk.failed) + 1 < TRIES:
+            if row[0] == Status.INFRASTRUCTURE and len(chunk.failed) + 1 < TRIES:
                 self.waiting.appendleft(_Chunk((task,), (*chunk.failed, node)))
             else:
                 self.answers[task] = row
@@ -242,4 +243,4 @@ def _opened(allow_weak: bool, without: tuple[str, ...]) -> Sandbox:
 
 
 def _failure(detail: str) -> tuple:
-    return astuple(Verdict("", "infrastructure", detail[:DETAIL], 0.0))[1:]
+    return astuple(Verdict("", Status.INFRASTRUCTURE, detail[:DETAIL], 0.0))[1:]

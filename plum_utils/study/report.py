@@ -19,7 +19,8 @@ class NoResults(RuntimeError):
     """A run whose evaluation is not done, or a text without the two markers."""
 
 
-def one_line(text: str) -> str:
+def in_a_row(text: str) -> str:
+    """A cell's text, which breaks no row of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -59,7 +60,7 @@ def results_block(run: Run) -> str:
     return "\n\n".join([*parts, cost(manifest["stages"])]) + "\n"
 
 
-def markdown_table(cells: pd.DataFrame, right: list[bool], text: Callable[[str], str] = one_line) -> str:
+def markdown_table(cells: pd.DataFrame, right: list[bool], text: Callable[[str], str] = in_a_row) -> str:
     """A table as Markdown.
 
     Args:

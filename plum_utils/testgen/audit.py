@@ -13,7 +13,7 @@ from typing import Any, Iterable
 
 import pandas as pd
 
-from plum_utils.sandbox import Program, Sandbox, judge
+from plum_utils.sandbox import Program, Sandbox, Status, judge
 from plum_utils.stats import bootstrap_share_interval
 from plum_utils.testgen.mutation import Mutant, mutants
 from plum_utils.testgen.suites import consistent_by_instruction
@@ -43,7 +43,7 @@ def mutation_scores(rows: list[dict[str, Any]], sandbox: Sandbox, limit_per_suit
     programs = [Program(f"{place}/{number}", source, row["test_code"], reference=row["solution"])
                 for place, (row, some) in enumerate(zip(rows, made))
                 for number, source in enumerate([row["solution"], *(one.source for one in some)])]
-    passed = iter(verdict.status == "passed" for verdict in judge(sandbox, programs))
+    passed = iter(verdict.status == Status.PASSED for verdict in judge(sandbox, programs))
     scored = [_scored(row, some, [next(passed) for _ in range(1 + len(some))]) for row, some in zip(rows, made)]
     return pd.DataFrame(scored, columns=[*IDENTITY, "mutants", "killed", "score", "survivor"])
 
@@ -87,7 +87,7 @@ def suite_verdicts(samples: Iterable[dict[str, Any]], suites: Iterable[dict[str,
     pairs = [(sample, suite) for sample in samples for suite in by_id.get(sample["instruction_id"], [])]
     programs = [Program(f"{suite['instruction_id']}/{sample['sample_index']}/{suite['attempt']}", sample["code"],
                         suite["test_code"], reference=suite["solution"]) for sample, suite in pairs]
-    rows = [(sample["instruction_id"], sample["sample_index"], suite["attempt"], verdict.status == "passed")
+    rows = [(sample["instruction_id"], sample["sample_index"], suite["attempt"], verdict.status == Status.PASSED)
             for (sample, suite), verdict in zip(pairs, judge(sandbox, programs))]
     return pd.DataFrame(rows, columns=["instruction_id", "sample_index", "attempt", "passed"])
 
