@@ -61,6 +61,12 @@ def without_reasoning(text: str) -> str:
     return text[:begins.start()] if begins else text
 
 
+def opening_fence(line: str) -> str:
+    """The marks of the fence that a line opens, an empty string where it opens none."""
+    opening = _TICKS.fullmatch(line) or _TILDES.fullmatch(line)
+    return opening[2] if opening else ""
+
+
 def blocks_of(text: str, at: int = 0) -> list[Block]:
     """The fenced blocks of a text from line ``at`` on; one without an end reaches to the end of the text."""
     lines, blocks = text.split("\n"), []

@@ -91,9 +91,36 @@ def test_reasons(text, reason):
 
 @pytest.mark.parametrize("heading", ["### {}", "**{}**", "**{}:**", "{}:", "## **{}**", "#### 1. {}", "[ {} ]", "__{}__:",
                                      "\\[{}\\]", "[**{}**]", "**[{}]**：", "<b>[{}]</b>", "<h3>[{}]</h3>", "[{}]\n====", "[{}]\n---",
-                                     "[{}]\\", "### `{}`"])
-def test_other_wrappings_of_a_heading(heading):
-    assert codes(response(heading=heading)) == (SOLUTION, START, TESTS)
+                                     "[{}]\\", "### `{}`", "{}\n====", "{}\n----", "`{}`", "(1) [{}]", "#### 2.1 [{}]", "<b>{}</b>",
+                                     "<h3>{}</h3>", "[{}:]", "### 🔍 [{}]", "🧠 **{}**", "[{}] ✅", "1️⃣ {}", "=== {} ===", "【{}】",
+                                     "### Step 1: {}", "{}", "\u00a0[{}]\u200b", "- [x] [{}]", "### {} Section", "<{}>",
+                                     "<details><summary>{}</summary>", "<a name='x'></a>\n## {}"])
+@pytest.mark.parametrize("fence", ["```", ""])
+def test_other_wrappings_of_a_heading(heading, fence):
+    assert codes(response(heading=heading, fence=fence)) == (SOLUTION, START, TESTS)
+
+
+@pytest.mark.parametrize("heading", ["[{}]", "## {}", "**{}:**", "{}:"])
+@pytest.mark.parametrize("tag", ["", "markdown"])
+def test_a_response_may_stand_in_a_fence_as_a_whole(heading, tag):
+    for fence in ("```", ""):
+        text = response(heading=heading, fence=fence)
+        for marks in ("```", "````"):
+            assert codes(f"Sure:\n\n{marks}{tag}\n{text}{marks}\n\nAsk me for more.") == (SOLUTION, START, TESTS)
+
+
+@pytest.mark.parametrize("heading", ["[{}]", "## {}", "**{}:**", "> [{}]"])
+def test_code_without_fences(heading):
+    indented = {"solution": "    def f(x):\n        return x + 1", "start": "    def f(x):\n        pass",
+                "tests": "    assert f(1) == 2\n    assert f(-1) == 0"}
+    plain = response(heading=heading, fence="")
+    for text in (plain, response(heading=heading, fence="", **indented), plain + "\nThese tests cover all cases.",
+                 plain.replace(SOLUTION, "Here is the solution:\n\n" + SOLUTION), plain + "\n[Explanation]\nIt adds.",
+                 plain.replace("\n" + START, " Begin here\n\n___\n" + START).replace(TESTS, TESTS + "\n\n___")):
+        assert codes(text)[::2] == (SOLUTION, TESTS)
+    assert codes(plain.replace(SOLUTION, "# Solution\n" + SOLUTION))[0] == "# Solution\n" + SOLUTION
+    with pytest.raises(MalformedResponse):  # what is cut off is not repaired
+        parse_response(plain + "assert f(1) == (2,")
 
 
 @pytest.mark.parametrize("words", [("Start  Code", "Test\tCode"), ("Start_Code", "Test-Code"), ("StartCode", "testcode")])
@@ -104,6 +131,13 @@ def test_the_words_of_a_heading_may_be_joined_otherwise(words):
 @pytest.mark.parametrize("text", [
     response().replace("[Analysis]\n", "[Analysis] "),
     response().replace("[Analysis]\n", "**[Analysis]:** "),
+    response(heading="## {}").replace("## Analysis\n", "## Analysis: "),
+    response(heading="**{}:**").replace("\n```python", " as asked\n```python"),
+    response(heading="## {}", analysis="**Solution**\n\n1. Test Code: none.\nStart Code:"),
+    response(analysis="```f(1)``` is 2.", fence="```").replace("```python", "```"),
+    response(solution=f"{SOLUTION}\n```\nOutput:\n```\nf of 1 is 2").replace("```python", "```"),
+    response().replace("```python\n" + START, "- ```\n  pass"),
+    "> " + response().replace("\n", "\n> "),
     response(analysis="[Test Code] below checks one."),
     response(analysis="The [Test Code] section follows.\nSolution\nThe solution: add."),
     f"<think>\n{response(solution='x = 1')}\n</think>\n\n{response()}",
