@@ -17,14 +17,14 @@ import fractions
 import re
 import sys
 from dataclasses import dataclass
-from typing import Collection
+from typing import Collection, Iterable
 
 # Modules that tests may use in a process of their own: they compute, and share no state with the candidate.
 PURE_MODULES = frozenset((
     "abc", "array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
     "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "keyword", "math", "numbers",
     "numpy", "operator", "pprint", "pytest", "random", "re", "statistics", "string", "textwrap", "time", "typing", "unittest",
-    "__future__", "solution", "traceback", "warnings", "types", "hashlib", "base64", "struct", "zlib"))
+    "__future__", "__main__", "solution", "traceback", "warnings", "types", "hashlib", "base64", "struct", "zlib"))
 # Attributes that reach into shared state, whatever they are taken of.
 SHARED_ATTRIBUTES = frozenset((
     "stdin", "argv", "environ", "modules", "path", "seed", "setstate", "patch", "mock", "setattr", "monkeypatch",
@@ -32,14 +32,15 @@ SHARED_ATTRIBUTES = frozenset((
     "cache_info", "iscoroutine", "setrecursionlimit", "settrace", "signal"))
 SHARED_NAMES = frozenset(("globals", "locals", "exec", "eval", "compile", "open", "input", "setattr", "delattr", "vars",
                           "__import__", "dir", "id"))
-PRINTING = frozenset(("stdout", "stderr", "redirect_stdout", "redirect_stderr"))
+PRINTING = frozenset(("stdout", "stderr", "redirect_stdout", "redirect_stderr", "capsys"))
 BUILTINS = frozenset(vars(builtins)) | {"__name__", "__file__", "__doc__"}
 # What results can be asked for: attributes of the types that cross as plain data.
 PLAIN_TYPES = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, BaseException,
                collections.deque, collections.Counter, collections.OrderedDict, datetime.datetime, datetime.timedelta,
                decimal.Decimal, fractions.Fraction)
 PLAIN_ATTRIBUTES = frozenset(name for kind in PLAIN_TYPES for name in dir(kind)) | {
-    "close", "getvalue", "value", "code", "exception", "shape", "dtype", "tolist", "size", "sum", "all", "any"}
+    "close", "getvalue", "value", "code", "exception", "shape", "dtype", "tolist", "size", "sum", "all", "any", "readouterr",
+    "out", "err"}
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,47 @@ def split_plan(tests: str, reference: str | None = None) -> Plan:
 
 def _uncalled(tree: ast.Module, found: _Uses) -> tuple[str, ...]:
     """Test functions and classes at the top level, by pytest's rules for names, that nobody runs."""
+    definitions = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    reached = _loaded(node for node in tree.body if node not in definitions)
     if "main" in found.attributes and "unittest" in found.modules:
-        found.loaded.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
-    named = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
-             or isinstance(node, ast.ClassDef) and (node.name.startswith("Test") or _is_case(node))]
-    return tuple(dict.fromkeys(node.name for node in named if node.name not in found.loaded))
+        reached.update(node.name for node in definitions if isinstance(node, ast.ClassDef))
+    bodies = {node.name: _loaded([node]) for node in definitions}
+    waiting = list(reached)
+    while waiting:
+        more = bodies.pop(waiting.pop(), set()) - reached
+        reached |= more
+        waiting += more
+    cases: set[str] = set()
+    for node in definitions:
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith(("TestCase", *cases)) for base in node.bases):
+            cases.add(node.name)
+    return tuple(dict.fromkeys(node.name for node in definitions if node.name not in reached and (
+        node.name in cases or node.name.startswith("Test" if isinstance(node, ast.ClassDef) else "test"))))
 
 
-def _is_case(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(base).endswith("TestCase") for base in node.bases)
+def _loaded(nodes: Iterable[ast.AST]) -> set[str]:
+    return {one.id for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
 def assertions(tree: ast.Module) -> list[ast.AST]:
-    """Statements and calls that fail where the program is wrong: ``assert``, a condition that raises, and calls of what is
-    named so (``assertEqual``, ``pytest.raises``)."""
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Assert)
-            or isinstance(node, (ast.If, ast.Try)) and any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse))
-            or isinstance(node, ast.Call) and re.fullmatch("assert.*|raises|fail", _name(node.func))]
+    """Statements and calls that fail where the program is wrong: ``assert``, a condition that raises, fails or exits, and
+    calls of what is named so (``assertEqual``, ``pytest.raises``)."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Assert) and not _fails(node)
+            or isinstance(node, (ast.If, ast.Try)) and any(map(_fails, (*node.body, *node.orelse)))
+            or isinstance(node, ast.Match) and any(_fails(one) for case in node.cases for one in case.body)
+            or isinstance(node, ast.Call) and re.fullmatch("assert.*|raises", _name(node.func))]
+
+
+def _fails(node: ast.stmt) -> bool:
+    """Whether a statement fails wherever it is reached."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and not node.test.value
+    call = node.value if isinstance(node, ast.Expr) else None
+    if not isinstance(call, ast.Call):
+        return isinstance(node, ast.Raise)
+    status = call.args[0] if call.args else ast.Constant(0)
+    exits = not isinstance(status, ast.Constant) or bool(status.value)
+    return _name(call.func) == "fail" or _name(call.func) in ("exit", "quit") and exits
 
 
 def _checks(tree: ast.Module) -> tuple[int, ...]:
@@ -99,7 +124,7 @@ def _checks(tree: ast.Module) -> tuple[int, ...]:
             lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         elif isinstance(node, ast.Try):
             lines.add(node.body[0].lineno)
-        elif isinstance(node, (ast.If, ast.Call)):
+        elif isinstance(node, (ast.If, ast.Match, ast.Call)):
             lines.add(node.lineno)
     return tuple(sorted(lines))
 
@@ -162,7 +187,7 @@ class _Uses(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self._module((node.module or ".").partition(".")[0])
         self.attributes.update(item.name for item in node.names)
-        if node.module == "solution":
+        if node.module in ("solution", "__main__"):
             self.loaded.update(item.name for item in node.names if item.name != "*")
             self.bound.update(item.asname for item in node.names if item.asname)
         else:
@@ -188,6 +213,7 @@ class _Uses(ast.NodeVisitor):
 
     def visit_arg(self, node: ast.arg) -> None:
         self.bound.add(node.arg)
+        self.capture = self.capture or node.arg in PRINTING
         self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -196,6 +222,8 @@ class _Uses(ast.NodeVisitor):
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         self.modules.add("asyncio")
+        self.bound.add(node.name)
+        self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._imported(node.name)  # the tests' own class: its attributes are theirs
@@ -213,7 +241,7 @@ class _Uses(ast.NodeVisitor):
         self.attributes.add(node.attr)
         self.capture = self.capture or node.attr in PRINTING
         if isinstance(node.value, ast.Name):
-            if node.value.id == "solution":
+            if node.value.id in ("solution", "__main__"):
                 self.loaded.add(node.attr)
             elif node.attr not in PLAIN_ATTRIBUTES:
                 self.asked.append((node.value.id, node.attr))

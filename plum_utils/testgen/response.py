@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from plum_utils.models.blocks import MOST_CUTS, blocks_of, in_a_string, opening_fence, plain_lines, tree_of, without_reasoning
+from plum_utils.models.blocks import (
+    MOST_CUTS,
+    blocks_of,
+    in_a_string,
+    opening_fence,
+    plain_lines,
+    tree_of,
+    without_reasoning,
+)
 
 SECTIONS = ("Analysis", "Solution", "Start Code", "Test Code")
 _NAMES = {name.replace(" ", "").lower(): name for name in SECTIONS}

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox iso
 RIGHT, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"
 CASE = "import unittest\nclass TestAdd(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(1, 2), 3)\n"
 FUNCTION = "def test_add():\n    assert add(1, 2) == 3\n"
+FIXTURE = "import pytest\n@pytest.fixture"
 GUARD = "\nif __name__ == '__main__':\n    "
 SUITES = {
     "plain": "assert add(1, 2) == 3",
@@ -37,6 +38,43 @@ SUITES = {
     "case, main that does not exit": CASE + "unittest.main(exit=False)",
     "case, from unittest import main": CASE.replace("import unittest", "import unittest\nfrom unittest import main") + "main()",
     "case, a runner": CASE + "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(TestAdd))",
+    "sys.exit(main())": "import sys\n" + FUNCTION + "def main():\n    test_add()\n    return 0\n" + GUARD + "sys.exit(main())",
+    "called by what nobody calls": FUNCTION + "def run_tests():\n    test_add()\n",
+    "a case's child": CASE + "class More(TestAdd):\n    def test_more(self):\n        self.assertEqual(add(2, 2), 4)\n",
+    "a case, asynchronous": "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n    async def test_add(self):\n"
+                            "        self.assertEqual(add(1, 2), 3)\nunittest.main()",
+    "asynchronous": "import pytest\n@pytest.mark.asyncio\nasync def test_add():\n    assert add(1, 2) == 3\n",
+    "asynchronous, run": "import asyncio\nasync def test_add():\n    assert add(1, 2) == 3\nasyncio.run(test_add())\n",
+    "skips": "import pytest, sys\n@pytest.mark.skipif(True, reason='later')\ndef test_a():\n    assert False\n"
+             "@pytest.mark.xfail\ndef test_b():\n    assert False\ndef test_c():\n    pytest.skip('later')\n"
+             "@pytest.mark.skipif(sys.version_info < (3, 8), reason='old')\n" + FUNCTION,
+    "marks of a row": "import pytest\n@pytest.mark.parametrize('a, b', [pytest.param(1, 2, id='x'), pytest.param(0, 0, "
+                      "marks=pytest.mark.xfail(reason='no'))])\ndef test_add(a, b):\n    assert add(a, b) == 3\n",
+    "set-up of a module": "x = []\ndef setup_module(module):\n    x.append(3)\ndef test_add():\n    assert add(1, 2) == x[0]\n",
+    "set-up of a function": "x = []\ndef setup_function():\n    x.append(3)\ndef teardown_function(function):\n    x.clear()\n"
+                            "def test_add():\n    assert add(1, 2) == x[0]\ndef test_more():\n    assert x == [add(1, 2)]\n",
+    "set-up of a class": "class TestAdd:\n    @classmethod\n    def setup_class(cls):\n        cls.three = 3\n"
+                         "    def test_add(self):\n        assert add(1, 2) == self.three\n",
+    "inherited methods": "class Base:\n    def test_add(self):\n        assert add(1, 2) == 3\nclass TestAdd(Base):\n    pass\n",
+    "method of a class": "class TestAdd:\n    @classmethod\n    def test_add(cls):\n        assert add(1, 2) == 3\n",
+    "fixture": FIXTURE + "\ndef three():\n    return 3\ndef test_add(three):\n    assert add(1, 2) == three\n",
+    "fixture of a fixture, yielded": FIXTURE + "(scope='module', name='pair')\ndef make():\n    yield 1, 2\n@pytest.fixture()\n"
+                                     "def total(pair):\n    return add(*pair)\ndef test_add(total):\n    assert total == 3\n",
+    "fixture beside parametrize": FIXTURE + "\ndef f():\n    return add\n@pytest.mark.parametrize('b, c', [(0, 1), (2, 3)])\n"
+                                  "def test_add(f, b, c):\n    assert f(1, b) == c\n",
+    "fixture with params": FIXTURE + "(params=[(1, 0, 1), (1, 2, 3)])\ndef case(request):\n    return request.param\n"
+                           "def test_add(case):\n    assert add(*case[:2]) == case[2]\n",
+    "fixture without being asked": "x = []\n" + FIXTURE + "(autouse=True)\ndef fill():\n    x.append(3)\n    yield\n    x.clear()\n"
+                                   "def test_add():\n    assert x == [add(1, 2)]\ndef test_more():\n    assert x == [add(1, 2)]\n",
+    "fixture of a class": "import pytest\nclass TestAdd:\n    @pytest.fixture\n    def one(self):\n        return 1\n"
+                          "    def test_add(self, one):\n        assert add(one, 2) == 3\n",
+    "capsys": "def test_add(capsys):\n    print(add(1, 2))\n    assert capsys.readouterr().out == '3\\n'\n",
+    "pytest.fail": "import pytest\ndef test_add():\n    if add(1, 2) != 3:\n        pytest.fail('wrong')\n",
+    "assert False": "if add(1, 2) != 3:\n    assert False, 'wrong'",
+    "match": "match add(1, 2):\n    case 3:\n        pass\n    case _:\n        raise AssertionError\n",
+    "__main__": "from __main__ import add as plus\nassert plus(1, 2) == 3",
+    "thread": "import threading\nx = []\none = threading.Thread(target=lambda: x.append(add(1, 2)))\none.start()\none.join()\n"
+              "assert x == [3]",
     "a condition that raises": "if add(1, 2) != 3:\n    raise AssertionError('wrong')",
     "a condition that exits": "import sys\nif add(1, 2) != 3:\n    sys.exit(1)",
     "exit at the end": "import sys\nassert add(1, 2) == 3\nsys.exit(0)",
@@ -53,8 +91,6 @@ def sandbox():
 @pytest.mark.parametrize("tests", SUITES.values(), ids=SUITES)
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_a_right_program_passes_and_a_wrong_one_fails(sandbox, tests, mode):
-    if mode == "shared" and ("sys.exit(0)" in tests or "sys.exit(pytest" in tests):
-        pytest.skip("in one process nobody can tell whose exit it was")
     right, wrong = sandbox.run([Program("right", RIGHT, tests, mode=mode), Program("wrong", WRONG, tests, mode=mode)])
     assert (right.status, right.detail) == ("passed", "")
     assert wrong.status == "failed" and wrong.detail
@@ -65,8 +101,6 @@ def test_a_right_program_passes_and_a_wrong_one_fails(sandbox, tests, mode):
 @pytest.mark.parametrize("tests", SUITES.values(), ids=SUITES)
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_of_a_reference_it_is_known_that_an_assertion_was_evaluated(sandbox, tests, mode):
-    if "sys.exit" in tests:
-        pytest.skip("an exit is no assertion that could be seen")
     verdict, = sandbox.run([Program("own", RIGHT, tests, reference=RIGHT, mode=mode)])
     assert (verdict.status, verdict.asserted, verdict.calls > 0) == ("passed", True, True)
 
@@ -79,6 +113,10 @@ def test_of_a_reference_it_is_known_that_an_assertion_was_evaluated(sandbox, tes
     ("assert True", True, False),
     ("for case in []:\n    assert add(*case) == 3", False, False),
     ("import pytest\n@pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", False, False),
+    ("import pytest\npytestmark = pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", False, False),
+    ("import pytest\ndef test_add():\n    pytest.skip('later')\n    assert add(1, 2) == 3", False, False),
+    ("class TestAdd:\n    def __init__(self, n):\n        pass\n    def test_add(self):\n        assert add(1, 2) == 3", False, False),
+    (FIXTURE + "\ndef one(other):\n    return 1\ndef test_add(one):\n    assert add(one, 2) == 3", False, False),
 ])
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_what_a_suite_did_not_do_is_seen(sandbox, tests, asserted, called, mode):
@@ -104,12 +142,13 @@ def test_the_candidates_exit_is_no_pass(sandbox, code, tests):
     ("import builtins\nbuiltins.len = None\nbuiltins.extra = 1",
      "import builtins\nassert add(len([1]), 1) == 2 and not hasattr(builtins, 'extra')"),
     ("def helper(x):\n    return x\nassert add(helper(1), 1) == 2", "def helper(x):\n    return -x\nassert add(helper(1), 1) == 0"),
-    ("import sys\nsys.exit(0)", "assert add(1, 2) == 3"),
+    ("import sys\nsys.exit(0)", "assert add(1, 2) == 3"), ("quit()", "assert add(1, 2) == 3"),
+    ("import sys\nsys.stdout = None\nsys.setrecursionlimit(80)", "import sys\nsys.stdout.write('x')\n"
+     "def deep(n):\n    return n and 1 + deep(n - 1)\nassert deep(500) == 500 and add(1, 2) == 3"),
+    ("from __main__ import add as plus\nadd = sum = None\nassert plus(1, 2) == 3", "from __main__ import add\nassert add(1, 1) == 2"),
 ])
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_each_suite_has_a_namespace_of_its_own(sandbox, suites, mode):
-    if mode == "shared" and "sys.exit" in suites[0]:
-        pytest.skip("in one process nobody can tell whose exit it was")
     verdict, = sandbox.run([Program("right", RIGHT, suites, mode=mode)])
     assert (verdict.status, verdict.detail) == ("passed", "")
 
@@ -198,6 +237,10 @@ def test_heavy_imports(code, names):
     ("from unittest import TestCase\nclass A(TestCase):\n    pass", ("A",)),
     ("import unittest\nclass A(unittest.TestCase):\n    pass\nunittest.main()", ()),
     ("def test_a():\n    pass\nfor one in (test_a,):\n    one()", ()),
+    ("def test_a():\n    pass\ndef main():\n    test_a()\nmain()", ()),
+    ("def test_a():\n    pass\ndef main():\n    test_a()", ("test_a",)),
+    ("import unittest\nclass A(unittest.TestCase):\n    pass\nclass B(A):\n    pass\nasync def test_c():\n    pass",
+     ("A", "B", "test_c")),
 ])
 def test_uncalled_tests_are_found(tests, names):
     assert split_plan(tests).collect == names

@@ -26,7 +26,9 @@ from plum_utils.testgen.suites import (
     (TESTS, 2), ("for x in (1, 2):\n    assert f(x)\n", 1),
     ("def test():\n    assert f(1)\n    assert f(2)\ntest()", 2),
     ("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)", 1),
-    ("if f(1) != 2:\n    raise AssertionError", 1), ("import pytest\nwith pytest.raises(ValueError):\n    f(0)", 1),
+    ("if f(1) != 2:\n    raise AssertionError", 1), ("if f(1) != 2:\n    assert False", 1),
+    ("if f(1) == 2:\n    print('ok')\nelse:\n    exit(1)", 1), ("if f(1) == 2:\n    exit()", 0),
+    ("try:\n    f('')\n    pytest.fail('no error')\nexcept TypeError:\n    pass", 1), ("import pytest\nwith pytest.raises(ValueError):\n    f(0)", 1),
     ("print(f(1))", 0)])
 def test_count_tests(tests, count):
     assert count_tests(tests) == count

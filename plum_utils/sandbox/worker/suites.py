@@ -1,8 +1,14 @@
 """A suite of tests, run as the script that it is, with the tests that nobody called called at its end."""
 
 import builtins
+import re
 import sys
+import threading
 import traceback
+
+import collecting
+
+ENDS = re.compile(r"\b(?:exit|quit|SystemExit)\b")
 
 
 class Suite:
@@ -46,6 +52,7 @@ def run(suite, module, seen, peer=None):
     if type(code) is tuple:
         return code
     names, kept = vars(builtins), dict(vars(builtins))
+    streams, limit = (sys.stdout, sys.stderr), sys.getrecursionlimit()
     failures = watch_unittest() if "unittest" in suite.text else []
     if "pytest.main" in suite.text:
         leave_to_us()
@@ -53,11 +60,14 @@ def run(suite, module, seen, peer=None):
         watch(frozenset(suite.checks), seen, peer is not None)
     try:
         return (finished(lambda: exec(code, module.__dict__), suite, peer, failures)
-                or finished(lambda: call_tests(suite.collect, module), suite, peer, failures))
+                or finished(lambda: collecting.call_tests(suite.collect, module), suite, peer, failures))
     finally:
         sys.settrace(None)
+        threading.settrace(None)
         names.clear()  # what a suite gives Python's own names is its own
         names.update(kept)
+        sys.stdout, sys.stderr = streams
+        sys.setrecursionlimit(limit)
 
 
 def finished(act, suite, peer, failures):
@@ -68,21 +78,24 @@ def finished(act, suite, peer, failures):
     except SystemExit as error:
         if not failures and error.code not in (None, 0):
             return "failed", f"the tests exited with status {str(error.code)[:60]}"
-        if not failures and not own_exit(error, peer):
+        if not failures and not own_exit(error, suite, peer):
             return "failed", "exited before the tests finished"
     except BaseException as error:
         return "failed", suite.describe(error)
     return ("failed", suite.describe(failures[0])) if failures else None
 
 
-def own_exit(error, peer):
-    """Whether the tests themselves, and not the candidate, ended their script. In a shared process only unittest's own
-    exit is known to be theirs."""
+def own_exit(error, suite, peer):
+    """Whether the tests themselves, and not the candidate, ended their script. In a shared process unittest's own exit is
+    known to be theirs, and one in a line of theirs that speaks of it."""
     if peer is not None:
         return not any(error is one for one in peer.exits)
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    main = sys.modules.get("unittest.main")
-    return main is not None and files[-1] == main.__file__ and "<solution>" not in files
+    rows = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    files, main = [name for name, _ in rows], sys.modules.get("unittest.main")
+    if "<solution>" in files or "<tests>" not in files:
+        return False
+    line = [line for name, line in rows if name == "<tests>"][-1]
+    return main is not None and files[-1] == main.__file__ or ENDS.search(suite.text.split("\n")[line - 1]) is not None
 
 
 def watch(checks, seen, split):
@@ -100,6 +113,7 @@ def watch(checks, seen, split):
         return lines
 
     sys.settrace(calls)
+    threading.settrace(calls)
 
 
 def leave_to_us():
@@ -127,54 +141,6 @@ def watch_unittest():
     for name in ("addFailure", "addError", "addSubTest"):
         setattr(unittest.TestResult, name, watched(getattr(unittest.TestResult, name)))
     return failures
-
-
-def call_tests(names, module):
-    """Call test functions, methods and cases, as pytest does."""
-    for name in names:
-        found = module.__dict__.get(name)
-        if not isinstance(found, type):
-            call(found)
-        elif hasattr(found, "defaultTestResult"):
-            import unittest
-            unittest.defaultTestLoader.loadTestsFromTestCase(found).run(unittest.TestResult())
-        else:
-            for method in [method for method in vars(found) if method.startswith("test")]:
-                instance = found()
-                getattr(instance, "setup_method", lambda *_: None)(*[None][:takes(instance, "setup_method")])
-                call(getattr(instance, method), getattr(found, "pytestmark", ()))
-
-
-def takes(instance, name):
-    """How many arguments a method takes beside its object."""
-    method = getattr(type(instance), name, None)
-    return method.__code__.co_argcount - 1 if method is not None else 0
-
-
-def call(function, marks=()):
-    """Call a test with each set of arguments that its ``parametrize`` marks (and its class's) give; one that needs more is
-    left out."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    needed = set(code.co_varnames[:code.co_argcount - len(function.__defaults__ or ())]) - {"self"}
-    for named in arguments([*getattr(function, "pytestmark", ()), *marks]):
-        if needed <= set(named):
-            function(**named)
-
-
-def arguments(marks):
-    cases = [{}]
-    for mark in marks:
-        if mark.name == "skip":
-            return []
-        if mark.name == "parametrize":
-            names, values = (*mark.args, *mark.kwargs.values())[:2]
-            names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-            rows = [getattr(value, "values", value) if type(value).__name__ == "ParameterSet" else
-                    value if len(names) > 1 else (value,) for value in values]
-            cases = [case | dict(zip(names, row)) for row in rows for case in cases]
-    return cases
 
 
 def describe(error, name, source, above=0):
