@@ -96,11 +96,12 @@ def _loaded(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def assertions(tree: ast.Module) -> list[ast.AST]:
-    """Statements and calls that fail where the program is wrong: ``assert``, a condition that raises, fails or exits, and
-    calls of what is named so (``assertEqual``, ``pytest.raises``)."""
+    """Statements and calls that fail where the program is wrong: ``assert``, what holds a statement that would always fail
+    (a condition that raises, a loop that is left before it), and calls of what is named so (``assertEqual``)."""
     return [node for node in ast.walk(tree) if isinstance(node, ast.Assert) and not _fails(node)
-            or isinstance(node, (ast.If, ast.Try)) and any(map(_fails, (*node.body, *node.orelse)))
+            or isinstance(node, (ast.If, ast.Try, ast.For, ast.While)) and any(map(_fails, (*node.body, *node.orelse)))
             or isinstance(node, ast.Match) and any(_fails(one) for case in node.cases for one in case.body)
+            or isinstance(node, ast.FunctionDef) and node.name.startswith("test") and any(map(_fails, node.body))
             or isinstance(node, ast.Call) and re.fullmatch("assert.*|raises", _name(node.func))]
 
 
@@ -108,12 +109,12 @@ def _fails(node: ast.stmt) -> bool:
     """Whether a statement fails wherever it is reached."""
     if isinstance(node, ast.Assert):
         return isinstance(node.test, ast.Constant) and not node.test.value
-    call = node.value if isinstance(node, ast.Expr) else None
-    if not isinstance(call, ast.Call):
-        return isinstance(node, ast.Raise)
-    status = call.args[0] if call.args else ast.Constant(0)
-    exits = not isinstance(status, ast.Constant) or bool(status.value)
-    return _name(call.func) == "fail" or _name(call.func) in ("exit", "quit") and exits
+    call = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Expr) else None
+    arguments = call.args if isinstance(call, ast.Call) else []
+    name = _name(call.func if isinstance(call, ast.Call) else call)
+    if name in ("exit", "quit", "SystemExit"):  # with which status, is the tests' own affair where it is computed
+        return any(isinstance(one, ast.JoinedStr) or isinstance(one, ast.Constant) and bool(one.value) for one in arguments)
+    return isinstance(node, ast.Raise) or name == "fail"
 
 
 def _checks(tree: ast.Module) -> tuple[int, ...]:
@@ -122,14 +123,14 @@ def _checks(tree: ast.Module) -> tuple[int, ...]:
     for node in assertions(tree):
         if isinstance(node, ast.Assert):
             lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        elif isinstance(node, ast.Try):
-            lines.add(node.body[0].lineno)
+        elif isinstance(node, (ast.Try, ast.For, ast.While, ast.FunctionDef)):
+            lines.update(one.lineno for one in node.body[:2])  # the first may be a docstring, which is not run
         elif isinstance(node, (ast.If, ast.Match, ast.Call)):
             lines.add(node.lineno)
     return tuple(sorted(lines))
 
 
-def _name(function: ast.expr) -> str:
+def _name(function: ast.expr | None) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 

@@ -141,12 +141,9 @@ def _headings(lines: list[str]) -> list[_Heading]:
         else:
             fence, after = opening_fence(line), -1
     first = min(found, key=lambda mark: (mark.name != SECTIONS[0], mark.unlike), default=None)
-    best = {name: min(_unlike(mark, first) for mark in found if mark.name == name) for name in {mark.name for mark in found}}
-    return [mark for mark in found if _unlike(mark, first) == best[mark.name]]
-
-
-def _unlike(mark: _Heading, first: _Heading) -> tuple[tuple[bool, bool, bool], bool]:
-    return mark.unlike, mark.marks != first.marks
+    unlike = [(mark.unlike, first is None or mark.marks != first.marks) for mark in found]
+    best = {name: min(one for one, mark in zip(unlike, found) if mark.name == name) for name in {mark.name for mark in found}}
+    return [mark for one, mark in zip(unlike, found) if one == best[mark.name]]
 
 
 def _heading(place: int, line: str) -> _Heading | None:

@@ -26,15 +26,24 @@ def vacuous_asserts(test_code: str) -> list[str]:
 
 
 def swallowed_asserts(test_code: str) -> list[str]:
-    """The asserts of a suite whose failure a ``try`` around them may swallow, as source text."""
-    tries = [node for node in ast.walk(ast.parse(test_code)) if isinstance(node, ast.Try) and any(map(_swallows, node.handlers))]
-    return [ast.unparse(one) for node in tries for line in node.body for one in ast.walk(line) if isinstance(one, ast.Assert)]
+    """The asserts of a suite whose failure a ``try`` or ``suppress`` around them may swallow, as source text."""
+    around = [node for node in ast.walk(ast.parse(test_code)) if isinstance(node, ast.Try) and any(map(_swallows, node.handlers))
+              or isinstance(node, ast.With) and any(_suppresses(item.context_expr) for item in node.items)]
+    return [ast.unparse(one) for node in around for line in node.body for one in ast.walk(line) if isinstance(one, ast.Assert)]
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
-    names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else {"BaseException"}
-    named = names & {"AssertionError", "Exception", "BaseException"}
-    return bool(named) and not any(isinstance(node, (ast.Raise, ast.Assert)) for line in handler.body for node in ast.walk(line))
+    named = handler.type is None or _names_failures(handler.type)
+    return named and not any(isinstance(node, (ast.Raise, ast.Assert)) for line in handler.body for node in ast.walk(line))
+
+
+def _suppresses(manager: ast.expr) -> bool:
+    return isinstance(manager, ast.Call) and ast.unparse(manager.func).endswith("suppress") and _names_failures(manager)
+
+
+def _names_failures(node: ast.expr) -> bool:
+    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return bool(names & {"AssertionError", "Exception", "BaseException"})
 
 
 def always_true(node: ast.expr) -> bool:

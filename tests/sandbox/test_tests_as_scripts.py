@@ -28,6 +28,7 @@ SUITES = {
     "parametrize with names as a list, values by name": "import pytest\n@pytest.mark.parametrize(argnames=['a'], argvalues="
                                                         "[pytest.param(1), (2,)])\ndef test_add(a):\n    assert add(a, a) == 2 * a\n",
     "pytest.main": "import pytest, sys\n" + FUNCTION + GUARD + "sys.exit(pytest.main([__file__]))",
+    "pytest by another name": "import pytest as pt\n" + FUNCTION + GUARD + "raise SystemExit(pt.main())",
     "parametrized class": "import pytest\n@pytest.mark.parametrize('a, b, c', [(1, 2, 3)])\nclass TestAdd:\n"
                           "    def test_add(self, a, b, c):\n        assert add(a, b) == c\n",
     "class": "class TestAdd:\n    def setup_method(self):\n        self.three = 3\n    def test_add(self):\n"
@@ -70,6 +71,8 @@ SUITES = {
                           "    def test_add(self, one):\n        assert add(one, 2) == 3\n",
     "capsys": "def test_add(capsys):\n    print(add(1, 2))\n    assert capsys.readouterr().out == '3\\n'\n",
     "pytest.fail": "import pytest\ndef test_add():\n    if add(1, 2) != 3:\n        pytest.fail('wrong')\n",
+    "assert False after a return": "def test_add():\n    '''Type.'''\n    try:\n        if add(1, 2) == 3:\n            add(1, None)\n"
+                                   "    except TypeError:\n        return\n    assert False, 'no error'\n",
     "assert False": "if add(1, 2) != 3:\n    assert False, 'wrong'",
     "match": "match add(1, 2):\n    case 3:\n        pass\n    case _:\n        raise AssertionError\n",
     "__main__": "from __main__ import add as plus\nassert plus(1, 2) == 3",

@@ -28,6 +28,9 @@ from plum_utils.testgen.suites import (
     ("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)", 1),
     ("if f(1) != 2:\n    raise AssertionError", 1), ("if f(1) != 2:\n    assert False", 1),
     ("if f(1) == 2:\n    print('ok')\nelse:\n    exit(1)", 1), ("if f(1) == 2:\n    exit()", 0),
+    ("def main():\n    print(f(1))\nif 1:\n    raise SystemExit(main())\nif 2:\n    exit(main())", 0),
+    ("for x in '', []:\n    try:\n        f(x)\n    except TypeError:\n        continue\n    assert False", 1),
+    ("def test_f():\n    try:\n        f('')\n    except TypeError:\n        return\n    assert False", 1),
     ("try:\n    f('')\n    pytest.fail('no error')\nexcept TypeError:\n    pass", 1), ("import pytest\nwith pytest.raises(ValueError):\n    f(0)", 1),
     ("print(f(1))", 0)])
 def test_count_tests(tests, count):
@@ -52,6 +55,8 @@ def test_vacuous_asserts(line, vacuous):
 def test_asserts_that_a_try_swallows(handler, swallowed):
     text = f"assert f(0) == 1\ntry:\n    assert f(1) == 2\n{handler}\n"
     assert swallowed_asserts(text) == (["assert f(1) == 2"] if swallowed else [])
+    for error, lost in (("AssertionError", ["assert f(1) == 2"]), ("ValueError", [])):
+        assert swallowed_asserts(f"with contextlib.suppress({error}):\n    assert f(1) == 2") == lost
 
 
 def test_a_hollow_program_keeps_names_and_does_nothing():

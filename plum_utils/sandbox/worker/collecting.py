@@ -78,9 +78,11 @@ def call(test, module, instance, what):
 
 
 def skipped(error):
-    """Whether a test, and not the candidate, asked to be left out."""
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return type(error).__name__ in SKIPS and "<solution>" not in files
+    """Whether a test, and not the candidate, asked to be left out: in a function that speaks of it."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [code.co_names for code in codes if code.co_filename == "<tests>"][-1:]
+    return (type(error).__name__ in SKIPS and not any(code.co_filename == "<solution>" for code in codes)
+            and any("skip" in name.lower() or "xfail" in name for some in names for name in some))
 
 
 def needed(function):
@@ -175,7 +177,7 @@ def supply(name, given, fixtures, ends):
 class Captured:
     """What pytest calls ``capsys``."""
 
-    Result = collections.namedtuple("CaptureResult", ["out", "err"])
+    Result = collections.namedtuple("Result", ["out", "err"])
 
     def __init__(self, ends):
         self.files = [ends.enter_context(redirect(io.StringIO()))

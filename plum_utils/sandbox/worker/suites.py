@@ -54,7 +54,7 @@ def run(suite, module, seen, peer=None):
     names, kept = vars(builtins), dict(vars(builtins))
     streams, limit = (sys.stdout, sys.stderr), sys.getrecursionlimit()
     failures = watch_unittest() if "unittest" in suite.text else []
-    if "pytest.main" in suite.text:
+    if "pytest" in suite.text:
         leave_to_us()
     if suite.checks is not None:
         watch(frozenset(suite.checks), seen, peer is not None)
@@ -122,7 +122,7 @@ def leave_to_us():
         import pytest
     except ImportError:
         return
-    pytest.main = lambda *_, **__: 0
+    pytest.main = pytest.console_main = lambda *_, **__: 0
 
 
 def watch_unittest():
