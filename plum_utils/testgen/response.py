@@ -33,9 +33,9 @@ _WORDS = r"(analysis|solution|start[ \t_-]*code|test[ \t_-]*code)"
 _NUMBER = rf"(?:(?:step|part|section){_MARKS})?+(?:(?:\d{{1,2}}|[ivx]{{1,3}}|[a-d])[\W_]++){{0,3}}+"
 _LINE = re.compile(rf"({_MARKS}{_NUMBER})(?<!/){_WORDS}(?![^\W_])(?:[ \t]+section\b)?({_MARKS})(.*)", re.IGNORECASE)
 _HTML = re.compile(rf"</?(?!{_WORDS})[A-Za-z][^<>]{{0,80}}>", re.IGNORECASE)
-_RULE = r"(?:-[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|={3,}+[ \t]*+"
+_RULE = r"(?:-[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|={3,}+[ \t]*+|[-=]{3,}+[ \t]*+\w[\w \t]*+[-=]{3,}+"
 _NO_CODE = re.compile(rf"[ \t]*+(?:{_RULE}|(?:<[/!A-Za-z][^<>]{{0,80}}>[ \t]*+)++|\[/{_WORDS}\])", re.IGNORECASE)
-_LAST_RULE = re.compile(rf"\n[ \t]*+(?:{_RULE})\s*+$")
+_LAST_RULE = re.compile(rf"\n[ \t]*+(?:{_RULE}|\[/?[A-Z][\w \t]*+\])\s*+$")
 _PROSE = re.compile(r"[#>*\- \t]*+[A-Z][\w'’]*+[,:;.!]?[ \t]+[\w\"'`]|[ \t]*+(?:\[[A-Z][\w \t]*+\]|\*\*[^*]++\*\*:?)[ \t]*+$")
 MOST_HEADINGS = 50  # lines that look like one; more are no response, and take no time
 # What was read before every wrapping of Markdown counted.
@@ -102,10 +102,17 @@ def _sections(lines: list[str]) -> dict[str, tuple[str, str]]:
     if names != SECTIONS:
         raise MalformedResponse("sections repeated or out of order")
     ends = [mark.place for mark in marks[1:]] + [len(lines)]
-    bodies = ["\n".join(lines[mark.place + 1:end]).strip("\n") for mark, end in zip(marks, ends)]
+    bodies = ["\n".join([_fence_behind(lines[mark.place]), *lines[mark.place + 1:end]]).strip("\n")
+              for mark, end in zip(marks, ends)]
     quoted = [lines[mark.place].lstrip().startswith(">") for mark in marks]
     return {mark.name: (mark.rest, re.sub(r"^[ \t]*> ?", "", body, flags=re.MULTILINE) if quote else body)
             for mark, body, quote in zip(marks, bodies, quoted)}
+
+
+def _fence_behind(heading: str) -> str:
+    """The opening fence in a heading's line, with its tag."""
+    fence = opening_fence(heading)
+    return heading[heading.index(fence):] if fence else ""
 
 
 def _unwrapped(lines: list[str]) -> list[str]:
@@ -137,7 +144,7 @@ def _headings(lines: list[str]) -> list[_Heading]:
             looked += 1
             if looked <= MOST_HEADINGS and not in_a_string("\n".join(lines[start:place])):
                 found.append(heading)
-                start = place + 1
+                start, fence, after = place + 1, opening_fence(line), -1
         else:
             fence, after = opening_fence(line), -1
     first = min(found, key=lambda mark: (mark.name != SECTIONS[0], mark.unlike), default=None)

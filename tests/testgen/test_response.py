@@ -132,6 +132,8 @@ def test_the_words_of_a_heading_may_be_joined_otherwise(words):
     response().replace("[Analysis]\n", "[Analysis] "),
     response().replace("[Analysis]\n", "**[Analysis]:** "),
     response(heading="## {}").replace("## Analysis\n", "## Analysis: "),
+    response().replace("]\n", "] "), response(heading="**{}:**").replace(":**\n", ":** "),
+    response(fence="") + "\n[End]", response(fence="") + "---END---",
     response(heading="**{}:**").replace("\n```python", " as asked\n```python"),
     response(heading="## {}", analysis="**Solution**\n\n1. Test Code: none.\nStart Code:"),
     response(analysis="```f(1)``` is 2.", fence="```").replace("```python", "```"),
