@@ -99,7 +99,8 @@ def test_early_exits_are_never_a_pass(sandbox, exit_code):
 def test_exit_details(sandbox):
     assert judge(sandbox, "raise SystemExit").detail == "exited while loading"
     assert judge(sandbox, "import os", "os._exit(0)").detail == "exited before the tests finished"
-    assert judge(sandbox, "import sys", "sys.exit(0)").detail == "exited before the tests finished"
+    assert judge(sandbox, "import sys", "sys.exit(0)").status == "passed"  # the tests' own, in a line that says so
+    assert judge(sandbox, "add = exit", "add(0)").detail == "exited before the tests finished"
 
 
 def test_a_function_may_be_tested_for_exiting(sandbox):
