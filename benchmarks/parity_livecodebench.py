@@ -80,7 +80,7 @@ def theirs(checkout: str, problem: LcbProblem, code: str) -> bool:
     """LiveCodeBench's verdict: passed only where every test did."""
     tests = {"inputs": [one.input for one in problem.tests], "outputs": [one.output for one in problem.tests],
              "fn_name": problem.func_name}
-    ours, official = (context := get_context("spawn")).Pipe()
+    ours, official = (context := get_context("fork")).Pipe()
     process = context.Process(target=_official, args=(checkout, json.dumps(tests), code, official))
     process.start()
     official.close()

@@ -126,6 +126,10 @@ def test_every_suite_counts_and_lines_are_those_of_all_suites_together(sandbox):
     "import __main__, os\nassert os.path.basename(__file__) == 'solution.py'\n" + RIGHT,
     "import pickle\nclass P:\n    pass\npickle.loads(pickle.dumps(P()))\n" + RIGHT,
     "from __future__ import annotations\n" + RIGHT,
+    "\ufeff" + RIGHT,
+    "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('x')\n" + RIGHT,
+    "assert __builtins__.sum([1]) == 1\n" + RIGHT,
+    RIGHT + "\nimport inspect\nassert 'return' in inspect.getsource(add)",
 ])
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_a_candidate_is_a_module_without_arguments(sandbox, code, mode):

@@ -6,8 +6,11 @@ module ``solution``, so that its own ``__main__`` guard stays closed.
 """
 
 import atexit
+import builtins
+import gc
 import importlib
 import io
+import linecache
 import os
 import random
 import resource
@@ -17,6 +20,7 @@ import types
 
 import calls
 import doors
+import isolation
 import suites
 import wire
 
@@ -56,6 +60,7 @@ def preload(names):
             importlib.import_module(name)
         except BaseException:  # the program meets it itself
             pass
+    gc.freeze()  # a collection at a script's end is then one of its own objects
 
 
 def depth():
@@ -145,6 +150,8 @@ def run_script(setup, code, inputs, reporter):
     last. What a program leaves out by ``os._exit`` is left out here too.
     """
     leave, ends, outcome = os._exit, [], None
+    with open(NAME, "wb") as file:
+        file.write(code.encode("utf-8", "surrogatepass"))
     doors.open_by_name()
     reporter.tell(b"started")
     for given in inputs:
@@ -168,18 +175,32 @@ def script(setup, code, given):
     os.lseek(OUTPUT, 0, os.SEEK_END)
     os.dup2(INPUT, 0)
     os.dup2(OUTPUT, 1)
-    text = {"encoding": "utf-8", "errors": "surrogateescape", "closefd": False}
-    sys.stdin = vars(sys)["__stdin__"] = open(0, **text)
-    sys.stdout = vars(sys)["__stdout__"] = open(1, "w", **text)
+    for handle, name, mode in ((0, "stdin", "r"), (1, "stdout", "w")):
+        stream = open(handle, mode, encoding="utf-8", errors="surrogateescape", closefd=False)
+        stream.buffer.raw.name = f"<{name}>"
+        vars(sys).update({name: stream, f"__{name}__": stream})
     outcome = load(setup, code, named(types.ModuleType("__main__"), "__main__").__dict__, script=True)
     try:
         threading._shutdown()
         atexit._run_exitfuncs()
-        if not sys.stdout.closed:
-            sys.stdout.flush()
+        flush()
+        sys.stdout = sys.__stdout__
+        sys.modules.pop("__main__", None)
+        gc.collect()  # open files and objects with ``__del__`` write as they go
+        flush()
     except BaseException as error:
         outcome = outcome or ("failed", suites.describe(error, "<solution>", code))
     return outcome
+
+
+def flush():
+    """Flush standard output: what the program left in its place, Python's own, and C's."""
+    for stream in (getattr(sys, "stdout", None), sys.__stdout__):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):  # None, closed, detached, or no stream at all
+            pass
+    isolation.LIBC.fflush(None)
 
 
 def fill(handle, data):
@@ -233,13 +254,15 @@ def refuse(name):
 
 def named(module, *names):
     """A module that bears these names for everybody who imports them."""
-    module.__file__ = NAME
+    module.__file__, module.__builtins__ = NAME, builtins
     sys.modules.update(dict.fromkeys(names, module))
     return module
 
 
 def load(setup, code, scope, script=False):
     """Execute a program, after what stands before it; ``None`` when it finished, else (status, detail)."""
+    text = len(code), None, code.splitlines(True), NAME
+    linecache.cache.update({"<solution>": text, NAME: text})  # for tracebacks and ``inspect``
     return guarded(setup, "<setup>", scope) or guarded(code, "<solution>", scope, script)
 
 
@@ -250,7 +273,7 @@ def guarded(source, name, scope, script=False):
         script: the end of the program is the end of all, and its exit no fault.
     """
     try:
-        code = compile(source, name, "exec", dont_inherit=True)
+        code = compile(source.removeprefix("\ufeff"), name, "exec", dont_inherit=True)
     except BaseException as error:
         return "syntax", suites.describe(error, name, source)
     try:

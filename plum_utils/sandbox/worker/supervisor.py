@@ -364,8 +364,9 @@ def silence():
     for target in (0, 1, 2):
         os.dup2(null, target)
     os.close(null)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = open(handle, "w" if handle else "r", closefd=False)
+        vars(sys).update({name: stream, f"__{name}__": stream})
 
 
 def isolate(namespaces, folder, number, without):
