@@ -117,8 +117,8 @@ class LcbProblem:
 
 
 def in_a_function(solution: str) -> str:
-    """A script that ``return``s outside of any function as the body of one, its imports before it: LiveCodeBench runs all
-    scripts so."""
+    """A script that ``return``s outside of any function as the body of one, its imports before it: LiveCodeBench runs
+    all scripts so."""
     tree = parsed(solution)
     if tree is None or not any(isinstance(node, ast.Return) for node in _outside_functions(tree)):
         return solution
