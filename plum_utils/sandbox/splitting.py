@@ -115,7 +115,7 @@ IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from[ \t]+([\w.]+)[\s\\]+import\b[ \t\\
 def heavy_imports(code: str, warm: Collection[str] = ()) -> list[str]:
     """The modules that a program imports anywhere in its text, by a statement or a function, and that are not Python's own,
     nor in ``warm``; what is imported from one may be one too."""
-    found = []
+    found: list[str] = []
     for module, parts, modules, asked in IMPORT.findall(code):
         names = [words[0] for words in map(str.split, (parts or modules).strip("(").split(",")) if words]
         found += [module, *(f"{module}.{name}" for name in names)] if module else names or [asked]

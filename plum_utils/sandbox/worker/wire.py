@@ -40,8 +40,8 @@ BUILTINS = {name: value for name, value in vars(builtins).items()
 BUILTIN_NAMES = {id(value): name for name, value in BUILTINS.items()}
 EXCEPTIONS = {name: value for name, value in BUILTINS.items()
               if isinstance(value, type) and issubclass(value, BaseException)}
-VIEWS = {type(view): tag for table in ({}, collections.OrderedDict())
-         for tag, view in (("vk", table.keys()), ("vv", table.values()), ("vi", table.items()))}
+VIEWS = {type(getattr(kind(), name)()): f"v{name[0]}" for kind in (dict, collections.OrderedDict)
+         for name in ("keys", "values", "items")}
 UTC = datetime.timezone.utc
 
 
