@@ -33,7 +33,7 @@ OURS = 8      # frames between ``depth`` and a function of the program's, at mos
 
 
 class Reporter:
-    """Reports to the supervisor, each a line behind a nonce: ``started``, ``loaded``, and the last one,
+    """Reports to the supervisor, each a line behind a nonce: ``started``, ``imported``, ``loaded``, and the last one,
     ``done status calls asserted size``. The detail, which may quote the tests, goes past the supervisor into a file of the
     harness: later candidates inherit the supervisor's memory."""
 
@@ -53,14 +53,17 @@ class Reporter:
         self.tell(b"done %s %d %d %d" % (status.encode(), calls, asserted, size))
 
 
-def preload(names):
-    """Import libraries that the program names anywhere, so that an import inside a function is loading too."""
+def preload(names, done):
+    """Import libraries that the program names anywhere, so that an import inside a function is loading too; ``done`` is
+    called then, before anything of the program's is run."""
     for name in names:
         try:
             importlib.import_module(name)
         except BaseException:  # the program meets it itself
             pass
     gc.freeze()  # a collection at a script's end is then one of its own objects
+    if names:
+        done()
 
 
 def depth():
@@ -91,12 +94,14 @@ def run_shared(setup, code, tests, reporter):
     leave(0)
 
 
-def run_candidate(setup, code, channel, capture):
+def run_candidate(setup, code, channel, heavy, capture):
     """Load the program, then answer the judge's calls until it has gone.
 
     Args:
         channel: descriptors to read from and to write to.
+        heavy: libraries to import first.
     """
+    preload(heavy, lambda: wire.send(channel[1], ["imported"]))
     sys.setrecursionlimit(LIMIT + depth())
     scope = named(types.ModuleType("solution"), "solution", "__main__").__dict__
     output = io.StringIO() if capture else None
@@ -122,14 +127,14 @@ def run_candidate(setup, code, channel, capture):
         peer.answer(wire.receive(channel[0]))
 
 
-def run_judge(tests, names, channel, reporter):
+def run_judge(tests, names, channel, heavy, reporter):
     """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)
     for suite in tests:
         suite.compiled()  # while the candidate loads
-    outcome, seen = loading(channel), suites.Seen()
+    outcome, seen = loading(channel, heavy, reporter), suites.Seen()
     if outcome is None:
         reporter.tell(b"loaded")
         for suite in tests:
@@ -219,9 +224,12 @@ def attribute(peer, name):
     return peer.stub(name, name)
 
 
-def loading(channel):
+def loading(channel, heavy, reporter):
     """What became of loading the candidate: None, or (status, detail); no detail where the supervisor knows better."""
     try:
+        if heavy:
+            wire.receive(channel[0])  # sent before anything of the candidate's ran
+            reporter.tell(b"imported")
         message = wire.receive(channel[0])
     except wire.Gone:
         return "error", ""
