@@ -2,20 +2,23 @@
 
 The rule, the same for every prompt template, in the order in which it is applied:
 
-1. Reasoning (``<think> ... </think>``) is no answer, and what follows the first string at which the model has begun
-   another turn (``prompts.template_stops``) is cut off. A byte-order mark and carriage returns go.
+1. Reasoning (``<think> ... </think>``) is no answer, unless the tag is part of a program; block quotes are opened; what
+   follows the first string at which the model has begun another turn (``prompts.template_stops``) is cut off. A
+   byte-order mark, carriage returns and end tokens go.
 2. Fences enclose blocks (``blocks``). A text that begins with a definition is read as if a fence stood before it. Blocks of
    other languages are passed over; so are those without a language beside Python's, unless they parse and do something,
-   for they may be samples of input and output.
+   for they may be samples of input and output. Where all are of other languages, those that are Python's count.
 3. Of a function or class that several blocks define the last one is taken that has a body: a stub (a docstring, ``pass``,
-   ``...``, ``raise NotImplementedError``) never wins over it. What these definitions need of the other blocks is put
-   together with them, in an order that loads: further definitions, imports, constants, and what sets them up. Usage
-   examples, tests and main guards are left out. A lone block is taken as it stands.
+   ``...``, ``return None``, ``raise NotImplementedError``) never wins over it, nor a class with a stub for a method that
+   the other has. What these definitions need of the other blocks is put together with them, in an order that loads:
+   further definitions, imports, constants, and what sets them up. Usage examples, tests and main guards are left out. A
+   lone block is taken as it stands.
 4. Where no block defines anything, the last one that does something is the program, with what it needs of those before
    it. So it is with a program that reads standard input (``script``), whatever it defines: LiveCodeBench takes its last
    block, and this rule adds only what would else be missing.
-5. Without a fence the text is the program. If it does not parse, a line of it begins a definition, and prose stands
-   before or after, then the prose is left out, provided that what remains parses.
+5. Without a fence other marks may enclose it (``<code>``, ``<answer>``, ``[PYTHON]``, an indentation of four blanks); else
+   the text is the program. If it does not parse and a line of it begins a definition, then the prose before, between
+   and after is left out, provided that what remains parses, and so is a word that would be a ``NameError``.
 
 Nothing is repaired: code that is cut off or wrong stays as it is, and is judged as such.
 """
@@ -27,6 +30,7 @@ import html
 import re
 import textwrap
 from itertools import islice
+from typing import Iterator
 
 from plum_utils.models.blocks import (
     MOST_CUTS,
@@ -79,7 +83,8 @@ def extract_code(completion: str, template: str = "chat", script: bool = False) 
     text = _first_turn(without_reasoning(unquoted(plain_lines(without_end_tokens(completion)))), template_stops(template))
     blocks = _blocks(text)
     if not blocks:
-        return as_source(_without_prose(text.strip()))
+        pieces = [Part(as_source(piece)) for piece in _pieces(text.strip())]
+        return _last(pieces) if script else _program(pieces)
     marked = any(block.is_python for block in blocks)
     candidates = [(block, _part(block)) for block in blocks if block.may_be_python and block.text.strip()]
     parts = [part for block, part in candidates if block.is_python or part.acts or not block.tag and not marked]
@@ -144,6 +149,16 @@ def _last(parts: list[Part]) -> str:
     """The last block that acts, with what it needs of those before it; the first of all where none does."""
     place = max((i for i, part in enumerate(parts) if part.acts), default=0)
     return joined(parts[:place], parts[place])
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The programs between which prose stands in a text without a fence."""
+    for _ in range(MOST_CUTS):
+        piece = _without_prose(text)
+        yield piece
+        text = text[text.find(piece) + len(piece):]
+        if not _DEFINITION.search(text):
+            break
 
 
 def _without_prose(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import symtable
+import sys
 from collections import defaultdict
 from functools import cached_property
 from itertools import zip_longest
@@ -161,11 +162,17 @@ def _chosen(parts: list[Part]) -> list[Unit]:
     for part in parts:
         for unit in part.units:
             beaten = unit.defines and all(best[name] is not part for name in unit.defines)
-            if beaten or unit.is_import and unit.text.strip() in seen:
+            if beaten or unit.is_import and unit.text.strip() in seen or _is_of_another_block(unit, best):
                 continue
             seen.add(unit.text.strip())
             found.append(unit)
     return found
+
+
+def _is_of_another_block(unit: Unit, best: dict[str, Part]) -> bool:
+    """``from helper import step``, where a block (``# helper.py``) defines ``step``."""
+    return all(isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in sys.stdlib_module_names
+               and all(alias.name in best and not alias.asname for alias in node.names) for node in unit.nodes)
 
 
 def _needed(kept: list[Unit], others: list[Unit], parts: list[Part]) -> Iterator[Unit]:
