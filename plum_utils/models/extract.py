@@ -125,7 +125,7 @@ def _unfenced(text: str) -> list[Block]:
     wrapped = _WRAPPED.search(text)
     if wrapped and tree_of(text.strip()) is None and not (definition and definition.start() < wrapped.start()):
         ends = _WRAP_ENDS.search(text, wrapped.end())
-        body = text[wrapped.end():ends.start() if ends else len(text)]
+        body = text[wrapped.end():ends.start() if ends else len(text)].strip("\n")
         return [Block("", html.unescape(body) if "<" in wrapped[0] and tree_of(body) is None else body, ends is not None)]
     indented = [Block("", textwrap.dedent(part[0]).strip("\n")) for part in _INDENTED.finditer(text)] if not definition else []
     return indented if any(_defines(block) for block in indented) else []

@@ -144,7 +144,8 @@ def joined(parts: list[Part], last: Part | None = None) -> str:
     settled = {name for unit in [*kept, *firm] for name in unit.assigned}
     loose = [unit for unit in others if id(unit) in examples and not unit.assigned & settled]
     imported = {name for unit in others if unit.is_import for name in unit.assigned}
-    setting_up = [unit for unit in firm if _sets_up(unit, imported, defined)] + [unit for unit in loose if _is_alias(unit)]
+    setting_up = [unit for unit in firm if _sets_up(unit, imported, defined)]
+    setting_up += [unit for unit in loose if _is_alias(unit) or unit.uses & defined and _sets_up(unit, imported, defined)]
     taken = {id(unit) for unit in _needed([*kept, *setting_up], firm + loose, parts)}
     order = [unit for unit in chosen if id(unit) in taken] + ([] if last is None else [whole])
     return _text(list(_loading_order(order)), parts)
