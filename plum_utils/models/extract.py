@@ -20,7 +20,8 @@ The rule, the same for every prompt template, in the order in which it is applie
    the text is the program. If it does not parse and a line of it begins a definition, then the prose before, between
    and after is left out, provided that what remains parses, and so is a word that would be a ``NameError``.
 
-Nothing is repaired: code that is cut off or wrong stays as it is, and is judged as such.
+Nothing is repaired: code that is cut off or wrong stays as it is, and is judged as such. What only keeps a program from
+being read is no part of it: a session's prompts (``>>> ``), marks and blanks that nobody sees, a web page's ``&lt;``.
 """
 
 from __future__ import annotations
