@@ -313,6 +313,7 @@ def _validated(model: type[Model], values: dict[str, Any], origin: dict[str, str
     for key, value in overrides.items():
         _set(values, key, value)
         origin[key] = "-p"
+        origin.setdefault(key.partition(".")[0], "-p")  # a section that is nowhere else
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -7,7 +7,10 @@ import re
 import warnings
 
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)  # what ``ast.parse`` raises
-_LITERAL = re.compile(r"""(\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3})""", re.DOTALL)
+# Where a line's end is none, or a quote opens nothing: literals of several lines (a cut one goes to the end of the text),
+# of one, comments.
+_LITERAL = re.compile(r"""(\"{3}(?:\\.|[^\\])*?(?:\"{3}|\Z)|'{3}(?:\\.|[^\\])*?(?:'{3}|\Z)"""
+                      r"""|"(?:\\.|[^\\"\n])*"|'(?:\\.|[^\\'\n])*'|\#(?:[ \t]*[^ \t\n]+)*)""", re.DOTALL)
 
 
 def parsed(text: str) -> ast.Module | None:
@@ -25,4 +28,4 @@ def normalise(completion: str) -> str:
     Indentation, blanks within a line and all of a literal with three quotes are the program's own."""
     parts = _LITERAL.split(completion.replace("\r\n", "\n").strip("\n"))
     parts[::2] = [re.sub(r"[ \t]*\n\s*\n|[ \t]+\n", "\n", part) for part in parts[::2]]
-    return "".join(parts).lstrip("\n").rstrip()
+    return "".join(parts).lstrip("\n").rstrip(" \t\n")

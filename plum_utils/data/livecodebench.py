@@ -90,7 +90,7 @@ class LcbProblem:
         """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests."""
         if self.is_script:
             cases = tuple((test.input, test.output) for test in self.tests)
-            return {"all": {"code": ended_by_return(solution), "setup": IMPORTS, "mode": "script", "cases": cases}}
+            return {"all": {"code": in_a_function(solution), "setup": IMPORTS, "mode": "script", "cases": cases}}
         code = f"{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
         return {"all": {"code": code, "setup": IMPORTS, "tests": self._judge, "mode": "split"}}
 
@@ -116,20 +116,19 @@ class LcbProblem:
                 "detail": verdict.detail}
 
 
-def ended_by_return(solution: str) -> str:
-    """A script that ``return``s outside of any function as one that exits there: LiveCodeBench runs it in a function."""
+def in_a_function(solution: str) -> str:
+    """A script that ``return``s outside of any function as the body of one, its imports before it: LiveCodeBench runs
+    all scripts so."""
     tree = parsed(solution)
     if tree is None or not any(isinstance(node, ast.Return) for node in _outside_functions(tree)):
         return solution
-    for node in _outside_functions(tree):
-        for name in ("body", "orelse", "finalbody"):
-            block = getattr(node, name, [])
-            if isinstance(block, list):
-                block[:] = [_EXIT if isinstance(one, ast.Return) else one for one in block]
-    return ast.unparse(tree)
-
-
-_EXIT = ast.parse("raise SystemExit").body[0]
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    whole = ast.parse("def _script():\n    pass\n\n_script()")
+    function, call = whole.body
+    assert isinstance(function, ast.FunctionDef)
+    function.body = [node for node in tree.body if node not in imports]
+    whole.body = [*imports, function, call]
+    return ast.unparse(whole)
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:

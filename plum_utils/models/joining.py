@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import symtable
+import sys
+from collections import defaultdict
 from functools import cached_property
-from typing import Iterable, Iterator
+from itertools import zip_longest
+from typing import Iterator
 
 from plum_utils.models.blocks import tree_of
 
@@ -13,6 +16,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 SHOWING = {"print", "input", "help", "main"}                  # calls of a usage example
 TESTING = {"unittest", "doctest", "pytest", "timeit"}         # modules of tests and examples
+MOST_ORDERED = 500  # statements: more than these stand in the order in which they were written, so that it takes no time
 
 
 class Unit:
@@ -22,9 +26,14 @@ class Unit:
         self.nodes, self.text = nodes, text
 
     @cached_property
+    def assigned(self) -> set[str]:
+        """Names that it binds at the top level."""
+        return {name for node in self.nodes for name in _assigned(node)}
+
+    @cached_property
     def bound(self) -> set[str]:
         """Names that it binds at the top level, or whose values it changes."""
-        return {name for node in self.nodes for name in _bound(node)}
+        return self.assigned | {name for node in self.nodes for name in _changed(node)}
 
     @cached_property
     def uses(self) -> set[str]:
@@ -45,10 +54,6 @@ class Unit:
         return {node.name for node in self.nodes if isinstance(node, DEFINITIONS) and not _is_test(node)}
 
     @property
-    def is_stub(self) -> bool:
-        return all(isinstance(node, DEFINITIONS) and _is_stub(node) for node in self.nodes)
-
-    @property
     def is_import(self) -> bool:
         return all(isinstance(node, IMPORTS) for node in self.nodes)
 
@@ -63,9 +68,20 @@ class Unit:
         return any(isinstance(node, ast.Call) and _root(node.func) in SHOWING | TESTING or isinstance(node, ast.Assert)
                    for node in self._walk())
 
+    @cached_property
+    def called(self) -> set[str]:
+        """Names whose values it calls, or whose methods."""
+        return {_root(node.func) for node in self._walk() if isinstance(node, ast.Call)}
+
     @property
-    def calls(self) -> bool:
-        return any(isinstance(node, ast.Call) for node in self._walk())
+    def assigns(self) -> bool:
+        return all(isinstance(node, (ast.Assign, ast.AnnAssign)) for node in self.nodes)
+
+    @cached_property
+    def reads_input(self) -> bool:
+        """Whether it takes what a program is given and keeps it: ``n = int(input())``."""
+        return self.assigns and any(isinstance(node, ast.Name) and node.id == "input"
+                                    or isinstance(node, ast.Attribute) and node.attr == "stdin" for node in self._walk())
 
     def _walk(self) -> Iterator[ast.AST]:
         for node in self.nodes:
@@ -83,9 +99,18 @@ class Part:
         return list(_units(self.text, self.tree)) if self.tree else []
 
     @cached_property
-    def defined(self) -> set[str]:
-        """Functions and classes with a body, or without one."""
-        return {name for unit in self.units for name in unit.defines}
+    def versions(self) -> dict[str, dict[str, bool]]:
+        """Of each function and class that it defines: it (``""``) and its methods, and whether each is but a stub."""
+        found: dict[str, dict[str, bool]] = defaultdict(dict)
+        for node in (node for unit in self.units for node in unit.nodes):
+            if isinstance(node, DEFINITIONS) and not _is_test(node):
+                for name, one in [("", node), *_methods(node)]:
+                    found[node.name][name] = found[node.name].get(name, True) and _is_stub(one)
+        return found
+
+    def is_example(self, defined: set[str]) -> bool:
+        """Whether it only shows the use of what other blocks define."""
+        return not self.versions and any(unit.shows or unit.called & defined for unit in self.units)
 
     @property
     def acts(self) -> bool:
@@ -102,14 +127,27 @@ def joined(parts: list[Part], last: Part | None = None) -> str:
             define, with what that needs.
     """
     chosen = _chosen(parts)
+    defined = {name for part in parts for name in part.versions}
+    examples = {id(unit) for part in parts if part.is_example(defined) for unit in part.units}
     if last is None:
         mixed = {id(unit) for part in parts if any(one.shows for one in part.units) for unit in part.units}
         kept = [unit for unit in chosen if unit.defines or unit.is_import and id(unit) not in mixed]
+        # ``f = cached(f)`` in the block that defines ``f``
+        own = {id(unit) for part in parts for unit in part.units if unit.assigns and unit.assigned & part.versions.keys()}
+        kept += [unit for unit in chosen if id(unit) in own]
+        others = [unit for unit in chosen if not unit.shows]
     else:
         whole = Unit(list(last.tree.body) if last.tree else [], last.text)
-        chosen, kept = [unit for unit in chosen if not unit.bound & whole.bound], [whole]
-    kept += _needed(kept, [unit for unit in chosen if not unit.shows])
-    order = [unit for unit in chosen if any(unit is one for one in kept)] + ([] if last is None else [whole])
+        chosen, kept = [unit for unit in chosen if not unit.assigned & whole.assigned], [whole]
+        others = [unit for unit in chosen if unit.reads_input or not unit.shows]
+    firm = [unit for unit in others if id(unit) not in examples]
+    settled = {name for unit in [*kept, *firm] for name in unit.assigned}
+    loose = [unit for unit in others if id(unit) in examples and not unit.assigned & settled]
+    imported = {name for unit in others if unit.is_import for name in unit.assigned}
+    setting_up = [unit for unit in firm if _sets_up(unit, imported, defined)]
+    setting_up += [unit for unit in loose if _is_alias(unit) or unit.uses & defined and _sets_up(unit, imported, defined)]
+    taken = {id(unit) for unit in _needed([*kept, *setting_up], firm + loose, parts)}
+    order = [unit for unit in chosen if id(unit) in taken] + ([] if last is None else [whole])
     return _text(list(_loading_order(order)), parts)
 
 
@@ -117,81 +155,112 @@ def _chosen(parts: list[Part]) -> list[Unit]:
     """The statements of all blocks, but for definitions that another block has better, and repeated imports."""
     best: dict[str, Part] = {}
     for part in parts:
-        for unit in part.units:
-            for name in unit.defines:
-                if name not in best or not unit.is_stub or all(
-                        one.is_stub for one in best[name].units if name in one.defines):
-                    best[name] = part
+        for name, new in part.versions.items():
+            old = best[name].versions[name] if name in best else {}
+            if not any(is_stub and old.get(one) is False for one, is_stub in new.items()):
+                best[name] = part
     found, seen = [], set()
     for part in parts:
         for unit in part.units:
             beaten = unit.defines and all(best[name] is not part for name in unit.defines)
-            if beaten or unit.is_import and unit.text.strip() in seen:
+            if beaten or unit.is_import and unit.text.strip() in seen or _is_of_another_block(unit, best):
                 continue
             seen.add(unit.text.strip())
             found.append(unit)
     return found
 
 
-def _needed(kept: list[Unit], others: list[Unit]) -> Iterator[Unit]:
-    """Those of the other statements that bind what the kept ones read, and so on; and calls that only set up."""
-    names = {name for unit in kept for name in unit.uses}
-    left = [unit for unit in others if not any(unit is one for one in kept)]
-    grown = True
-    while grown:
-        grown = False
-        for unit in list(left):
-            if unit.bound & names or "*" in unit.bound or _sets_up(unit, others):
-                left.remove(unit)
-                names |= unit.uses
-                grown = True
-                yield unit
+def _is_of_another_block(unit: Unit, best: dict[str, Part]) -> bool:
+    """``from helper import step``, where a block (``# helper.py``) defines ``step``."""
+    return all(isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in sys.stdlib_module_names
+               and all(alias.name in best and not alias.asname for alias in node.names) for node in unit.nodes)
 
 
-def _sets_up(unit: Unit, others: list[Unit]) -> bool:
-    """Whether it only calls a module (``sys.setrecursionlimit(...)``) or assigns to one's attribute, or is a constant."""
-    if unit.defines or unit.is_import:
+def _needed(kept: list[Unit], others: list[Unit], parts: list[Part]) -> Iterator[Unit]:
+    """What is kept, and those of the other statements that bind what it reads, and so on."""
+    readers = {id(unit): [one for one in part.units if one.reads_input]
+               for part in parts if any(one.reads_input for one in part.units) for unit in part.units if unit.reads_input}
+    binding: dict[str, list[Unit]] = defaultdict(list)
+    for unit in others:
+        for name in unit.bound:
+            binding[name] += readers.get(id(unit), [unit])  # lines of the input are read in their order, all or none
+    todo, taken, names = list(kept), set(), {"*"}
+    todo += binding["*"]
+    while todo:
+        unit = todo.pop()
+        if id(unit) not in taken:
+            taken.add(id(unit))
+            yield unit
+            todo += [one for name in unit.uses - names for one in binding[name]]
+            names |= unit.uses
+
+
+def _sets_up(unit: Unit, imported: set[str], defined: set[str]) -> bool:
+    """Whether it only calls a module (``sys.setrecursionlimit(...)``), or names a constant or a function anew."""
+    if unit.defines or unit.is_import or unit.called & defined:
         return False
-    imported = {name for one in others if one.is_import for name in one.bound}
-    defined = {name for one in others for name in one.defines}
-    if unit.uses & defined:
-        return False
-    roots = {_root(node.value.func) for node in unit.nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)}
-    if roots:
-        return roots <= imported
-    return not unit.calls and all(isinstance(node, (ast.Assign, ast.AnnAssign)) for node in unit.nodes)
+    if any(isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in unit.nodes):
+        return not unit.uses & defined and {_root(node.value.func) for node in unit.nodes if isinstance(
+            node, ast.Expr) and isinstance(node.value, ast.Call)} <= imported
+    return unit.assigns and (not unit.called or unit.called <= imported and bool(unit.uses & defined))  # partial(f, 1)
+
+
+def _is_alias(unit: Unit) -> bool:
+    """``solve = Solution().solve`` without the call: another name of something."""
+    return unit.assigns and all(isinstance(getattr(node, "value", None), (ast.Name, ast.Attribute)) for node in unit.nodes)
 
 
 def _loading_order(units: list[Unit]) -> Iterator[Unit]:
     """The statements in their order, but what one reads when it is loaded before it."""
     waiting = sorted(units, key=lambda unit: not any(_is_future(node) for node in unit.nodes))
-    done: list[Unit] = []
-
-    def emit(unit: Unit, above: tuple[Unit, ...]) -> Iterator[Unit]:
-        if any(unit is one for one in (*done, *above)):
-            return
-        for name in sorted(unit.uses_at_load):
-            if not any(name in one.bound for one in done):
-                for other in waiting:
-                    if name in other.bound and other is not unit:
-                        yield from emit(other, (*above, unit))
-                        break
-        done.append(unit)
-        yield unit
-
+    if len(waiting) > MOST_ORDERED:
+        yield from waiting
+        return
+    binding: dict[str, list[Unit]] = defaultdict(list)
     for unit in waiting:
-        yield from emit(unit, ())
+        for name in unit.bound:
+            binding[name].append(unit)
+    names: set[str] = set()
+    begun: set[int] = set()
+    done: set[int] = set()
+    for unit in waiting:
+        stack = [unit]
+        while stack:
+            one = stack[-1]
+            first = [] if id(one) in begun else [
+                other for name in sorted(_reads(one, binding) - names)
+                for other in [other for other in binding.get(name, []) if other is not one][:1] if id(other) not in begun]
+            begun.add(id(one))
+            stack += first
+            if not first:
+                stack.pop()
+                if id(one) not in done:
+                    done.add(id(one))
+                    names |= one.bound
+                    yield one
+
+
+def _reads(unit: Unit, binding: dict[str, list[Unit]]) -> set[str]:
+    """Names that are read when a statement is loaded, by the functions too that it may call."""
+    found: set[str] = set()
+    left = list(unit.uses_at_load)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += [used for other in binding.get(name, []) if other.defines for used in other.uses]
+    return found
 
 
 def _text(units: list[Unit], parts: list[Part]) -> str:
     """The source; a block that was taken whole and in order stands as it was written."""
+    beginning = {id(part.units[0]): part for part in parts if part.units}
     pieces, at = [], 0
     while at < len(units):
-        whole = next((part for part in parts if part.units and part.units[0] is units[at]
-                      and len(units) - at >= len(part.units)
-                      and all(one is two for one, two in zip(part.units, units[at:]))), None)
-        pieces.append(whole.text if whole else units[at].text)
-        at += len(whole.units) if whole else 1
+        part = beginning.get(id(units[at]))
+        whole = part and all(one is two for one, two in zip_longest(part.units, units[at:at + len(part.units)]))
+        pieces.append(part.text if part and whole else units[at].text)
+        at += len(part.units) if part and whole else 1
     return "\n\n".join(piece.strip("\n") for piece in pieces)
 
 
@@ -217,7 +286,7 @@ def _first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
 
 
-def _bound(node: ast.stmt) -> Iterator[str]:
+def _assigned(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, DEFINITIONS):
         yield node.name
         return
@@ -228,23 +297,31 @@ def _bound(node: ast.stmt) -> Iterator[str]:
             yield part.name
         elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
             yield part.id
-        elif isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, ast.Store):
-            yield _root(part)
-        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
-            yield _root(part.func)  # ``table.append(1)``
+
+
+def _changed(node: ast.stmt) -> Iterator[str]:
+    """Names whose values a statement changes: ``table[1] = 2``, ``table.append(1)``."""
+    for part in ast.walk(node) if not isinstance(node, DEFINITIONS) else ():
+        stored = isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, ast.Store)
+        if stored or isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+            value = part.func if isinstance(part, ast.Call) else part
+            while isinstance(value, (ast.Attribute, ast.Subscript)):
+                value = value.value
+            if isinstance(value, ast.Name):
+                yield value.id
 
 
 def _read_at_load(node: ast.AST) -> Iterator[str]:
     """Names read when a statement is executed: not those in the bodies of its functions."""
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-        yield node.id
-    inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        inner = [*node.decorator_list, node.args, *([node.returns] if node.returns else [])]
-    elif isinstance(node, ast.Lambda):
-        inner = [node.args]
-    for one in inner:
-        yield from _read_at_load(one)
+    left = [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            left += [*node.decorator_list, node.args, *([node.returns] if node.returns else [])]
+        else:
+            left += [node.args] if isinstance(node, ast.Lambda) else ast.iter_child_nodes(node)
 
 
 def _root(node: ast.expr) -> str:
@@ -259,15 +336,26 @@ def _is_stub(node: ast.stmt) -> bool:
     return all(map(_is_nothing, getattr(node, "body", [node])))
 
 
+def _methods(node: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
+    """Those that are asked for by name: an ``__init__`` may well do nothing."""
+    for one in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(one, DEFINITIONS) and one.name != "__init__":
+            yield one.name, one
+
+
 def _is_nothing(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Raise):
-        return node.exc is not None and _root(node.exc) in ("NotImplementedError", "NotImplemented")
-    return isinstance(node, ast.Pass) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    value = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, (ast.Return, ast.Expr)) else None
+    if isinstance(node, ast.Raise) or isinstance(node, ast.Return) and isinstance(value, ast.Name):
+        return value is not None and _root(value) in ("NotImplementedError", "NotImplemented")
+    if isinstance(node, ast.Return):  # of nothing
+        return value is None or isinstance(value, ast.Constant) and value.value in (None, ...)
+    return isinstance(node, (ast.Pass, ast.Global)) or isinstance(node, ast.Expr) and isinstance(value, ast.Constant)
 
 
 def _is_test(node: ast.stmt) -> bool:
     if isinstance(node, ast.ClassDef):
-        return node.name.startswith("Test") or any(ast.unparse(base).endswith("TestCase") for base in node.bases)
+        return node.name.startswith("Test") or any(
+            getattr(base, "attr", getattr(base, "id", "")).endswith("TestCase") for base in node.bases)
     return isinstance(node, DEFINITIONS) and node.name.startswith("test_")
 
 

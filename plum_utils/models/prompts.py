@@ -126,6 +126,17 @@ def template_stops(template: str) -> list[str]:
     return [] if template == "chat" else list(_template(template).stop)
 
 
+def answer_end(tokenizer: Any, template: str = "chat") -> str:
+    """The token that ends an answer: what the chat template puts behind one, or the family's first stop string that is a
+    token of the tokenizer's; else its ``eos_token``, which need not be the turn's."""
+    behind = template_stops(template)
+    if template == "chat":
+        turn = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        behind = [tokenizer.apply_chat_template(turn, tokenize=False).rpartition("answer")[2].strip()]
+    tokens = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    return next((token for text in behind for token in tokens if text.startswith(token)), tokenizer.eos_token)
+
+
 def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None) -> str:
     """One prompt string for one user message, which stands in it as it is.
 

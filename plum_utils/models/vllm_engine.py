@@ -150,7 +150,7 @@ class VllmBackend:
                     tokens[key] += len(out.token_ids)
                     if out.finish_reason:
                         end = self._llm.get_tokenizer().decode(out.token_ids[-1:]) if _ending(out) == "end_token" else ""
-                        completions[key] = Completion(texts[key], _ending(out), tokens[key], end)
+                        completions[key] = Completion(texts[key].removesuffix(end), _ending(out), tokens[key], end)
             if watch:
                 watch(tokens.total(), len(completions))
         return completions

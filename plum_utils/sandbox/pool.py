@@ -314,8 +314,8 @@ class _Worker:
     def _ask(self, task: Program, suite: _Suite, limits: Limits, given: Sequence[str]) -> list | None:
         request = asdict(limits) | suite.request(checked=task.code == task.reference)
         request["warm"] = [name for name in WARM if any(name in text for text in (task.code, *task.suites))]
-        request["heavy"] = heavy = heavy_imports(task.code, WARM)
-        request["load_seconds"] = limits.load_seconds if heavy else 0.0
+        texts = (task.code, *task.suites) if suite.how == SHARED else (task.code,)  # else the judge imports what is light
+        request["heavy"] = heavy = heavy_imports("\n".join(texts), WARM)
         request["memory_mb"] = limits.memory_mb + (limits.load_mb if heavy else 0)
         request["cpu_seconds"] = limits.seconds
         if suite.reference is not None:
@@ -330,7 +330,7 @@ class _Worker:
             _write(self._stdin.fileno(), struct.pack("I", len(body)) + body)
         except (OSError, ValueError, IndexError):  # the worker is gone, or was stopped
             return None
-        return self._receive(limits.seconds + request["load_seconds"] + GRACE)
+        return self._receive(2 * limits.seconds + limits.load_seconds + GRACE)
 
     def output(self, limits: Limits, start: int = 0, end: int | None = None) -> str:
         """What the last script wrote to its standard output, or a part of it."""

@@ -21,8 +21,9 @@ class Limits:
     """Limits of one program: wall and CPU seconds, address space and size of a file in MiB.
 
     Where a program comes with a reference, its CPU time is limited further: to ``factor`` times the reference's, and at
-    least ``least_seconds``. Loading has the same again. A program that imports libraries which are not Python's own has
-    ``load_seconds`` and ``load_mb`` more, so that its label does not depend on theirs. ``allow_weak`` runs programs
+    least ``least_seconds``. Loading has the same again. Libraries which are not Python's own are imported before a program
+    that names them, in at most ``load_seconds``, so that its label does not depend on theirs; it has ``load_mb`` more for
+    them. ``allow_weak`` runs programs
     although the host cannot deny them network or writes to the user's files.
     """
 
@@ -32,7 +33,7 @@ class Limits:
     allow_weak: bool = False
     factor: float = 50.0
     least_seconds: float = 1.0
-    load_seconds: float = 30.0
+    load_seconds: float = 60.0
     load_mb: int = 4096
 
 

@@ -134,12 +134,17 @@ def _name(function: ast.expr | None) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w., \t]+))", re.MULTILINE)
+IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from[ \t]+([\w.]+)[\s\\]+import\b[ \t\\]*\n?[ \t]*(\([^)]*|[\w*, \t]+)"
+                    r"|import[ \t]+([\w., \t]+))|\b(?:import_module|__import__)\(\s*[\"']([\w.]+)", re.MULTILINE)
 
 
 def heavy_imports(code: str, warm: Collection[str] = ()) -> list[str]:
-    """The modules that a program imports anywhere in its text and that are not Python's own, nor in ``warm``."""
-    found = [name.split()[0] for one, more in IMPORT.findall(code) for name in (one or more).split(",") if name.strip()]
+    """The modules that a program imports anywhere in its text, by a statement or a function, and that are not Python's own,
+    nor in ``warm``; what is imported from one may be one too."""
+    found: list[str] = []
+    for module, parts, modules, asked in IMPORT.findall(code):
+        names = [words[0] for words in map(str.split, (parts or modules).strip("(").split(",")) if words]
+        found += [module, *(f"{module}.{name}" for name in names)] if module else names or [asked]
     return [name for name in dict.fromkeys(found) if name.partition(".")[0] not in {*sys.stdlib_module_names, *warm, ""}]
 
 

@@ -33,9 +33,9 @@ def open_stage(params: dict[str, Any] | str, run_dir: str, stage: str) -> tuple[
         ParamsError: parameters that cannot be used.
     """
     root = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
-    told = given.told()
+    told, whole = given.told()
     more = {key: value for key, value in told.items() if key != "run_dir"}
-    if "name" in more:
+    if whole:
         loaded, run_dir = params_of(more, "papermill -f"), told.get("run_dir", f"outputs/{more['name']}")
     else:
         loaded = Params.model_validate(params) if isinstance(params, dict) else load_params(root / params, more)

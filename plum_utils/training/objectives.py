@@ -8,13 +8,13 @@ from typing import Any
 
 from plum_utils.data.instructions import split_instructions
 from plum_utils.data.selection import training_instructions
-from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.prompts import answer_end, policy_prompt
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
 
 
 def gold_rows(p: Params) -> list[dict[str, Any]]:
-    """SFT rows of the data set's own solutions under the policy's prompt, the end token after each (paper, section 3:
+    """SFT rows of the data set's own solutions under the policy's prompt, the token that ends a turn after each (paper, section 3:
     SFT relies on gold solutions, PLUM never sees them).
 
     Raises:
@@ -23,9 +23,10 @@ def gold_rows(p: Params) -> list[dict[str, Any]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(p.policy.model, p.policy.revision))
+    end = answer_end(tokenizer, p.policy.prompt)
     rows = [{"instruction_id": item.instruction_id,
              "prompt": [{"role": "user", "content": policy_prompt(p, tokenizer, item.instruction)}],
-             "completion": [{"role": "assistant", "content": item.solution + tokenizer.eos_token}]}
+             "completion": [{"role": "assistant", "content": item.solution + end}]}
             for item in training_instructions(p) if item.solution]
     if not rows:
         raise ValueError(f"training.sft_solutions: {p.data.train!r} brings no solutions of its own; use chosen, or a "

@@ -196,9 +196,11 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
     if dropped:
         print(f"{phase}: {len(dropped)} of {len(rows) + len(dropped)} rows are left out: with their prompts they are longer "
               f"than training.max_length ({params.max_length} tokens), or do not begin where the prompt ends")
-    if not rows:
-        raise ValueError(f"training.max_length: none of {len(dropped)} rows of {phase} fits whole into {params.max_length} "
-                         "tokens; raise it, or lower sampling.max_tokens and sample again")
+    kept = {row.get("label") for row in rows}
+    if lost := [row for row in dropped if row.get("label") not in kept]:
+        which = f"{'desirable' if lost[0]['label'] else 'undesirable'} " if rows else ""
+        raise ValueError(f"training.max_length: none of {len(lost)} {which}rows of {phase} fits whole into "
+                         f"{params.max_length} tokens; raise it, or lower sampling.max_tokens and sample again")
     trainer = TRAINERS[phase](model, tokenizer, rows, params, phase_dir / "checkpoints", seed)
     trainer.add_callback(MarkComplete())
     trainer.remove_callback(PrinterCallback)

@@ -71,6 +71,7 @@ def test_wrong_programs_fail(task, code, problems, sandbox):
     ("plum-e4", "from __future__ import annotations\nclass Solution:\n    def largest(self, nums):\n        return max(nums)"),
     ("plum-e1", "from __future__ import annotations\nprint(sum(map(int, input().split())))"),
     ("plum-e1", "a, b = map(int, input().split())\nif a > b:\n    print(a + b)\n    return\nprint(a + b)"),
+    ("plum-e1", "import sys\ntry:\n    a, b = map(int, input().split())\n    return print(a + b)\nexcept:\n    print('no')"),
     ("plum-e1", "import math\nassert not hasattr(math, 'seen')\nmath.seen = 1\nprint(sum(map(int, input().split())))"),
     ("plum-e1", "import sys\nsys.stdout.buffer.write(str(sum(map(int, input().split()))).encode())")])
 def test_right_programs_in_other_forms_pass(task, code, problems, sandbox):

@@ -60,6 +60,13 @@ def test_a_program_cut_off_by_the_token_limit_is_kept(program):
     ("Use ```x``` so:\n```python\nx = 1\n```", "x = 1"),  # ticks in a line open no block
     ("```python\ndef f():\n    return '''a\n\n'''\n```", "def f():\n    return '''a\n\n'''"),
     ("", ""),
+    ("```unknown\nx = f(1)\n```", "x = f(1)"), ("```lua\nx = 1\n```", ""), ("```none\nx = f(1)\n```", "x = f(1)"),
+    ("```\npython\nx = 1\n```", "x = 1"),
+    ("````markdown\n# It\n```python\nx = 1\n```\n````", "x = 1"), ("```md\nIt:\n```python\nx = 1\n```\n```", "x = 1"),
+    ("```python\n>>> x = 1\n>>> x\n1\n```", "x = 1\nx"),
+    ("```python\n\ufeffx = 1\n```", "x = 1"), ("```python\nif x:\n\u00a0   y = 1\n```", "if x:\n    y = 1"),
+    ("```python\nx = '\u00a0'\n```", "x = '\u00a0'"),
+    ("```python\nx = 1\n```<|im_end|>", "x = 1"), ("x = 1</s>\n", "x = 1"),
 ])
 def test_cases(completion, code):
     assert extract_code(completion) == code
@@ -105,6 +112,11 @@ def test_several_blocks(completion, code):
     ("a ~~~ b\n", "a ~~~ b"),  # within a line it opens nothing
     ("1. First:\n   ```python\n   if x:\n       y = 1\n   ```\n", "if x:\n    y = 1"),  # in a list
     ("- ```python\n  x = 1\n  ```\n", "x = 1"),
+    ("> Here:\n> ```python\n> if x:\n>     y = 1\n> ```\n", "if x:\n    y = 1"),  # in a quote
+    ("```python\nx = 1```\n\nSo it is.", "x = 1"),  # behind the last line
+    ("```python\nx = 1```\n\n```python\ny = f(1)\n```", "x = 1\n\ny = f(1)"),
+    ("```python\ndef f():\n    pass\n\nThis does nothing.", "def f():\n    pass"),  # the end is missing
+    ("Sure:\n\n    def f():\n        pass\n\nDone.", "def f():\n    pass"),  # indented as a whole
 ])
 def test_fences(completion, code):
     assert extract_code(completion) == code
@@ -132,9 +144,37 @@ def test_what_is_wrong_stays_wrong(program):
 
 @pytest.mark.parametrize("after", [
     "This function returns it.", "Here's how it works:\n\nThe `x` is it.", "Explanation:\n- x", "**Note**: it's short.",
-    "1. First, (", "- The x", "A: The above solution is\nsimple.", "This is\n\ndef h(:\n\nAnother thing"])
+    "1. First, (", "- The x", "A: The above solution is\nsimple.", "This is\n\ndef h(:\n\nAnother thing",
+    ">>> g(1)\n2", "g(1) returns 2.", "`g` adds one.", "---\nso", "(It adds one.)", "该函数加一。", "Explanation",
+    "User: thanks\nAssistant: welcome", "* adds\n* one", "=> 2", "<|user|>\nmore", "</s>", "# Why\n\nit adds one."])
 def test_prose_after_a_program_without_a_fence_is_left_out(after):
-    assert extract_code(f"{G}\n\n{after}\n", "base") == G
+    assert extract_code(f"{G}\n\n{after}\n", "base").partition("\n\n#")[0] == G
+
+
+@pytest.mark.parametrize("before", ["Certainly!", "Sure", "ok", "[Solution]", "`g` adds one:", "x -> x + 1", "g(1) = 2",
+                                    "Input: x\nOutput: x + 1", "当然，下面是代码：", "python", "Here it is:\n\nx y z"])
+@pytest.mark.parametrize("program", [G, f"ONE = {{\n    1: 2,\n}}\n\n{G}", f"# Adds one.\n{G}"])
+def test_words_before_a_program_without_a_fence_are_left_out(before, program):
+    assert extract_code(f"{before}\n{program}") == extract_code(f"{before}\n\n{program}\n\nSo it is.") == program
+
+
+def test_prose_between_the_parts_of_a_program_without_a_fence_is_left_out():
+    assert extract_code(f"First:\n\n{G}\n\nNow the function:\n\n{F}\n\nThat is all.") == f"{G}\n\n{F}"
+    assert extract_code(f"{F}\n\nWait, that is wrong:\n\ndef f(x):\n    return 1") == "def f(x):\n    return 1"
+
+
+@pytest.mark.parametrize("wrapped", [
+    "<code>\n{}\n</code>", "Here:\n<pre><code class='language-python'>{}\n</code></pre>\nDone.", "<answer>\n{}\n</answer>",
+    "[PYTHON]\n{}\n[/PYTHON]", "[BEGIN]\n{}\n[DONE]", "<|begin_of_solution|>\n{}\n<|end_of_solution|>", "<python>\n{}"])
+def test_a_program_between_other_marks_than_fences(wrapped):
+    assert extract_code(wrapped.format(F)) == F
+    page = 'def page():\n    return """\n<pre>\n</pre>\n"""'
+    assert extract_code(wrapped.format(f"```python\n{page}\n```")) == extract_code(f"So:\n\n{page}\n\nIt is.") == page
+
+
+def test_the_marks_of_a_web_page_within_a_program_are_characters():
+    assert extract_code("<pre><code>def f(x):\n    return x if x &lt; 5 else 0\n</code></pre>") == (
+        "def f(x):\n    return x if x < 5 else 0")
 
 
 def test_prose_before_a_program_without_a_fence_is_left_out():
@@ -168,6 +208,7 @@ def test_a_text_that_begins_with_code_may_lack_its_first_fence(completion, code)
 
 
 STUBS = ['def f(x):\n    """Adds."""', "def f(x):\n    pass", "def f(x):\n    ...", "def f(x): ...",
+         "def f(x):\n    return None", "def f(x):\n    # later\n    return",
          "def f(x):\n    raise NotImplementedError", 'def f(x):\n    """Adds."""\n    raise NotImplementedError("later")']
 
 
@@ -182,6 +223,22 @@ def test_a_class_of_stubs_is_one():
     stub = "class Solution:\n    def f(self, x):\n        pass"
     whole = "class Solution:\n    def f(self, x):\n        return x"
     assert extract_code(fenced(stub, whole)) == extract_code(fenced(whole, stub)) == whole
+
+
+def test_a_class_with_a_stub_for_a_method_loses():
+    whole = "class A:\n    size = 0\n    def __init__(self):\n        self.x = 1\n    def f(self):\n        return self.x"
+    stub = whole.replace("return self.x", "pass")
+    assert extract_code(fenced(stub, whole)) == extract_code(fenced(whole, stub)) == whole
+    stateless = "class A:\n    def __init__(self):\n        pass\n    def f(self):\n        return 2"
+    assert extract_code(fenced(whole, stateless)) == stateless  # that is no stub
+
+
+@pytest.mark.parametrize("stubs", [
+    "from typing import overload\n@overload\ndef f(x: int) -> int: ...\n@overload\ndef f(x: str) -> str: ...\n" + G.replace("g", "f"),
+    "class Failed(Exception):\n    pass\n\n" + F, "class Base:\n    def run(self):\n        raise NotImplementedError\n\n" + F])
+def test_stubs_beside_bodies_belong_to_the_program(stubs):
+    assert extract_code(fenced(stubs, USE)) == stubs
+    assert extract_code(fenced(stubs, "def h(x):\n    return x")) == f"{stubs}\n\ndef h(x):\n    return x"
 
 
 @pytest.mark.parametrize(("blocks", "value"), [
@@ -206,11 +263,26 @@ def test_a_class_of_stubs_is_one():
     (("from math import *", "def f(x):\n    return floor(x) + 1"), 2),
     (("def f(x):\n    return x + 1", "def f(x:"), 2),
     (("def f(x):\n    return x + 1", "x = 5\nf(x)"), 2),
+    (("ONE = 1\ndef f(x):\n    return x + ONE", "ONE = 5\nprint(f(ONE))"), 2),  # an example's names are its own
+    (("def g(x):\n    return x + 1\ndef f(x):\n    return g(x)", "g = f(3)\nprint(g)"), 2),
+    (("def f(x):\n    return x + 1", "import sys\nif sys.argv[1:]:\n    print(f(1))\nsys.exit(0)"), 2),
+    (("def f(x):\n    return math.floor(x) + 1", "import math\nprint(f(2.5))"), 2),
+    (("def add(x):\n    return x + 1", "f = add", "print(f(1))"), 2),
+    (("from functools import partial\ndef add(a, b):\n    return a + b", "f = partial(add, 1)\nprint(f(1))"), 2),
+    (("class Solution:\n    def f(self, x):\n        return x + 1", "s = Solution()\nf = s.f\nprint(f(1))"), 2),
+    (("def deco(g):\n    return lambda x: g(x) + 1", "def f(x):\n    return x\nf = deco(f)", "print(f(1))"), 2),
+    (("@timed\ndef f(x):\n    return x + 1", "import functools\ndef timed(g):\n    return functools.wraps(g)(g)"), 2),
+    (("def f(x, k=one()):\n    return x + k", "def one():\n    return helper()", "def helper():\n    return 1"), 2),
+    (("# helper.py\ndef g(x):\n    return x + 1", "# main.py\nfrom helper import g\ndef f(x):\n    return g(x)"), 2),
+    (("graph = {}\ndef f(x):\n    return graph.get(x, 2)", "graph[1] = f(2)\nprint(graph)"), 2),
 ])
 def test_what_the_answer_needs_is_joined_in_an_order_that_loads(blocks, value):
     scope: dict = {}
     exec(compile(extract_code(fenced(*blocks)), "<joined>", "exec"), scope)
     assert scope["f"](1) == value
+
+
+ASK = 'ASK = \'\'\'\n<think>\n</think>\n\'\'\'\n\ndef f(x):\n    # up to\n    # </think>\n    return x'
 
 
 @pytest.mark.parametrize(("completion", "code"), [
@@ -220,6 +292,17 @@ def test_what_the_answer_needs_is_joined_in_an_order_that_loads(blocks, value):
     (f"<thinking>\nx\n</thinking>\n{fenced(F)}\n<think>Is it right?\n{fenced('def f(x): return 0')}", F),
     (f"<think>\n{fenced('def f(x): return 0')}\nand then", ""),  # it never came to an answer
     (f"[THINK]\nmaybe\n[/THINK]\n{fenced(F)}", F),
+    (f"<think>plus</think>```python\n{F}\n```", F), (f"<think>plus</think>Here it is:\n\n{F}", F),
+    (f"<think>\n<think>\n{fenced('def f(x): return 0')}\n</think>\nno\n</think>\n{fenced(F)}", F),
+    (f"<think>\na\n</think>\n{fenced(F)}\n<think>\n{fenced('def f(x): return 0')}\n</think>\nIt is right.", F),
+    (f"<think>\nmaybe\n```python\ndef f(x): return 0\n</think>\n{fenced(F)}", F),  # whose fence is left open
+    (f"<|begin_of_thought|>\na\n<|end_of_thought|>\n<|begin_of_solution|>\n{F}\n<|end_of_solution|>", F),
+    (f"◁think▷\n{fenced('def h(x): return 0')}\n◁/think▷{fenced(F)}", F),
+    (f"<seed:think>\n{fenced('def h(x): return 0')}\n</seed:think>\n{fenced(F)}", F),
+    (f"<Think time='3s'>\n{fenced('def h(x): return 0')}\n</Think>\n{fenced(F)}", F),
+    (f"[Reasoning]\nIt adds.\n\n{fenced(F)}", F),  # a heading
+    (f"Text up to `</think>` goes:\n{fenced(F)}", F),
+    *((around.format(ASK), ASK) for around in ("{}", "```python\n{}\n```", "<think>\na\n</think>\n```python\n{}\n```")),
     (fenced("def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
      "def f(s):\n    return s.replace('<think>', '').split('</think>')[-1]"),
 ])
@@ -271,7 +354,11 @@ READ = "n = int(input())\nprint(sum(map(int, input().split())))"
      "import sys\ndef solve():\n    return sys.stdin.read()\n\nif __name__ == '__main__':\n    print(solve())"),
     (fenced(READ, tag=""), READ), (f"```\n{READ}\n```\n```\n3\n1 2 3\n```", READ), (READ, READ),
     (f"```cpp\nint main() {{}}\n```\n{fenced(READ)}", READ), (f"{fenced(READ)}\n```bash\npython a.py\n```", READ),
-    (fenced("print(", READ), READ),
+    (fenced("print(", READ), READ), (f"{READ}\n```", READ), (f"```python\n{READ}```", READ), (fenced(READ, tag="none"), READ),
+    (fenced("class S:\n    def f(self):\n        return 1", "print(S().f())"),
+     "class S:\n    def f(self):\n        return 1\n\nprint(S().f())"),
+    (fenced("n = int(input())\na = list(map(int, input().split()))", "t = sum(a)", "print(t)"),
+     "n = int(input())\na = list(map(int, input().split()))\n\nt = sum(a)\n\nprint(t)"),  # the lines are read in order
 ])
 def test_of_a_script_the_last_block_is_taken_with_what_it_needs(completion, code):
     assert extract_code(completion, script=True) == code
@@ -303,6 +390,10 @@ HOSTILE = [
     "def f(): '''" + "The end\n" * N, "def f():\n" + "(" * 50_000, "def f():\n return " + "-" * 90_000 + "1\nThe end.",
     "def f():\n return " + "a." * 40_000 + "a\nThe end.", "def f():\n return " + "[" * 190 + "\nThe end.",
     "def f(): return " + "{a:" * 90, "def f(): return " + "f(**" * 90, "def f(): return " + "lambda:" * 10_000,
+    "\n".join(f"```python\na{i} = a{i + 1}\n```" for i in range(3_000)) + "\n```python\ndef f(): return a0\n```",
+    "```python\ndef f(): pass\n```\n```python\nx = " + "x + " * 2_000 + "f\n```", "<think>\n" * 12_000, "</think>\n" * 11_000,
+    "".join("`" * (400 - i) + "md\n" for i in range(390)), "> ```python\n> x = 1\n" * 4_000, "```python\n" + "x```\n" * 18_000,
+    "<|endoftext|>" * 7_500, "a\n" * 40_000 + "def f(): pass", "```python\ns = '''\n" + "```python\n" * 9_000, "<pre>\n" * 16_000,
     "```python\ndef f(): pass\n```\n" * 5_000, "```python\nf(" + "-" * 90_000 + "1)\n```\n```\ndef f(): pass\n```\n",
 ]
 

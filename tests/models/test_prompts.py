@@ -7,9 +7,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from plum_utils.models.prompts import (
     TEMPLATES,
+    answer_end,
     generator_message,
     policy_message,
     policy_prompt,
@@ -33,6 +37,23 @@ FIGURE_3 = (
     "[Test Code]\n"
     "{Test code that is immediately runnable if concatenated with student code to check the correctness.}\n"
 )
+
+
+CHATML = "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+LLAMA2 = "{% for one in messages %}{% if one.role == 'user' %}[INST] {{ one.content }} [/INST]{% else %} {{ one.content }} </s>" \
+         "{% endif %}{% endfor %}"
+OPEN = "{% for one in messages %}{{ one.content }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(("template", "chat_template", "end"), [
+    ("chat", CHATML, "<|im_end|>"), ("chat", LLAMA2, "</s>"), ("chat", OPEN, "</s>"), ("base", CHATML, "</s>"),
+    ("codeqwen-chat", CHATML, "<|im_end|>"), ("deepseek-coder", None, "</s>"), ("magicoder", None, "</s>")])
+def test_an_answer_ends_with_the_turns_own_token(template, chat_template, end):
+    tokens = {token: number for number, token in enumerate(("</s>", "<|im", "<|im_start|>", "<|im_end|>"))}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(tokens)), eos_token="</s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    tokenizer.chat_template = chat_template
+    assert answer_end(tokenizer, template) == end
 
 
 def test_the_generator_prompt_is_the_papers_figure_3():

@@ -159,6 +159,10 @@ def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(ite
     ("a\n\nb", "a\nb"),
     ("if a:\n  \n\t\n    b", "if a:\n    b"),
     ("a\r\nb", "a\nb"),
+    ("# a \"\"\" in a comment  \na = 1  \n# \"\"\"", "# a \"\"\" in a comment\na = 1\n# \"\"\""),
+    ("a = '\"\"\"'  \nb = 1  \nc = '\"\"\"'", "a = '\"\"\"'\nb = 1\nc = '\"\"\"'"),
+    ("It's 1.  \nThat's all.  \n", "It's 1.\nThat's all."),
+    ("a = \"\"\"x\"\"\"  \n\nb", "a = \"\"\"x\"\"\"\nb"),
 ])
 def test_white_space_does_not_make_another_answer(text, same):
     assert normalise(text) == normalise(same)
@@ -167,7 +171,8 @@ def test_white_space_does_not_make_another_answer(text, same):
 @pytest.mark.parametrize(("text", "other"), [
     ("a = 1", "a = 2"), ("a\nb", "a b"), ("  a = 1", "a = 1"), ("'a  b'", "'a b'"), ("a  = 1", "a = 1"),
     ("for t in x:\n    y\n    return t", "for t in x:\n    y\n        return t"),
-    ("a = \"\"\"x\n\ny\"\"\"", "a = \"\"\"x\ny\"\"\""), ("a = '''x \ny'''", "a = '''x\ny'''")])
+    ("a = \"\"\"x\n\ny\"\"\"", "a = \"\"\"x\ny\"\"\""), ("a = '''x \ny'''", "a = '''x\ny'''"),
+    ("a = \"\"\"cut  \nb", "a = \"\"\"cut\nb"), ("a\u00a0", "a")])
 def test_other_answers_stay_other(text, other):
     assert normalise(text) != normalise(other)
 

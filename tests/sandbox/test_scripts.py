@@ -41,22 +41,31 @@ def ends(sandbox, code, cases=CASES, **how):
     "import pathlib\nd = pathlib.Path('/dev/stdin').read_text()" + REST,
     "import os\nd = os.read(os.open('/dev/stdin', os.O_RDONLY), 1000)" + REST,
     "d = open('/proc/self/fd/0').read()" + REST,
+    "import os\nd = open('/dev/stdin' if os.path.exists('/dev/stdin') else 'input.txt').read()" + REST,
     "import sys\nsys.stdin = open(0)\n" + SUM + "print(r)",
     "import sys\n" + SUM + "sys.stdin.close()\nprint(r)",
     "import sys\ninput = sys.stdin.readline\n" + SUM + "print(r)",
     SUM + "import os\nos.write(1, str(r).encode())",
-    SUM + "import os\nopen(os.dup(1), 'w').write(str(r))",
+    SUM + "import os\nfile = os.fdopen(os.dup(1), 'w')\nfile.write(str(r))",  # closed when the program is gone
+    SUM + "print('x', file=open('/dev/stderr', 'w'))\nprint(r)",
     SUM + "open('/dev/stdout', 'w').write(str(r))",
     SUM + "import sys\nsys.stdout.buffer.write(str(r).encode())",
     SUM + "import sys\nprint(r, file=sys.__stdout__)",
     SUM + "import sys\nprint(r)\nsys.stdout.close()",
     SUM + "import sys\nsys.stdout.reconfigure(line_buffering=True)\nprint(r)",
     SUM + "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint(r)",
+    SUM + "import sys\nraw = sys.stdout.detach()\nraw.write(str(r).encode())",
+    SUM + "import io, sys\nold, sys.stdout = sys.stdout, io.StringIO()\nprint(r)\nold.write(sys.stdout.getvalue())",
+    SUM + "import sys\nprint(r)\nsys.stdout = None",
+    SUM + "import sys\nclass Fast:\n    write = lambda self, text: self.__dict__.setdefault('all', []).append(text)\n"
+          "    flush = lambda self: sys.__stdout__.write(''.join(self.all))\nsys.stdout = Fast()\nprint(r)",
+    SUM + "import ctypes\nctypes.CDLL(None).printf(b'%d', r)",
     SUM + "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n    print('not this')\nprint(r)",
     # ends
     SUM + "import threading, time\ndef late():\n    time.sleep(0.05)\n    print(r)\nthreading.Thread(target=late).start()",
     SUM + "import atexit\natexit.register(lambda: print(r))",
     SUM + "import os\nprint(r, flush=True)\nos._exit(0)",
+    SUM + "class Last:\n    def __del__(self):\n        print(r)\nlast = Last()",
     SUM + "import sys\nprint(r)\nsys.exit()",
     SUM + "print(r)\nexit(1)",
     # a process of its own
@@ -70,7 +79,10 @@ def ends(sandbox, code, cases=CASES, **how):
     SUM + "import sys, threading\nsys.setrecursionlimit(10 ** 6)\nthreading.stack_size(1 << 26)\n"
           "def depth(n):\n    return n and 1 + depth(n - 1)\n"
           "one = threading.Thread(target=lambda: print(r + depth(30000) - 30000))\none.start()\none.join()",
+    SUM + "import inspect\ndef f():\n    return 1\nassert inspect.getsource(f) in open(__file__).read()\nprint(r)",
+    SUM + "import sys\nassert (sys.stdin.name, sys.stdout.name) == ('<stdin>', '<stdout>')\nprint(__builtins__.str(r))",
     "from __future__ import annotations\n" + SUM + "print(r)",
+    "\ufeff" + SUM + "print(r)",
 ], ids=lambda code: ascii(code)[-40:])
 def test_right_programs_pass(sandbox, code):
     assert ends(sandbox, code) == ("passed", "")

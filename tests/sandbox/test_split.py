@@ -149,7 +149,10 @@ def test_nan_numpy_arrays_and_views():
     np.array(["a", "bcd"]), np.array([""]), np.array([b"x", b"yz"]), np.array([], dtype=str), np.array("s"),
     np.datetime64("2024-01-02"), np.timedelta64(3, "D"), np.array(["2024-01-01", "2024-02-03"], dtype="M8[ns]"),
     np.longdouble(1.5), np.float16(2), np.clongdouble(2), np.array([1, "a", None], dtype=object),
-    np.array([[1, "b"], [None, 3.5]], dtype=object), np.zeros((2, 0, 3))], ids=lambda value: f"{value.dtype}{value.shape}")
+    np.array([[1, "b"], [None, 3.5]], dtype=object), np.zeros((2, 0, 3)), np.array([1, 2], dtype=">i4"),
+    np.matrix([[1, 2]]), np.ma.array([1, 2], mask=[0, 1]), np.ma.array([[1.5]]),
+    np.array([(1, "a"), (2, "b")], dtype=[("n", "i4"), ("s", "U1")]), np.array((1, "a"), dtype=[("n", "i4"), ("s", "U1")])[()],
+    np.zeros(2, dtype=[("p", [("x", "f8")]), ("q", "i2", (2, 2))])], ids=lambda value: f"{value.dtype}{value.shape}"[:30])
 def test_numpys_text_bytes_dates_and_objects_arrive_as_they_are(value):
     arrived = crossed(value)
     assert type(arrived) is type(value) and arrived.dtype == value.dtype and arrived.shape == value.shape
@@ -158,7 +161,7 @@ def test_numpys_text_bytes_dates_and_objects_arrive_as_they_are(value):
 
 @pytest.mark.parametrize("value, plain", [
     (np.str_("abc"), "abc"), (np.str_(""), ""), (np.bytes_(b"a\0"), b"a\0"), (list(np.unique(["b", "a"])), ["a", "b"]),
-    ({np.str_("k"): np.str_("v")}, {"k": "v"})])
+    ({np.str_("k"): np.str_("v")}, {"k": "v"}), (memoryview(b"abc")[1:], b"bc")])
 def test_numpys_text_is_text(value, plain):
     arrived = crossed(value)
     assert same(arrived, plain)
@@ -174,7 +177,10 @@ def test_of_a_match_it_is_known_that_there_is_one():
 @pytest.mark.parametrize("code", [
     ["n", "<U1", None, "////fw=="], ["n", "<U1", [10 ** 9], "AAAA"], ["n", "|O8", None, "AAAAAAAAAAA="],
     ["n", "<V4", None, "AAAAAA=="], ["n", "<M8[xx]", None, "AAAAAAAAAAA="], ["n", "<f3", None, "AAAA"], ["no", [5], 1],
-    ["no", [-1], 1], ["n", "<U999999999", None, ""], ["n", "<i8", [2, -1], "AAAAAAAAAAA="]], ids=str)
+    ["no", [-1], 1], ["n", "<U999999999", None, ""], ["n", "<i8", [2, -1], "AAAAAAAAAAA="],
+    ["nv", None], ["nv", [2], "a", 1], ["nv", [], 1, 1], ["nv", None, "a"], ["nv", None, "a", 1, "a", 2], ["nv", [-1], "a", 1],
+    ["nm", "1 2"], ["nm"], ["nm", ["n", "|b1", [2, 2, 2], "AAAAAAAAAAA="]], ["nk", ["n", "|b1", [1], "AA=="], 1],
+    ["nk", ["n", "|b1", [1], "AA=="], ["n", "|b1", [2], "AAA="]]], ids=str)
 def test_numpy_values_that_nobody_would_have_sent_are_refused(code):
     with pytest.raises(wire.Broken):
         wire.Marshal(None, None, None).decode(code)
@@ -195,7 +201,8 @@ class LyingList(list):
 def test_subclasses_arrive_as_their_plain_base():
     for value, plain in ((Liar(3), 3), (LyingList([1]), [1]), (type("S", (str,), {})("x"), "x"),
                          (type("D", (dict,), {"items": lambda self: []})(a=1), {"a": 1}),
-                         (collections.namedtuple("P", "x y")(1, 2), (1, 2))):
+                         (collections.namedtuple("P", "x y")(1, 2), (1, 2)),
+                         (type("Day", (datetime.date,), {})(2024, 1, 2), datetime.date(2024, 1, 2))):
         assert type(crossed(value)) is type(plain) and crossed(value) == plain
 
 
@@ -241,7 +248,7 @@ def test_changes_of_arguments_are_done_to_the_callers(change):
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
-                    | st.sampled_from([*"ltdsqOCDzibBcRSmfTneFGrv", "vk", "vv", "vi", "td", "dt", "dd", "dm", "ValueError"]),
+                    | st.sampled_from([*"ltdsqOCDzibBcRSmfTneFGrv", "no", "nv", "nk", "nm", "vk", "vv", "vi", "td", "dt", "dd", "dm", "ValueError"]),
                     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
                     max_leaves=12)
 ALLOWED = (wire.NotPlain, wire.Broken, wire.Gone)
@@ -256,7 +263,7 @@ def test_whatever_is_sent_nothing_but_plain_data_or_a_refusal_comes_out(code):
         marshal.apply([[0, 1], ["x"]] if isinstance(code, list) else code)
     except ALLOWED:
         return
-    assert type(value).__module__ in ("builtins", "collections", "datetime", "decimal", "fractions", "numpy")
+    assert type(value).__module__ in ("builtins", "collections", "datetime", "decimal", "fractions", "numpy", "numpy.ma")
 
 
 @settings(max_examples=800, deadline=None)
@@ -312,6 +319,11 @@ ALIKE = {
     "keywords": ("def f(a, *b, c=1, **d):\n    return [a, b, c, d]", "assert f(1, 2, c=3, e=4) == [1, (2,), 3, {'e': 4}]"),
     "exception": ("def f():\n    raise ValueError('bad', 3)", "try:\n    f()\nexcept ValueError as e:\n    assert e.args == ('bad', 3)\nelse:\n    assert 0"),
     "own exception": ("class Bad(KeyError):\n    pass\ndef f():\n    raise Bad('k')", "try:\n    f()\nexcept KeyError as e:\n    assert e.args == ('k',)"),
+    "own text of an exception": ("class Bad(ValueError):\n    def __init__(self, n):\n        self.n = n\n    def __str__(self):\n        return f'bad {self.n}'\ndef f():\n    raise Bad(3)",
+                                 "try:\n    f()\nexcept ValueError as e:\n    assert str(e) == 'bad 3'\nelse:\n    assert 0"),
+    "what can be called": ("class Add:\n    def __init__(self, n):\n        self.n = n\n    def __call__(self, x):\n        return x + self.n\ndef f(n):\n    return Add(n)",
+                           "assert f(2)(1) == 3 and callable(f(2))"),
+    "views": ("from collections import OrderedDict\ndef f(xs):\n    return OrderedDict.fromkeys(xs).keys()", "assert list(f('aba')) == ['a', 'b']"),
     "recursion error": ("def f():\n    return f()", "try:\n    f()\nexcept RecursionError:\n    pass\nelse:\n    assert 0"),
     "stop iteration": ("def f():\n    raise StopIteration(3)", "try:\n    f()\nexcept StopIteration as e:\n    assert e.value == 3"),
     "system exit": ("import sys\ndef f():\n    sys.exit(2)", "try:\n    f()\nexcept SystemExit as e:\n    assert e.code == 2\nelse:\n    assert 0"),

@@ -168,6 +168,10 @@ def test_every_suite_counts_and_lines_are_those_of_all_suites_together(sandbox):
     "import __main__, os\nassert os.path.basename(__file__) == 'solution.py'\n" + RIGHT,
     "import pickle\nclass P:\n    pass\npickle.loads(pickle.dumps(P()))\n" + RIGHT,
     "from __future__ import annotations\n" + RIGHT,
+    "\ufeff" + RIGHT,
+    "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('x')\n" + RIGHT,
+    "assert __builtins__.sum([1]) == 1\n" + RIGHT,
+    RIGHT + "\nimport inspect\nassert 'return' in inspect.getsource(add)",
 ])
 @pytest.mark.parametrize("mode", ["split", "shared"])
 def test_a_candidate_is_a_module_without_arguments(sandbox, code, mode):
@@ -224,10 +228,20 @@ def test_an_endless_loop_costs_a_second_wherever_it_is(sandbox):
     assert max(one.cpu_seconds for one in verdicts) < 2.0
 
 
+def test_after_its_imports_a_loop_has_no_more_time_than_others(sandbox):
+    code = "import sortedcontainers\nwhile True:\n    pass"
+    verdict, = sandbox.run([Program("x", code, SUITES["plain"], reference=RIGHT)])
+    assert verdict.status == "timeout" and verdict.cpu_seconds < 2.0
+
+
 @pytest.mark.parametrize("code, names", [
-    ("import os, numpy as np, scipy.stats as s\nfrom pandas.io import x", ["scipy.stats", "pandas.io"]),
+    ("import os, numpy as np, scipy.stats as s\nfrom pandas.io import x", ["scipy.stats", "pandas.io", "pandas.io.x"]),
     ("    import torch\nfrom . import y\nimport_me = 1\nx = 'import z'", ["torch"]),
     ("import collections.abc\nfrom __future__ import annotations", []), ("import", []), ("import a,, b", ["a", "b"]),
+    ("from scipy import (\n    stats,\n    optimize as o,\n)\nfrom sympy import *\nfrom a \\\n    import b",
+     ["scipy", "scipy.stats", "scipy.optimize", "sympy", "sympy.*", "a", "a.b"]),
+    ("import os; import torch\ntry: import a\nexcept ImportError: a = None", ["torch", "a"]),
+    ("import importlib\nx = importlib.import_module('scipy.stats')\ny = __import__(\"torch\")", ["scipy.stats", "torch"]),
 ])
 def test_heavy_imports(code, names):
     assert heavy_imports(code, ("numpy",)) == names

@@ -7,8 +7,11 @@ import sys
 import nbformat
 import pytest
 import yaml
+from papermill.translators import PythonTranslator
 
+from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
+from plum_utils.study import given
 
 FILE = {"name": "mine", "seed": 7, "policy": {"dtype": "float32"}, "training": {"beta": 0.3, "learning_rate": 0.002}}
 
@@ -47,6 +50,8 @@ PART = base64.b64encode(b"training: {beta: 0.9}").decode()
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["-p", "params", "other.yaml", "-p", "run_dir", "outputs/x"], '["other", 0, 0.1, 5e-05, 9, "x"]'),  # docs/experiments.md
     (["-p", "training.learning_rate", "1e-4", "-p", "sampling.k", "3"], '["mine", 7, 0.3, 0.0001, 3, "mini"]'),
+    pytest.param(["-f", "other.yaml", "-p", "sampling.k", "2"], '["other", 0, 0.1, 5e-05, 2, "other"]',
+                 marks=pytest.mark.long("seconds")),
     pytest.param(["-y", "training: {beta: 0.5}\nseed: 8"], '["mine", 8, 0.5, 0.002, 20, "mini"]',
                  marks=pytest.mark.long("seconds")),
     pytest.param(["-b", PART], '["mine", 7, 0.9, 0.002, 20, "mini"]', marks=pytest.mark.long("seconds")),
@@ -57,3 +62,49 @@ PART = base64.b64encode(b"training: {beta: 0.9}").decode()
 ], ids=lambda one: " ".join(one)[:30] if isinstance(one, list) else "")
 def test_what_papermill_is_told_counts_or_is_an_error(folder, arguments, expected):
     assert expected in papermill(folder, *arguments)
+
+
+@pytest.fixture
+def inject(monkeypatch):
+    """A function that does with parameters what papermill and the kernel do; returns the lines that are run."""
+    monkeypatch.setattr(given, "_lines", [])
+    return lambda values: given._taken(PythonTranslator.codify(values, "Parameters").splitlines(keepends=True))
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ({"training.beta": 0.5, "seed": 3}, ({"training.beta": 0.5, "seed": 3}, False)),
+    ({"training": {"beta": 0.5}, "training.epochs": 2, "sampling": {"k": 3}},
+     ({"training.beta": 0.5, "training.epochs": 2, "sampling.k": 3}, False)),
+    ({"sampling.k": 3, "sampling": {"k": 2}}, ({"sampling.k": 2}, False)),
+    ({"name": "x", "policy": {"dtype": "float32"}, "policy.system": ""},
+     ({"name": "x", "policy.dtype": "float32", "policy.system": ""}, True)),
+    ({"name": "x", "seed": 2}, ({"name": "x", "seed": 2}, False)),
+    ({"training.seeds": "[1, 2]", "policy.system": "[INST] a", "sampling": "{k: 3}", "sampling.stop": ["a = b\n"]},
+     ({"training.seeds": [1, 2], "policy.system": "[INST] a", "sampling.k": 3, "sampling.stop": ["a = b\n"]}, False)),
+    ({"params": "mine.yaml", "run_dir": "outputs/x", "no.such": 1}, ({"run_dir": "outputs/x", "no.such": 1}, False)),
+    ({"params": {"name": "x", "policy": {}}, "run_dir": "outputs/x"}, ({"run_dir": "outputs/x"}, False)),
+])
+def test_what_was_told(inject, values, expected):
+    ran = inject(values)
+    assert [line.partition(" = ")[0].strip() for line in ran[1:]] == [key for key in values if key in ("params", "run_dir")]
+    assert given.told() == expected
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"extends": "a.yaml", "name": "x"}, "pass its path instead"), ({"training": {"beta": float("nan")}}, "a plain value"),
+    ({"name": "x", "policy": {"dtype": "auto"}, "params": "mine.yaml"}, "give one of them")])
+def test_what_cannot_count_is_an_error(inject, values, message):
+    inject(values)
+    with pytest.raises(ParamsError, match=message):
+        given.told()
+
+
+def test_other_cells_are_left_as_they_are():
+    lines = ["# Parameters of mine\n", "x = 1\n"]
+    assert given._taken(lines) is lines
+
+
+@pytest.mark.parametrize("key", ["trainng.beta", "training.betta", "bogus"])
+def test_a_name_that_is_none_is_said_to_be_told(folder, key):
+    with pytest.raises(ParamsError, match=rf"^-p {key.partition('.')[0]}.*: unknown parameter"):
+        load_params(folder / "mine.yaml", {key: 1})

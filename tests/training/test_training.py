@@ -80,6 +80,12 @@ def test_nothing_that_fits_is_an_error_that_says_so(tiny, tmp_path, objective):
         phases.train(objective, tiny, {objective: [row] * 3}, params(max_length=128), tmp_path, 3, "float32")
 
 
+def test_one_label_that_does_not_fit_is_an_error_that_says_so(tiny, tmp_path):
+    rows = [one if one["label"] else one | {"completion": [{"role": "assistant", "content": "z" * 500}]} for one in kto_rows()]
+    with pytest.raises(ValueError, match="training.max_length: none of 12 undesirable rows of kto fits whole into 128"):
+        phases.train("kto", tiny, {"kto": rows}, params(max_length=128), tmp_path, 3, "float32")
+
+
 def test_too_few_instructions_for_a_batch_is_an_error(tiny, tmp_path):
     with pytest.raises(ValueError, match="only 3 instructions"):
         kto_trainer(tiny, tmp_path, kto_rows(3), params())

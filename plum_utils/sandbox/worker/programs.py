@@ -6,8 +6,11 @@ module ``solution``, so that its own ``__main__`` guard stays closed.
 """
 
 import atexit
+import builtins
+import gc
 import importlib
 import io
+import linecache
 import os
 import random
 import resource
@@ -17,6 +20,7 @@ import types
 
 import calls
 import doors
+import isolation
 import suites
 import wire
 
@@ -29,7 +33,7 @@ OURS = 8      # frames between ``depth`` and a function of the program's, at mos
 
 
 class Reporter:
-    """Reports to the supervisor, each a line behind a nonce: ``started``, ``loaded``, and the last one,
+    """Reports to the supervisor, each a line behind a nonce: ``started``, ``imported``, ``loaded``, and the last one,
     ``done status calls asserted size``. The detail, which may quote the tests, goes past the supervisor into a file of the
     harness: later candidates inherit the supervisor's memory."""
 
@@ -49,13 +53,17 @@ class Reporter:
         self.tell(b"done %s %d %d %d" % (status.encode(), calls, asserted, size))
 
 
-def preload(names):
-    """Import libraries that the program names anywhere, so that an import inside a function is loading too."""
+def preload(names, done):
+    """Import libraries that the program names anywhere, so that an import inside a function is loading too; ``done`` is
+    called then, before anything of the program's is run."""
     for name in names:
         try:
             importlib.import_module(name)
         except BaseException:  # the program meets it itself
             pass
+    gc.freeze()  # a collection at a script's end is then one of its own objects
+    if names:
+        done()
 
 
 def depth():
@@ -86,12 +94,14 @@ def run_shared(setup, code, tests, reporter):
     leave(0)
 
 
-def run_candidate(setup, code, channel, capture):
+def run_candidate(setup, code, channel, heavy, capture):
     """Load the program, then answer the judge's calls until it has gone.
 
     Args:
         channel: descriptors to read from and to write to.
+        heavy: libraries to import first.
     """
+    preload(heavy, lambda: wire.send(channel[1], ["imported"]))
     sys.setrecursionlimit(LIMIT + depth())
     scope = named(types.ModuleType("solution"), "solution", "__main__").__dict__
     output = io.StringIO() if capture else None
@@ -117,14 +127,14 @@ def run_candidate(setup, code, channel, capture):
         peer.answer(wire.receive(channel[0]))
 
 
-def run_judge(tests, names, channel, reporter):
+def run_judge(tests, names, channel, heavy, reporter):
     """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)
     for suite in tests:
         suite.compiled()  # while the candidate loads
-    outcome, seen = loading(channel), suites.Seen()
+    outcome, seen = loading(channel, heavy, reporter), suites.Seen()
     if outcome is None:
         reporter.tell(b"loaded")
         for suite in tests:
@@ -145,6 +155,8 @@ def run_script(setup, code, inputs, reporter):
     last. What a program leaves out by ``os._exit`` is left out here too.
     """
     leave, ends, outcome = os._exit, [], None
+    with open(NAME, "wb") as file:
+        file.write(code.encode("utf-8", "surrogatepass"))
     doors.open_by_name()
     reporter.tell(b"started")
     for given in inputs:
@@ -168,18 +180,32 @@ def script(setup, code, given):
     os.lseek(OUTPUT, 0, os.SEEK_END)
     os.dup2(INPUT, 0)
     os.dup2(OUTPUT, 1)
-    text = {"encoding": "utf-8", "errors": "surrogateescape", "closefd": False}
-    sys.stdin = vars(sys)["__stdin__"] = open(0, **text)
-    sys.stdout = vars(sys)["__stdout__"] = open(1, "w", **text)
+    for handle, name, mode in ((0, "stdin", "r"), (1, "stdout", "w")):
+        stream = open(handle, mode, encoding="utf-8", errors="surrogateescape", closefd=False)
+        stream.buffer.raw.name = f"<{name}>"
+        vars(sys).update({name: stream, f"__{name}__": stream})
     outcome = load(setup, code, named(types.ModuleType("__main__"), "__main__").__dict__, script=True)
     try:
         threading._shutdown()
         atexit._run_exitfuncs()
-        if not sys.stdout.closed:
-            sys.stdout.flush()
+        flush()
+        sys.stdout = sys.__stdout__
+        sys.modules.pop("__main__", None)
+        gc.collect()  # open files and objects with ``__del__`` write as they go
+        flush()
     except BaseException as error:
         outcome = outcome or ("failed", suites.describe(error, "<solution>", code))
     return outcome
+
+
+def flush():
+    """Flush standard output: what the program left in its place, Python's own, and C's."""
+    for stream in (getattr(sys, "stdout", None), sys.__stdout__):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):  # None, closed, detached, or no stream at all
+            pass
+    isolation.LIBC.fflush(None)
 
 
 def fill(handle, data):
@@ -198,9 +224,12 @@ def attribute(peer, name):
     return peer.stub(name, name)
 
 
-def loading(channel):
+def loading(channel, heavy, reporter):
     """What became of loading the candidate: None, or (status, detail); no detail where the supervisor knows better."""
     try:
+        if heavy:
+            wire.receive(channel[0])  # sent before anything of the candidate's ran
+            reporter.tell(b"imported")
         message = wire.receive(channel[0])
     except wire.Gone:
         return "error", ""
@@ -233,13 +262,15 @@ def refuse(name):
 
 def named(module, *names):
     """A module that bears these names for everybody who imports them."""
-    module.__file__ = NAME
+    module.__file__, module.__builtins__ = NAME, builtins
     sys.modules.update(dict.fromkeys(names, module))
     return module
 
 
 def load(setup, code, scope, script=False):
     """Execute a program, after what stands before it; ``None`` when it finished, else (status, detail)."""
+    text = len(code), None, code.splitlines(True), NAME
+    linecache.cache.update({"<solution>": text, NAME: text})  # for tracebacks and ``inspect``
     return guarded(setup, "<setup>", scope) or guarded(code, "<solution>", scope, script)
 
 
@@ -250,7 +281,7 @@ def guarded(source, name, scope, script=False):
         script: the end of the program is the end of all, and its exit no fault.
     """
     try:
-        code = compile(source, name, "exec", dont_inherit=True)
+        code = compile(source.removeprefix("\ufeff"), name, "exec", dont_inherit=True)
     except BaseException as error:
         return "syntax", suites.describe(error, name, source)
     try:

@@ -54,7 +54,8 @@ def confine(request, layers, keep):
     os.closerange(3 + len(keep), 64)
     if isolation.LINUX and not layers["namespaces"]:  # with them, the end of the supervisor ends all
         isolation.die_with_parent()
-    isolation.limit_program(request["memory_mb"], request["seconds"] + request["load_seconds"], request["file_mb"])
+    seconds = request["seconds"] + (request["load_seconds"] if request["heavy"] else 0)
+    isolation.limit_program(request["memory_mb"], seconds, request["file_mb"])
     if layers["seccomp"] and not layers["filter"].install(os.getpid()):
         os._exit(98)
 
@@ -74,8 +75,9 @@ def start_shared(request, layers, report, nonce):
     def work():
         parts, tests = texts(CODE, request["code"]), read_suites(request)
         confine(request, layers, (report, DETAILS))
-        programs.preload(request["heavy"])
-        programs.run_shared(*parts, tests, programs.Reporter(3, 4, nonce))
+        reporter = programs.Reporter(3, 4, nonce)
+        programs.preload(request["heavy"], lambda: reporter.tell(b"imported"))
+        programs.run_shared(*parts, tests, reporter)
 
     return [fork(work)]
 
@@ -86,8 +88,9 @@ def start_script(request, layers, report, nonce):
         parts, inputs = texts(CODE, request["code"]), texts(INPUT, request["inputs"])
         os.ftruncate(OUTPUT, 0)
         confine(request, layers, (report, DETAILS, INPUT, OUTPUT))
-        programs.preload(request["heavy"])
-        programs.run_script(*parts, inputs, programs.Reporter(3, 4, nonce))
+        reporter = programs.Reporter(3, 4, nonce)
+        programs.preload(request["heavy"], lambda: reporter.tell(b"imported"))
+        programs.run_script(*parts, inputs, reporter)
 
     return [fork(work)]
 
@@ -99,13 +102,12 @@ def start_split(request, layers, report, nonce):
     def judge():
         tests = read_suites(request)
         confine(request, layers, (answers[0], questions[1], report, DETAILS))
-        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, 6, nonce))
+        programs.run_judge(tests, request["names"], (3, 4), request["heavy"], programs.Reporter(5, 6, nonce))
 
     def candidate():
         parts = texts(CODE, request["code"])
         confine(request, layers, (questions[0], answers[1]))
-        programs.preload(request["heavy"])
-        programs.run_candidate(*parts, (3, 4), request["capture"])
+        programs.run_candidate(*parts, (3, 4), request["heavy"], request["capture"])
 
     candidate_pid = fork(candidate)  # first: the judge waits for it to be loaded
     pids = [fork(judge), candidate_pid]
@@ -134,8 +136,8 @@ def judge(request, layers):
     os.close(reader)
     ends, cpu = reap(pids, layers["namespaces"])
     clean(layers["scratch"])
-    spare = 0.0 if "loaded" in entries else request["load_seconds"]
-    late = late or cpu - loading > request["seconds"] + spare
+    importing = request["heavy"] and "imported" not in entries
+    late = late or cpu - loading > request["load_seconds" if importing else "seconds"]
     decide = decide_script if request["how"] == "script" else decide_tests
     _, calls, asserted, _ = entries.get("done", (None, 0, 0, 0))
     return [*decide(entries, late, ends), time.monotonic() - started, cpu - loading, calls, bool(asserted)]
@@ -157,15 +159,15 @@ def warm(names):
 
 def watch(reader, pids, started, request, nonce):
     """The reports as {phase: (status, calls, asserted, size)}, whether the program was out of time, and the CPU seconds
-    that its loading took.
+    that imports and loading took.
 
     The wait ends with the last report, or with the end of the process that reports (not of its pipe, which a process
     of the program's may keep open), or when the wall clock reaches the limit, or when the program has used its
-    processor time. Loading has ``load_seconds`` more of both; what it leaves of them is gone.
+    processor time. Imports have ``load_seconds`` of both; then loading, then running begin with new clocks.
     """
-    entries, rest, loading = {}, b"", 0.0
-    deadline = started + request["seconds"] + request["load_seconds"]
-    budget = request["cpu_seconds"] + request["load_seconds"]
+    entries, rest, loading, phases = {}, b"", 0.0, 0
+    deadline = started + request["load_seconds" if request["heavy"] else "seconds"]
+    budget = request["load_seconds" if request["heavy"] else "cpu_seconds"]
     check = started + budget
     poll = select.poll()
     poll.register(reader, select.POLLIN)
@@ -191,7 +193,8 @@ def watch(reader, pids, started, request, nonce):
                 for line in lines:
                     if line.startswith(nonce):
                         entries |= parse_report(line[len(nonce):])
-                if "loaded" in entries and not loading:
+                if phases < len(entries.keys() & {"imported", "loaded"}):
+                    phases = len(entries.keys() & {"imported", "loaded"})
                     loading = sum(map(cpu_seconds, pids))
                     deadline, budget = time.monotonic() + request["seconds"], loading + request["cpu_seconds"]
                     check = min(check, time.monotonic() + request["cpu_seconds"])
@@ -229,7 +232,7 @@ def cpu_seconds(pid):
 def parse_report(body):
     """``{phase: (status, calls, asserted, size)}``, empty for what our own reporter would not have written."""
     words = body.decode("ascii", "replace").split(" ")
-    if words in (["started"], ["loaded"]):
+    if words in (["started"], ["imported"], ["loaded"]):
         return {words[0]: None}
     if len(words) != 5 or words[0] != "done" or words[1] not in STATUSES or not "".join(words[2:]).isdecimal():
         return {}
@@ -364,8 +367,9 @@ def silence():
     for target in (0, 1, 2):
         os.dup2(null, target)
     os.close(null)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = open(handle, "w" if handle else "r", closefd=False)
+        vars(sys).update({name: stream, f"__{name}__": stream})
 
 
 def isolate(namespaces, folder, number, without):

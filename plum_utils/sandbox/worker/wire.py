@@ -17,12 +17,13 @@ import datetime
 import decimal
 import fractions
 import json
-import math
 import operator
 import os
 import re
 import struct
 import types
+
+import arrays
 
 MAX_MESSAGE = 64 << 20  # bytes
 MAX_INT = 1 << 63       # larger ones travel in base 16: Python refuses long decimal numbers
@@ -32,8 +33,6 @@ SEQUENCES = {"l": list, "q": collections.deque}
 MAPPINGS = {"d": dict, "O": collections.OrderedDict, "C": collections.Counter, "D": collections.defaultdict}
 SETS = {"s": set, "z": frozenset}
 TAGS = {kind: tag for table in (SEQUENCES, MAPPINGS, SETS) for tag, kind in table.items()}
-# numpy's types whose values are bytes without a pointer: numbers, text, bytes, dates and spans of time.
-NUMPY_TYPE = re.compile(r"[<|]([biufc][0-9]{1,2}|[US][0-9]{1,9}|[Mm]8(\[[0-9]*[A-Za-z]{1,2}\])?)")
 UNSAFE_BUILTINS = frozenset(("eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit",
                              "globals", "locals", "vars", "setattr", "delattr", "__build_class__", "help", "print"))
 BUILTINS = {name: value for name, value in vars(builtins).items()
@@ -41,7 +40,8 @@ BUILTINS = {name: value for name, value in vars(builtins).items()
 BUILTIN_NAMES = {id(value): name for name, value in BUILTINS.items()}
 EXCEPTIONS = {name: value for name, value in BUILTINS.items()
               if isinstance(value, type) and issubclass(value, BaseException)}
-VIEWS = {type({}.keys()): "vk", type({}.values()): "vv", type({}.items()): "vi"}
+VIEWS = {type(getattr(kind(), name)()): f"v{name[0]}" for kind in (dict, collections.OrderedDict)
+         for name in ("keys", "values", "items")}
 UTC = datetime.timezone.utc
 
 
@@ -161,8 +161,8 @@ class Marshal:
         return self.encode_all(value)
 
     def encode_other(self, value, kind):
-        if kind is bytes:
-            return ["b", base64.b64encode(value).decode()]
+        if kind in (bytes, memoryview):
+            return ["b", base64.b64encode(bytes(value)).decode()]
         if kind is bytearray:
             if id(value) in self.numbers:
                 return ["r", self.numbers[id(value)]]
@@ -184,22 +184,12 @@ class Marshal:
             return self.encode_builtin(value)
         if kind is re.Match or kind is Match:
             return ["M"]
-        if kind.__module__ == "numpy" and not issubclass(kind, (str, bytes)):
-            return self.encode_numpy(value)
+        if arrays.are_numpys(value):
+            code = arrays.encode(value, kind, self.encode)
+            if code is None:
+                raise NotPlain(f"a numpy value of type {value.dtype}")
+            return code
         return self.encode_rest(value, kind)
-
-    def encode_numpy(self, value):
-        """Arrays and scalars as their bytes; arrays of objects as a list of them."""
-        import numpy
-
-        if not isinstance(value, (numpy.ndarray, numpy.generic)):
-            raise NotPlain(f"an instance of {type(value).__name__}")
-        shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
-        if value.dtype.str == "|O":
-            return ["no", shape, *self.encode_all(value.ravel().tolist())]
-        if not NUMPY_TYPE.fullmatch(value.dtype.str):
-            raise NotPlain(f"a numpy value of type {value.dtype}")
-        return ["n", value.dtype.str, shape, base64.b64encode(value.tobytes()).decode()]
 
     def encode_builtin(self, value):
         if id(value) in BUILTIN_NAMES:
@@ -214,11 +204,14 @@ class Marshal:
         for base in BASES:
             if issubclass(kind, base):
                 return self.encode(plain_base(value, base))
+        for base in DATES:
+            if issubclass(kind, base):
+                return encode_time(value, base)
         if kind in VIEWS:
             return [VIEWS[kind], *self.encode_all(value)]
         if isinstance(value, types.GeneratorType) or hasattr(kind, "__next__"):
             return self.exported(value, "G")
-        if isinstance(value, (types.FunctionType, types.MethodType)) or type(value).__module__ == "functools":
+        if callable(value) and not hasattr(kind, "__len__") and not hasattr(kind, "__bool__"):  # which may be false
             return self.exported(value, "F")
         raise NotPlain(f"an instance of {kind.__name__}")
 
@@ -299,10 +292,8 @@ class Marshal:
             return decode_time(tag, rest)
         if tag == "T":
             return BUILTINS[rest[0]]
-        if tag == "n":
-            return decode_numpy(*rest)
-        if tag == "no":
-            return decode_objects(rest[0], self.decode_all(rest[1:]))
+        if tag in arrays.TAGS:
+            return arrays.decode(tag, rest, self.decode_all)
         if tag == "M":
             return Match()
         if tag == "e":
@@ -374,6 +365,7 @@ def plain_base(value, base):
 
 TIMES = {"dt": datetime.datetime, "dd": datetime.date, "dm": datetime.time}
 TIMES["td"] = datetime.timedelta
+DATES = tuple(TIMES.values())
 
 
 def encode_time(value, kind):
@@ -390,43 +382,19 @@ def decode_time(tag, rest):
     return value.replace(tzinfo=UTC) if rest[1] else value
 
 
-def decode_numpy(name, shape, data):
-    if not NUMPY_TYPE.fullmatch(name):
-        raise Broken("an unknown numpy type")
-    numpy, data = numpy_here(), base64.b64decode(data)
-    sizes = [index(size) for size in shape or ()]
-    if numpy.dtype(name).itemsize * math.prod(sizes) != len(data):
-        raise Broken("a numpy value of another size")
-    values = (numpy.frombuffer(data, dtype=name) if data else numpy.zeros(0, dtype=name)).reshape(sizes).copy()
-    values.tolist()  # text may hold what is no character
-    return values[()] if shape is None else values
-
-
-def decode_objects(shape, items):
-    values = numpy_here().empty(len(items), dtype=object)
-    for place, item in enumerate(items):
-        values[place] = item
-    return values.reshape([index(size) for size in shape])
-
-
-def numpy_here():
-    try:
-        import numpy
-    except ImportError:
-        raise Broken("numpy is not installed here") from None
-    return numpy
-
-
 def encode_exception(error):
-    """[name of the nearest builtin class, arguments], the arguments as one text where they are not plain."""
+    """[name of the nearest builtin class, arguments], the arguments as one text where they are not plain, or where a class
+    of the program's says what the text is."""
     kind = next(kind for kind in type(error).__mro__ if EXCEPTIONS.get(kind.__name__) is kind)
     try:
-        return [kind.__name__, Marshal(None, None, None).encode(tuple(error.args))]
-    except BaseException:
-        try:
-            return [kind.__name__, ["t", str.__str__(str(error))[:10_000]]]
-        except BaseException:  # a hostile __str__
-            return [kind.__name__, ["t"]]
+        if type(error).__str__ is kind.__str__:
+            return [kind.__name__, Marshal(None, None, None).encode(tuple(error.args))]
+    except BaseException:  # not plain
+        pass
+    try:
+        return [kind.__name__, ["t", str.__str__(str(error))[:10_000]]]
+    except BaseException:  # a hostile __str__
+        return [kind.__name__, ["t"]]
 
 
 def decode_exception(name, code):
