@@ -27,8 +27,12 @@ def filled(page: str) -> str:
     return page
 
 
-if __name__ == "__main__":
-    if "--write" in sys.argv:
+def main(arguments: list[str]) -> None:
+    if "--write" in arguments:
         NOTES.write_text(filled(NOTES.read_text()))
     else:
         print("\n\n".join(f"## {name}\n\n{block()}" for name, block in BLOCKS.items()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -36,10 +36,9 @@ def published(name: str) -> pd.DataFrame:
     return frame
 
 
-def _scores(name: str, model: str) -> pd.Series | None:
-    """A model's four published scores, None where that source has no such model."""
-    rows = published(name).query("model == @model")
-    return None if rows.empty else rows.iloc[0][list(BENCHMARKS)].astype(float)
+def _scores(name: str, model: str) -> dict[str, Any] | None:
+    """A model's row of that source, None where it has no such model."""
+    return next((row for row in _published()[name]["rows"] if row["model"] == model), None)
 
 
 # --- HumanEval(+) and MBPP(+) -----------------------------------------------------------------------------------------
@@ -59,14 +58,14 @@ def baselines() -> pd.DataFrame:
         theirs = {name: _scores(name, row["model"]) for name in ("authors", "2024-04", "2024-05")}
         absent = [f"{name} {row[name]}" for name in BENCHMARKS
                   if not any(scores is not None and scores[name] == row[name] for scores in theirs.values())]
-        rows.append({"model": row["model"], "printed": _joined(pd.Series(row)),
+        rows.append({"model": row["model"], "printed": _joined(row),
                      **{name: "" if scores is None else _joined(scores) for name, scores in theirs.items()},
                      "asked": asked.get(row["model"], ""), "in none": ", ".join(absent)})
     return pd.DataFrame(rows)
 
 
-def _joined(scores: pd.Series) -> str:
-    return "/".join("-" if pd.isna(scores[name]) else f"{scores[name]:.1f}" for name in BENCHMARKS)
+def _joined(scores: dict[str, Any]) -> str:
+    return "/".join("-" if scores[name] is None else f"{scores[name]:.1f}" for name in BENCHMARKS)
 
 
 def suites(row: dict[str, Any]) -> list[int]:
@@ -97,11 +96,11 @@ def mixed_suites() -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _pair(scores: Any) -> str:
+def _pair(scores: dict[str, Any]) -> str:
     return "/".join(f"{scores[name]:.1f}" for name in MBPP)
 
 
-def _gain(before: Any, after: Any) -> str:
+def _gain(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "/".join(f"{after[name] - before[name] + 0:+.1f}" for name in MBPP)
 
 
