@@ -98,7 +98,7 @@ def test_every_wrong_avg_plus_is_one_slip():
     assert len(wrong) == 12 and set(wrong.fits) == {"mean of MBPP+ and Avg. (Base)"}
 
 
-def test_wizardcoders_gains_stand_under_exchanged_headings():
+def test_wizardcoders_gains_fit_exchanged_headings():
     fits = {column: found(3, "WizardCoder-CL-7B", "Rel. +", column).fits for column in paper.BENCHMARKS}
     assert fits == {"MBPP": "gain of HE", "HE": "gain of MBPP", "MBPP+": "gain of HE+", "HE+": "gain of MBPP+"}
 
