@@ -235,8 +235,8 @@ class LiveCodeBenchParams(_Section):
     """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id.
 
     Problems of contests from ``start_date`` to ``end_date`` (both inclusive) on ``platforms``; all, where not given.
-    ``release_v1`` (400 problems, May 2023 to March 2024) is Table 4's: three of its four baselines are, to the digit, what
-    LiveCodeBench published for it, and it was its runner's default then. ``protocol``: how a policy is asked and its answer
+    ``release_v1`` (400 problems, May 2023 to March 2024) is Table 4's: three of its four baselines are, but for two cells,
+    what LiveCodeBench published for it in April 2024, and it was its runner's default then. ``protocol``: how a policy is asked and its answer
     read, ``study`` as for other problems, ``lcb_2024`` as LiveCodeBench's runner did in June 2024 (``n`` 10, ``temperature``
     0.2, ``top_p`` 0.95, ``max_tokens`` 2000, ``stop`` ``###``). ``grader``: how output and results are compared, under which
     limits, and of ``lcb_2024`` which block is the program: as its grader did until 2025, or as it does now. ``stop``: none
