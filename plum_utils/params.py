@@ -235,15 +235,25 @@ class LiveCodeBenchParams(_Section):
     """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id.
 
     Problems of contests from ``start_date`` to ``end_date`` (both inclusive) on ``platforms``; all, where not given.
+    ``release_v1`` (400 problems, May 2023 to March 2024) is Table 4's: three of its four baselines are, but for two cells,
+    what LiveCodeBench published for it in April 2024, and it was its runner's default then. ``protocol``: how a policy is asked and its answer
+    read, ``study`` as for other problems, ``lcb_2024`` as LiveCodeBench's runner did in June 2024 (``n`` 10, ``temperature``
+    0.2, ``top_p`` 0.95, ``max_tokens`` 2000, ``stop`` ``###``). ``grader``: how output and results are compared, under which
+    limits, and of ``lcb_2024`` which block is the program: as its grader did until 2025, or as it does now. ``stop``: none
+    given, ``sampling.stop``. ``seconds``: limit of each test.
     """
 
     source: str = "bundled"
-    release: str = "release_v2"
+    release: str = "release_v1"
+    protocol: Literal["study", "lcb_2024"] = "study"
+    grader: Literal["v2024", "current"] = "current"
     start_date: date | None = None
     end_date: date | None = None
     platforms: list[str] = []
     n: Positive = 1
     temperature: Temperature = 0.0
+    top_p: Rate = 1.0
+    stop: list[Annotated[str, Field(min_length=1)]] | None = None
     limit: Positive | None = None
     max_tokens: Positive = 1024
     seconds: Above0 = 6.0

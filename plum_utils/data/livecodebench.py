@@ -2,7 +2,9 @@
 
 The rules are read from its runner: stdin problems compare output line by line after stripping, falling back to numbers;
 functional problems call a method of ``class Solution``, or where there is no such class a function, with JSON-decoded
-arguments.
+arguments. There are two graders of it: ``current`` is today's, ``v2024`` the one before 2025, with which the numbers that
+were published until then were measured. Each has its rule for output (``sandbox.outputs.RULES``), for results
+(``judges/method_judge*.py``) and for what stands before a program.
 """
 
 from __future__ import annotations
@@ -36,7 +38,12 @@ IMPORTS = "".join(f"from {name} import *\n" for name in (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json", "builtins", "typing")) + (
     "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools\n"
-    "import operator, io, sys, json\nsys.setrecursionlimit(50000)\nsys.set_int_max_str_digits(50000)\n")
+    "import operator, io, sys, json\n")
+_BEFORE = {  # by grader
+    "current": "sys.setrecursionlimit(50000)\nsys.set_int_max_str_digits(50000)\n",
+    "v2024": "sys.setrecursionlimit(600000)\nexit = quit = None\n"}
+_TEXT_ONLY = {"current": "", "v2024": "sys.stdin = io.StringIO(sys.stdin.read())\n"}  # it had no bytes to be read
+_JUDGES = {"current": ("judge", "method_judge"), "v2024": ("judge_v2024", "method_judge", "method_judge_v2024")}
 
 
 class LiveCodeBenchUnavailable(RuntimeError):
@@ -54,7 +61,8 @@ class LcbTest:
 
 @dataclass(frozen=True)
 class LcbProblem:
-    """One row of the data set, tests decoded; ``seconds`` is the limit of each test."""
+    """One row of the data set, tests decoded; ``seconds`` is the limit of each test, ``grader`` whose rules
+    decide (``livecodebench.grader``)."""
 
     task_id: str
     title: str
@@ -67,6 +75,7 @@ class LcbProblem:
     public_tests: tuple[LcbTest, ...]
     private_tests: tuple[LcbTest, ...]
     seconds: float = 6.0
+    grader: str = "current"
 
     @property
     def tests(self) -> tuple[LcbTest, ...]:
@@ -88,17 +97,20 @@ class LcbProblem:
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, for the one suite of public and private tests."""
+        setup = IMPORTS + _BEFORE[self.grader]
         if self.is_script:
             cases = tuple((test.input, test.output) for test in self.tests)
-            return {"all": {"code": in_a_function(solution), "setup": IMPORTS, "mode": "script", "cases": cases}}
+            return {"all": {"code": in_a_function(solution), "setup": setup + _TEXT_ONLY[self.grader], "mode": "script",
+                            "cases": cases, "rule": self.grader}}
         code = f"{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
-        return {"all": {"code": code, "setup": IMPORTS, "tests": self._judge, "mode": "split"}}
+        return {"all": {"code": code, "setup": setup, "tests": self._judge, "mode": "split"}}
 
     @cached_property
     def _judge(self) -> str:
         """Runs in a process of its own, where the expected outputs stay."""
         tests = json.dumps([(test.input, test.output) for test in self.tests])
-        return f"{judge_source('method_judge')}\njudge(_run, json.loads({tests!r}), {self.seconds!r})\n"
+        name, *files = _JUDGES[self.grader]
+        return f"{judge_source(*files)}\n{name}(_run, json.loads({tests!r}), {self.seconds!r})\n"
 
     def limits(self, suite: str, given: Any) -> Any:
         """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
@@ -187,9 +199,9 @@ def encode_private_tests(tests: list[dict[str, str]]) -> str:
     return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
 
 
-def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None,
+def load_livecodebench(source: str = "bundled", release: str = "release_v1", limit: int | None = None,
                        start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = (),
-                       seconds: float = 6.0) -> list[LcbProblem]:
+                       seconds: float = 6.0, grader: str = "current") -> list[LcbProblem]:
     """Problems of LiveCodeBench, or of the bundled set in its schema.
 
     Args:
@@ -200,6 +212,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
             (LiveCodeBench itself compares with midnight).
         platforms: only these of ``PLATFORMS``; empty: all.
         seconds: limit of each test.
+        grader: ``current`` or ``v2024``.
 
     Raises:
         LiveCodeBenchUnavailable: files missing, or the hub is out of reach.
@@ -215,7 +228,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding tests takes time
+                problems.append(_problem(row, day, seconds, grader, f"{path}:{number}"))  # decoding tests takes time
             if len(problems) == limit:
                 return problems
     if not problems:
@@ -276,7 +289,7 @@ def _from_hub(repository: str, name: str) -> Path:
             "livecodebench.source: bundled, or unset HF_HUB_OFFLINE where a hub is reachable") from error
 
 
-def _problem(row: dict[str, Any], day: date, seconds: float, where: str) -> LcbProblem:
+def _problem(row: dict[str, Any], day: date, seconds: float, grader: str, where: str) -> LcbProblem:
     try:
         public = tuple(LcbTest(**test) for test in json.loads(row["public_test_cases"]))
         private = tuple(LcbTest(**test) for test in decode_private_tests(row["private_test_cases"]))
@@ -287,4 +300,4 @@ def _problem(row: dict[str, Any], day: date, seconds: float, where: str) -> LcbP
         raise JsonlError(f"{where}: {row['question_id']}: no tests, public or private; any program would pass")
     return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
                       day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private,
-                      seconds)
+                      seconds, grader)

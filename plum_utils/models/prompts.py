@@ -174,6 +174,11 @@ def _filled(tokenizer: Any, template: Template, message: str, system: str | None
     return _bos(tokenizer, template.bos) + before + message + after
 
 
+def begun(tokenizer: Any, text: str, template: str) -> str:
+    """A prompt that another wrote, behind the token with which prompts of this family begin, if they do."""
+    return _bos(tokenizer, _template(template).bos) + text
+
+
 def _bos(tokenizer: Any, wanted: bool | None) -> str:
     token = getattr(tokenizer, "bos_token", None)
     if not token or wanted is False:

@@ -219,11 +219,12 @@ def _judge_script(worker: _Worker, task: Program, suite: _Suite, limits: Limits)
             whole = _added(whole, rest)
             ends = rest.detail.split() if rest.status == Status.PASSED else []
             answers = [worker.output(limits, *span) for span in pairwise([0, *map(int, ends)])]
-        if 2 <= number < 2 + len(answers) and outputs.same(answers[number - 2], expected):
+        if 2 <= number < 2 + len(answers) and outputs.same(answers[number - 2], expected, task.rule):
             continue
         one = worker.judge(task, suite, limits, [given])
         whole = _added(whole, one)
-        if one.status == Status.PASSED and (said := outputs.difference(worker.output(limits), expected)):
+        said = outputs.difference(worker.output(limits), expected, task.rule) if one.status == Status.PASSED else ""
+        if said:
             one = replace(one, status=Status.FAILED, detail=said)
         if one.status != Status.PASSED:
             return replace(whole, status=one.status, detail=f"case {number}: {one.detail}"[:DETAIL])

@@ -50,6 +50,7 @@ class Program:
             the tests allow it. ``script``: the program runs once for each of ``cases`` as ``python solution.py`` would.
         setup: executed first, in the program's namespace; it shifts none of the program's lines.
         cases: (standard input, expected standard output) of a script; outputs are compared by ``outputs.same``.
+        rule: by which of ``outputs.RULES`` they are.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Program:
     mode: Mode = "auto"
     setup: str = ""
     cases: tuple[tuple[str, str], ...] = ()
+    rule: str = "current"
 
     @property
     def suites(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Program:
 
     @cached_property
     def suite(self) -> str:
-        """A digest of all but the name, the code and the cases."""
+        """A digest of all but the name, the code, the cases and their rule."""
         return hashlib.sha256(json.dumps([self.mode, self.reference, self.setup, self.suites]).encode()).hexdigest()
 
 

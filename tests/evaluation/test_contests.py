@@ -119,3 +119,40 @@ def test_limits_are_a_tests_of_a_script_and_all_tests_of_a_method(problems):
     script, method = (widest([problems[task]], "all", given) for task in ("plum-e1", "plum-e4"))
     assert script.seconds == 6.0 and method.seconds >= 6.0 * len(problems["plum-e4"].tests)
     assert script.memory_mb == method.memory_mb == livecodebench.CONTEST_MB
+
+
+@pytest.mark.parametrize("given, expected, lines, current, v2024", [
+    ("1", "[1, 2]", "return [1, 2]", True, True), ("1", "[1, 2]", "return (1, 2)", True, True),
+    ("1", "[1, 2]", "return 1", False, True), ("1", "[1, 2]", "return 2", False, False),
+    ("1", "[[1, 2], [3]]", "return [(1, 2), (3,)]", False, False), ("1", "[[1, 2], [3]]", "return [1, 2]", False, True),
+    ("1", "[[[1, 2], [3]]]", "return [(1, 2), (3,)]", False, True), ("1", "[]", "return []", True, True),
+    ("1", "[]", "return None", False, False), ("1", "1.5", "return 1.5000000001", False, False),
+    ('{"1": 2}', '{"1": 2}', "return x", True, True), ('{"1": 2}', '{"1": 2}', "return {1: 2}", False, True),
+    ('{"1": 2}', '{"1": 2}', "return [{1: 2}]", False, True), ('{"1": 2}', "3", "return sum(x) + 2", False, True),
+    ('{"a": 2}', '{"a": 2}', "return x", True, True), ("1", '[{"1": 2}, {"3": 4}]', "return {1: 2}", False, True),
+    ("1", "1.5", "from fractions import Fraction\n    return Fraction(3, 2)", True, False),
+    ("1", "1", "import numpy as np\n    return np.int64(1)", True, False), ("1", "true", "return 1", True, True)])
+def test_results_are_compared_by_the_problems_grader(given, expected, lines, current, v2024, problems, sandbox):
+    test = livecodebench.LcbTest(given, expected, "functional")
+    passed = {}
+    for grader in ("current", "v2024"):
+        asked = replace(problems["plum-e4"], func_name="f", public_tests=(test,), private_tests=(), grader=grader)
+        row, = score([asked], [{"task_id": "plum-e4", "sample_index": 0, "solution": f"def f(x):\n    {lines}"}], sandbox, False)
+        passed[grader] = row["passed"]
+    assert passed == {"current": current, "v2024": v2024}
+
+
+@pytest.mark.parametrize("code, current, v2024", [
+    ("print(a + b)\nexit()", True, False), ("print(a + b)\nquit()", True, False), ("print(a + b)\nsys.exit()", True, True),
+    ("def f(n):\n    return n and 1 + f(n - 1)\nprint(a + b + f(100000) - 100000)", False, True),
+    ("print(a + b if str(10 ** 5000) else 0)", True, False), ("print(a + b + len(sys.stdin.buffer.read()))", True, False),
+    ("print(a + b + len(open(0).read()))", True, True), ("print(a + b + len(sys.stdin.read()))", True, True)])
+def test_what_a_program_may_do_is_up_to_the_grader(code, current, v2024, problems, sandbox):
+    rows = [{"task_id": "plum-e1", "sample_index": 0, "solution": f"a, b = map(int, input().split())\n{code}"}]
+    assert [score([replace(problems["plum-e1"], grader=grader)], rows, sandbox, False)[0]["passed"]
+            for grader in ("current", "v2024")] == [current, v2024]
+
+
+def test_every_reference_passes_by_the_rules_of_2024_too(problems, sandbox):
+    asked = {task: replace(one, grader="v2024") for task, one in problems.items()}
+    assert [row["task_id"] for row in graded(asked, sandbox, *SOLUTIONS.items()) if not row["passed"]] == []

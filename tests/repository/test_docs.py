@@ -186,9 +186,9 @@ def test_no_path_of_a_machine(path):
 
 def test_bundled_data_is_what_the_licence_section_lists():
     names = {path.name for path in (ROOT / "plum_utils" / "data").iterdir() if path.suffix != ".py"} - {"__pycache__", "judges"}
-    assert names == {"recorded", "paper_tables.json", "livecodebench_mini.jsonl", "heldout_basics.jsonl",
-                     "heldout_intermediate.jsonl", "heldout_public.jsonl", "report.html.j2", "report.md.j2", "model_shapes.json",
-                     "jupyter"}
+    assert names == {"recorded", "paper_tables.json", "livecodebench_mini.jsonl", "livecodebench_examples.json", "heldout_basics.jsonl",
+                     "heldout_intermediate.jsonl", "heldout_public.jsonl", "report.html.j2", "report.md.j2",
+                     "model_shapes.json", "jupyter"}
     assert "CC0" in README.read_text() and (ROOT / "LICENSE").read_text().startswith("MIT")
 
 
