@@ -89,6 +89,10 @@ class SamplingParams(_Section):
     ``adapters``: vLLM serves LoRA adapters itself, or the one in use is merged into the engine's weights; ``auto``
     takes what is faster on the device. ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) on
     which ``replicas`` engines sample shards at the same time.
+
+    ``stop``: strings that end a completion wherever they stand; a fence among them may also open a block.
+    ``stop_after_program`` ends one at the fence that closes a block with a definition in it (``extract.ends_program``):
+    never at an opening fence, nor after an example. The text is the beginning of what would be sampled without it.
     """
 
     backend: Literal["auto", "vllm", "transformers"] = "auto"
@@ -100,6 +104,7 @@ class SamplingParams(_Section):
     top_p: Rate = 1.0
     max_tokens: Positive = 512
     stop: list[Annotated[str, Field(min_length=1)]] = []  # an empty one would end every completion at once
+    stop_after_program: bool = False
     shard_size: Positive = 32
 
     def what_decides(self) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
              for problem in problems]
     rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
                          adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
-                         stop=p.sampling.stop)
+                         stop=p.sampling.stop, stop_after_program=p.sampling.stop_after_program)
     return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),
              "completion": row["completion"], "solution": take_program(
                  by_id[row["task_id"]], row["completion"], p.evaluation.postprocess, p.policy.prompt),
