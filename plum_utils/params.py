@@ -227,10 +227,15 @@ class SuiteParams(_Section):
 
 
 class EvaluationParams(_Section):
-    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP."""
+    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP.
+
+    ``clock``, here and in stage 6: what limits of time count. ``cpu``, the program's processor time (and ten times as
+    long by the wall), gives the same verdicts on a busy machine; ``wall`` is evalplus' and LiveCodeBench's own.
+    """
 
     suites: list[SuiteParams] = []
     postprocess: Literal["extract", "evalplus"] = "extract"
+    clock: Literal["cpu", "wall"] = "cpu"
     k: list[Positive] = [1, 10]
     max_tokens: Positive = 512
     bootstrap: Annotated[int, Field(ge=100)] = 2000

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Collection, Iterator
 
 from plum_utils.data.judges import source as judge_source
+from plum_utils.data.problems import PATIENCE
 from plum_utils.jsonl import JsonlError, iter_jsonl
 from plum_utils.syntax import parsed
 
@@ -54,7 +55,8 @@ class LcbTest:
 
 @dataclass(frozen=True)
 class LcbProblem:
-    """One row of the data set, tests decoded; ``seconds`` is the limit of each test."""
+    """One row of the data set, tests decoded; ``seconds`` is the limit of each test, by ``clock``
+    (``evaluation.clock``)."""
 
     task_id: str
     title: str
@@ -67,6 +69,7 @@ class LcbProblem:
     public_tests: tuple[LcbTest, ...]
     private_tests: tuple[LcbTest, ...]
     seconds: float = 6.0
+    clock: str = "cpu"
 
     @property
     def tests(self) -> tuple[LcbTest, ...]:
@@ -104,7 +107,8 @@ class LcbProblem:
         """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
         ``given`` are the sandbox's own limits."""
         seconds = self.seconds if self.is_script else (self.seconds + 1) * len(self.tests) + 5
-        return replace(given, seconds=seconds, memory_mb=max(CONTEST_MB, given.memory_mb), file_mb=64)
+        return replace(given, seconds=seconds, patience=PATIENCE[self.clock], file_mb=64,
+                       memory_mb=max(CONTEST_MB, given.memory_mb))
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
@@ -190,7 +194,7 @@ def encode_private_tests(tests: list[dict[str, str]]) -> str:
 
 def load_livecodebench(source: str = "bundled", release: str = "release_v2", limit: int | None = None,
                        start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = (),
-                       seconds: float = 6.0) -> list[LcbProblem]:
+                       seconds: float = 6.0, clock: str = "cpu") -> list[LcbProblem]:
     """Problems of LiveCodeBench, or of the bundled set in its schema.
 
     Args:
@@ -200,7 +204,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
         start_date, end_date: only contests from the first to the last of these days, both inclusive, whatever the hour
             (LiveCodeBench itself compares with midnight).
         platforms: only these of ``PLATFORMS``; empty: all.
-        seconds: limit of each test.
+        seconds, clock: limit of each test, and by which clock (``evaluation.clock``).
 
     Raises:
         LiveCodeBenchUnavailable: files missing, or the hub is out of reach.
@@ -216,7 +220,8 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v2", lim
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, seconds, f"{path}:{number}"))  # decoding tests takes time
+                problem = _problem(row, day, seconds, f"{path}:{number}")  # decoding tests takes time
+                problems.append(replace(problem, clock=clock))
             if len(problems) == limit:
                 return problems
     if not problems:

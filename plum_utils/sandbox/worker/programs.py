@@ -16,6 +16,7 @@ import threading
 import types
 
 import calls
+import clocks
 import doors
 import suites
 import wire
@@ -117,8 +118,9 @@ def run_candidate(setup, code, channel, capture):
         peer.answer(wire.receive(channel[0]))
 
 
-def run_judge(tests, names, channel, reporter):
-    """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
+def run_judge(tests, names, channel, reporter, candidate):
+    """Run the tests with stubs in the place of the candidate's functions; the candidate is the process of this pid."""
+    clocks.candidate = candidate
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)

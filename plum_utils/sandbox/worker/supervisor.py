@@ -17,9 +17,11 @@ import struct
 import sys
 import time
 
+import clocks
 import isolation
 import programs
 import suites
+from clocks import cpu_seconds
 
 CODE, TESTS, DETAILS, INPUT, OUTPUT, REQUESTS, ANSWERS = range(3, 10)  # the supervisor's file descriptors
 REPORT = 1 << 16  # bytes of reports that are kept
@@ -99,7 +101,7 @@ def start_split(request, layers, report, nonce):
     def judge():
         tests = read_suites(request)
         confine(request, layers, (answers[0], questions[1], report, DETAILS))
-        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, 6, nonce))
+        programs.run_judge(tests, request["names"], (3, 4), programs.Reporter(5, 6, nonce), candidate_pid)
 
     def candidate():
         parts = texts(CODE, request["code"])
@@ -124,6 +126,7 @@ def judge(request, layers):
         assertion was evaluated.
     """
     warm(request["warm"])
+    clocks.patience = request["patience"]
     nonce = os.urandom(16).hex()
     reader, writer = os.pipe()
     started = time.monotonic()
@@ -164,7 +167,8 @@ def watch(reader, pids, started, request, nonce):
     processor time. Loading has ``load_seconds`` more of both; what it leaves of them is gone.
     """
     entries, rest, loading = {}, b"", 0.0
-    deadline = started + request["seconds"] + request["load_seconds"]
+    wall = request["seconds"] * request["patience"]
+    deadline = started + wall + request["load_seconds"]
     budget = request["cpu_seconds"] + request["load_seconds"]
     check = started + budget
     poll = select.poll()
@@ -193,7 +197,7 @@ def watch(reader, pids, started, request, nonce):
                         entries |= parse_report(line[len(nonce):])
                 if "loaded" in entries and not loading:
                     loading = sum(map(cpu_seconds, pids))
-                    deadline, budget = time.monotonic() + request["seconds"], loading + request["cpu_seconds"]
+                    deadline, budget = time.monotonic() + wall, loading + request["cpu_seconds"]
                     check = min(check, time.monotonic() + request["cpu_seconds"])
                 if not piece and gone.handle is None:
                     break
@@ -216,14 +220,6 @@ class Exit:
     def __exit__(self, *_):
         if self.handle is not None:
             os.close(self.handle)
-
-
-def cpu_seconds(pid):
-    """Processor time used so far by another process; 0 where the host does not tell."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)  # the kernel's name of that process' clock
-    except OSError:
-        return 0.0
 
 
 def parse_report(body):
