@@ -146,8 +146,10 @@ class TrainingParams(_Section):
     ``sft_solutions``: the policy's own chosen ones, or the data set's gold ones. ``preference_fraction`` of the
     instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
 
-    From ``precompute_reference`` on: speed and memory alone, the loss is the same (docs/speed.md has what each is
-    worth). ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
+    From ``precompute_reference`` on: speed and memory (docs/speed.md has what each is worth). Two of these change KTO's
+    loss too, since they decide what is computed together, and its reference point z0 is the mean over that: with
+    ``length_grouped`` z0 follows the length of a batch's samples, where TRL's and HALOs' batches are drawn by chance; with
+    ``fit_to_card`` the card decides over how many samples it is taken. The others leave the loss as it is. ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
     ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
     ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
     """
