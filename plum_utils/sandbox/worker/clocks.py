@@ -32,7 +32,7 @@ def now(ours=False):
     return time.process_time() if ours or candidate is None else cpu_seconds(candidate)
 
 
-def limited(function, seconds):
+def limited(function, seconds=1.0):
     """The function; a call of it that takes longer raises ``OutOfTime``."""
     def call(*arguments):
         end, deadline = now() + seconds, time.monotonic() + seconds * patience
