@@ -92,8 +92,8 @@ def spin():
 
 @pytest.fixture
 def busy():
-    """A busy loop for each core, and one more, beside whatever else runs."""
-    loops = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range((os.cpu_count() or 1) + 1)]
+    """Two busy loops for each core, beside whatever else runs."""
+    loops = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
     for loop in loops:
         loop.start()
     yield
@@ -103,7 +103,7 @@ def busy():
 
 
 def scored(clock):
-    """Whether solutions of a call that take 0.8 and 1.6 s of a second pass: of evalplus' kind and of LiveCodeBench's."""
+    """Whether solutions of a call that take 0.5 and 1.6 s of a second pass: of evalplus' kind and of LiveCodeBench's."""
     from plum_utils.data.judges import source
 
     tests = f"def check(g):\n    assert g(1) == 1\n{source('call_clock')}\ncheck(_plum_limited(f))\nassert not _plum_late\n"
@@ -111,7 +111,7 @@ def scored(clock):
     contest = next(item for item in load_livecodebench(seconds=1.0, clock=clock) if item.task_id == "plum-e4")
     contest = replace(contest, private_tests=(), public_tests=contest.public_tests[:1])
     rows = []
-    for index, seconds in enumerate((0.8, 1.6)):
+    for index, seconds in enumerate((0.5, 1.6)):
         rows.append({"task_id": "one", "sample_index": index, "solution": f"{BURN}def f(x):\n    burn({seconds})\n    return x"})
         rows.append({"task_id": "plum-e4", "sample_index": index,
                      "solution": f"{BURN}def {contest.func_name}(xs):\n    burn({seconds})\n    return max(xs)"})
