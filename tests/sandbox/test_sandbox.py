@@ -540,7 +540,7 @@ def test_a_report_that_comes_between_the_looks_at_pipe_and_process_counts(monkey
     poll = supervisor.select.poll
     monkeypatch.setattr(supervisor.select, "poll", Blinked)
     try:
-        limits = {"seconds": 9, "cpu_seconds": 9, "load_seconds": 0}
+        limits = {"seconds": 9, "cpu_seconds": 9, "load_seconds": 0, "patience": 1.0}
         found = supervisor.watch(reader, [pid], time.monotonic(), limits, b"nonce")
     finally:
         os.waitpid(pid, 0)

@@ -27,7 +27,7 @@ import rehearsal  # noqa: E402
 import supervisor  # noqa: E402
 
 os.register_at_fork = register
-OURS = ("isolation", "supervisor", "programs", "suites", "calls", "doors", "wire", "rehearsal")
+OURS = ("isolation", "supervisor", "programs", "suites", "calls", "clocks", "doors", "wire", "rehearsal")
 
 
 def forget_ourselves():
