@@ -10,7 +10,7 @@ import time
 
 candidate = None  # the pid of its process; None: this one
 patience = 1.0
-late = []  # not empty once a call was out of time, whatever the tests made of it
+late: list = []  # not empty once a call was out of time, whatever the tests made of it
 
 
 class OutOfTime(BaseException):  # no Exception, so that tests do not take it for the candidate's
