@@ -107,7 +107,8 @@ def work(arguments: argparse.Namespace) -> None:
     for number, _ in enumerate(sys.stdin):
         started = time.perf_counter()
         outputs = backend.generate(prompts, n=arguments.k, temperature=p.sampling.temperature,
-                                   max_tokens=p.sampling.max_tokens, stop=p.sampling.stop, seed=number)
+                                   max_tokens=p.sampling.max_tokens, stop=p.sampling.stop,
+                                   stop_after_program=p.sampling.stop_after_program, seed=number)
         seconds = time.perf_counter() - started
         tokens = sum(out.n_tokens for outs in outputs for out in outs)
         answers.write(json.dumps({"seconds": round(seconds, 2), "tokens": tokens}) + "\n")

@@ -89,6 +89,10 @@ class SamplingParams(_Section):
     ``adapters``: vLLM serves LoRA adapters itself, or the one in use is merged into the engine's weights; ``auto``
     takes what is faster on the device. ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) on
     which ``replicas`` engines sample shards at the same time.
+
+    ``stop``: strings that end a completion wherever they stand; a fence among them may also open a block.
+    ``stop_after_program`` ends one at the fence that closes a block with a definition in it (``extract.ends_program``):
+    never at an opening fence, nor after an example. The text is the beginning of what would be sampled without it.
     """
 
     backend: Literal["auto", "vllm", "transformers"] = "auto"
@@ -100,6 +104,7 @@ class SamplingParams(_Section):
     top_p: Rate = 1.0
     max_tokens: Positive = 512
     stop: list[Annotated[str, Field(min_length=1)]] = []  # an empty one would end every completion at once
+    stop_after_program: bool = False
     shard_size: Positive = 32
 
     def what_decides(self) -> dict[str, Any]:
@@ -141,8 +146,10 @@ class TrainingParams(_Section):
     ``sft_solutions``: the policy's own chosen ones, or the data set's gold ones. ``preference_fraction`` of the
     instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
 
-    From ``precompute_reference`` on: speed and memory alone, the loss is the same (docs/speed.md has what each is
-    worth). ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
+    From ``precompute_reference`` on: speed and memory (docs/speed.md has what each is worth). Two of these change KTO's
+    loss too, since they decide what is computed together, and its reference point z0 is the mean over that: with
+    ``length_grouped`` z0 follows the length of a batch's samples, where TRL's and HALOs' batches are drawn by chance; with
+    ``fit_to_card`` the card decides over how many samples it is taken. The others leave the loss as it is. ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
     ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
     ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
     """
@@ -222,10 +229,15 @@ class SuiteParams(_Section):
 
 
 class EvaluationParams(_Section):
-    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP."""
+    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP.
+
+    ``clock``, here and in stage 6: what limits of time count. ``cpu``, the program's processor time (and ten times as
+    long by the wall), gives the same verdicts on a busy machine; ``wall`` is evalplus' and LiveCodeBench's own.
+    """
 
     suites: list[SuiteParams] = []
     postprocess: Literal["extract", "evalplus"] = "extract"
+    clock: Literal["cpu", "wall"] = "cpu"
     k: list[Positive] = [1, 10]
     max_tokens: Positive = 512
     bootstrap: Annotated[int, Field(ge=100)] = 2000

@@ -32,11 +32,11 @@ class Memory:
         self.calls, self.fail_at_call = [], fail_at_call
 
     def generate(self, prompts, n=1, temperature=0.0, top_p=1.0, max_tokens=512, stop=None, seed=0, adapter=None,
-                 watch=None):
+                 watch=None, stop_after_program=False):
         if len(self.calls) == self.fail_at_call:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
-                           "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
+                           "stop_after_program": stop_after_program, "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
         return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "end_token", 7) for index in range(n)]
                 for prompt in prompts]
 

@@ -38,7 +38,7 @@ def test_names_are_unique_so_that_runs_do_not_share_a_folder():
 def test_mini_stays_offline_and_keeps_its_rules():
     params = load_params(ROOT / "params/mini.yaml")
     assert params.policy.model == "embedded:smollm2" and params.livecodebench.source == "bundled"
-    assert params.sampling.temperature == 0.8 and params.sampling.stop == ["\n```\n"]
+    assert params.sampling.temperature == 0.8 and params.sampling.stop_after_program
     assert params.training.batch_size >= 4 and params.training.quantization == "none"
     first = params.evaluation.suites[0]
     assert (first.name, first.n, first.temperatures, first.limit) == ("heldout_basics", 5, [0.8], None)

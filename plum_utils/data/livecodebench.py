@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Collection, Iterator
 
 from plum_utils.data.judges import source as judge_source
+from plum_utils.data.problems import PATIENCE
 from plum_utils.jsonl import JsonlError, iter_jsonl
 from plum_utils.syntax import parsed
 
@@ -61,8 +62,8 @@ class LcbTest:
 
 @dataclass(frozen=True)
 class LcbProblem:
-    """One row of the data set, tests decoded; ``seconds`` is the limit of each test, ``grader`` whose rules
-    decide (``livecodebench.grader``)."""
+    """One row of the data set, tests decoded; ``seconds`` is the limit of each test by ``clock``
+    (``evaluation.clock``), ``grader`` whose rules decide (``livecodebench.grader``)."""
 
     task_id: str
     title: str
@@ -76,6 +77,7 @@ class LcbProblem:
     private_tests: tuple[LcbTest, ...]
     seconds: float = 6.0
     grader: str = "current"
+    clock: str = "cpu"
 
     @property
     def tests(self) -> tuple[LcbTest, ...]:
@@ -116,7 +118,8 @@ class LcbProblem:
         """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
         ``given`` are the sandbox's own limits."""
         seconds = self.seconds if self.is_script else (self.seconds + 1) * len(self.tests) + 5
-        return replace(given, seconds=seconds, memory_mb=max(CONTEST_MB, given.memory_mb), file_mb=64)
+        return replace(given, seconds=seconds, patience=PATIENCE[self.clock], file_mb=64,
+                       memory_mb=max(CONTEST_MB, given.memory_mb))
 
     def row(self, tried: dict[str, Any], verdicts: dict[str, Any]) -> dict[str, Any]:
         """task_id, difficulty, platform, contest_date (``2023-08-21``), sample_index, solution, passed, status,
@@ -201,7 +204,7 @@ def encode_private_tests(tests: list[dict[str, str]]) -> str:
 
 def load_livecodebench(source: str = "bundled", release: str = "release_v1", limit: int | None = None,
                        start_date: date | None = None, end_date: date | None = None, platforms: Collection[str] = (),
-                       seconds: float = 6.0, grader: str = "current") -> list[LcbProblem]:
+                       seconds: float = 6.0, grader: str = "current", clock: str = "cpu") -> list[LcbProblem]:
     """Problems of LiveCodeBench, or of the bundled set in its schema.
 
     Args:
@@ -211,7 +214,7 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v1", lim
         start_date, end_date: only contests from the first to the last of these days, both inclusive, whatever the hour
             (LiveCodeBench itself compares with midnight).
         platforms: only these of ``PLATFORMS``; empty: all.
-        seconds: limit of each test.
+        seconds, clock: limit of each test, and by which clock (``evaluation.clock``).
         grader: ``current`` or ``v2024``.
 
     Raises:
@@ -228,7 +231,8 @@ def load_livecodebench(source: str = "bundled", release: str = "release_v1", lim
             day = _day(row, f"{path}:{number}")
             seen.append((day, row["platform"]))
             if (start_date or day) <= day <= (end_date or day) and row["platform"] in (platforms or PLATFORMS):
-                problems.append(_problem(row, day, seconds, grader, f"{path}:{number}"))  # decoding tests takes time
+                problem = _problem(row, day, f"{path}:{number}")  # decoding tests takes time
+                problems.append(replace(problem, seconds=seconds, grader=grader, clock=clock))
             if len(problems) == limit:
                 return problems
     if not problems:
@@ -289,7 +293,7 @@ def _from_hub(repository: str, name: str) -> Path:
             "livecodebench.source: bundled, or unset HF_HUB_OFFLINE where a hub is reachable") from error
 
 
-def _problem(row: dict[str, Any], day: date, seconds: float, grader: str, where: str) -> LcbProblem:
+def _problem(row: dict[str, Any], day: date, where: str) -> LcbProblem:
     try:
         public = tuple(LcbTest(**test) for test in json.loads(row["public_test_cases"]))
         private = tuple(LcbTest(**test) for test in decode_private_tests(row["private_test_cases"]))
@@ -299,5 +303,4 @@ def _problem(row: dict[str, Any], day: date, seconds: float, grader: str, where:
     if not public + private:
         raise JsonlError(f"{where}: {row['question_id']}: no tests, public or private; any program would pass")
     return LcbProblem(row["question_id"], row["question_title"], row["question_content"], row["platform"],
-                      day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private,
-                      seconds, grader)
+                      day, row["difficulty"], row["starter_code"], metadata.get("func_name"), public, private)

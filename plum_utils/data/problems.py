@@ -17,6 +17,7 @@ BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
 SUITES = (*BUNDLED, "humaneval", "mbpp")
 SECONDS = {"base": 62.0, "plus": 120.0}  # evalplus' of many tests together; twice that: the reference runs beside
 EVALPLUS_MB = 4096
+PATIENCE = {"cpu": 10.0, "wall": 1.0}  # wall seconds for one of processor time, by ``evaluation.clock``
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Problem:
     base_tests: str | tuple[str, ...]  # one suite, or several
     plus_tests: str | None = None
     preamble: str = ""
+    clock: str = "cpu"  # ``evaluation.clock``
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
@@ -60,6 +62,7 @@ class Problem:
     def limits(self, suite: str, given: Any) -> Any:
         """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second.
         The base tests of a bundled suite make do with the sandbox's, ``given``."""
+        given = replace(given, patience=PATIENCE[self.clock])
         if self.suite in BUNDLED and suite == "base":
             return given
         seconds = max(SECONDS[suite], given.seconds)
@@ -77,11 +80,12 @@ class Problem:
                 "plus_status": plus.status if plus else None, "plus_assurance": plus.assurance if plus else None}
 
 
-def load_suite(name: str, limit: int | None = None, postprocess: str = "extract") -> list[Problem]:
+def load_suite(name: str, limit: int | None = None, postprocess: str = "extract", clock: str = "cpu") -> list[Problem]:
     """Problems of a suite, at most ``limit`` from its start.
 
     Args:
         postprocess: ``evaluation.postprocess``; with ``evalplus`` the problems are ``self_contained``.
+        clock: ``evaluation.clock``.
 
     Raises:
         SuiteUnavailable: MBPP without evalplus' data.
@@ -90,7 +94,7 @@ def load_suite(name: str, limit: int | None = None, postprocess: str = "extract"
     loaders = {"humaneval": _humaneval, "mbpp": _mbpp} | dict.fromkeys(BUNDLED, lambda: _bundled(name))
     if name not in loaders:
         raise ValueError(f"evaluation.suites: unknown suite {name!r}; one of {', '.join(SUITES)}")
-    problems = loaders[name]()[:limit]
+    problems = [replace(problem, clock=clock) for problem in loaders[name]()[:limit]]
     return [self_contained(problem) for problem in problems] if postprocess == "evalplus" else problems
 
 

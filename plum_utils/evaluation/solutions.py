@@ -88,7 +88,8 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
               policy_prompt(p, tokenizer, problem.instruction)} for problem in problems]
     rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
                          adapter=str(adapter) if adapter else None, n=n, temperature=temperature, top_p=top_p,
-                         max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop)
+                         max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop,
+                         stop_after_program=stop is None and p.sampling.stop_after_program)
 
     def taken(problem: Any, completion: str) -> str:
         if program is not None:

@@ -11,6 +11,7 @@ NAMES = {
     "prompts": ["GENERATOR_PROMPT", "generator_message", "policy_message", "policy_prompt", "render", "token_table"],
     "sampling": ["instruction_shards", "open_policy_backend", "sample_policy", "sample_shards"],
     "shapes": ["model_config"],
+    "stopping": ["stopping_point"],
     "weights": ["resolve_model"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

@@ -17,8 +17,8 @@ Ending = Literal["end_token", "stop_string", "length"]
 @dataclass(frozen=True)
 class Completion:
     """One completion; ``text`` keeps the stop string, ``n_tokens`` counts generated tokens. It ended with an end token of
-    the model's, which ``end`` names and the text leaves out, with a string at which we stopped it, or at the limit of
-    tokens."""
+    the model's, which ``end`` names and the text leaves out, with a string or a closing fence at which we stopped it, or
+    at the limit of tokens."""
 
     text: str
     finish_reason: Ending
@@ -33,13 +33,13 @@ class Backend(Protocol):
     """What a stage needs of a model: prompts in, ``n`` completions for each out, in order.
 
     ``watch`` is called after each decoding step with the tokens generated and the completions finished so far in this
-    call.
+    call. ``stop`` and ``stop_after_program`` end a completion as ``stopping.stopping_point`` says.
     """
 
     name: str
 
     def generate(self, prompts: list[str], *, n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0,
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
                  adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]: ...
 
     def close(self) -> None: ...

@@ -43,7 +43,8 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
     how, parts = p.sampling, instruction_shards(p, "shard", instructions, partial(policy_prompt, p, tokenizer))
     bar = Bar("sampling", len(parts), items=len(instructions) * how.k, measured=folder / FIRST_CALL)
     rows = sample_shards(backend, parts, folder, bar, p.policy.model_dump(), n=how.k, temperature=how.temperature,
-                         top_p=how.top_p, max_tokens=how.max_tokens, stop=how.stop)
+                         top_p=how.top_p, max_tokens=how.max_tokens, stop=how.stop,
+                         stop_after_program=how.stop_after_program)
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
 
 

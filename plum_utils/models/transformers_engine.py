@@ -8,6 +8,7 @@ row leaves the batch soon after its stop string or end token, and the cache grow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Iterator
 
 import psutil
@@ -26,6 +27,7 @@ from transformers.masking_utils import sdpa_mask
 
 from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
+from plum_utils.models.stopping import stopping_point
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -55,9 +57,10 @@ class TransformersBackend:
         self._adapters: dict[str, str] = {}
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
-                 watch: Watch | None = None) -> list[list[Completion]]:
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
+                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]:
         self._use(adapter)
+        ends = partial(stopping_point, stop=stop or [], after_program=stop_after_program)
         draws = n if temperature else 1  # greedy decoding has one outcome
         encoded = [tuple(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
         rows = [_Row(number, encoded[number // draws]) for number in range(len(prompts) * draws)]
@@ -70,21 +73,21 @@ class TransformersBackend:
         by_length = sorted(rows, key=lambda row: len(row.prompt))
         size = self._rows_that_fit(max(map(len, encoded), default=0) + max_tokens)
         for start in range(0, len(rows), size):
-            for _ in self._sample(by_length[start:start + size], choose, max_tokens, stop or []):
+            for _ in self._sample(by_length[start:start + size], choose, max_tokens, ends):
                 if watch is not None:
                     watch(sum(len(row.ids) for row in rows), sum(bool(row.finish) for row in rows))
-        completions = [self._completion(row, stop or []) for row in rows]
+        completions = [self._completion(row, ends) for row in rows]
         return [completions[i * draws:(i + 1) * draws] * (n // draws) for i in range(len(prompts))]
 
-    def _sample(self, rows: list[_Row], choose: Callable, max_tokens: int, stop: list[str]) -> Iterator[None]:
-        """Complete the rows; yields after every step."""
+    def _sample(self, rows: list[_Row], choose: Callable, max_tokens: int, ends: Callable) -> Iterator[None]:
+        """Complete the rows; yields after every step. ``ends``: ``stopping_point`` of a text."""
         with torch.inference_mode():
             batch = _Batch(self._model, self._tokenizer, rows, max_tokens)
         for step in range(max_tokens):
             with torch.inference_mode():
                 tokens = choose(batch.logits, batch.rows, step)
                 for row, token in zip(batch.rows, tokens.tolist()):
-                    self._take(row, token, max_tokens, stop)
+                    self._take(row, token, max_tokens, ends)
                 running = [place for place, row in enumerate(batch.rows) if not row.finish]
                 if running and len(running) <= CROWDED * len(batch.rows):
                     batch.keep(running)
@@ -95,7 +98,7 @@ class TransformersBackend:
             if not running:
                 return
 
-    def _take(self, row: _Row, token: int, max_tokens: int, stop: list[str]) -> None:
+    def _take(self, row: _Row, token: int, max_tokens: int, ends: Callable) -> None:
         """Add a token to a row, unless it has finished already."""
         if row.finish:
             return
@@ -103,19 +106,19 @@ class TransformersBackend:
         if token in self._ends:
             row.finish = "end_token"
             return
-        row.tail += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
-        if any(mark in row.tail for mark in stop):
+        seen = len(row.text)
+        row.text += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        if ends(row.text, seen=seen) is not None:
             row.finish = "stop_string"
         elif len(row.ids) == max_tokens:
             row.finish = "length"
-        row.tail = row.tail[-max(map(len, stop), default=1):]
 
-    def _completion(self, row: _Row, stop: list[str]) -> Completion:
+    def _completion(self, row: _Row, ends: Callable) -> Completion:
         ids = row.ids[:-1] if row.ids[-1] in self._ends else row.ids
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        cut = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=len(text))
+        cut = ends(text)
         assert row.finish
-        finish = "stop_string" if cut < len(text) else row.finish
+        finish = "stop_string" if cut is not None and cut < len(text) else row.finish
         end = self._tokenizer.decode(row.ids[-1:]) if finish == "end_token" else ""
         return Completion(text[:cut], finish, len(row.ids), end)
 
@@ -175,13 +178,13 @@ def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float,
 
 @dataclass
 class _Row:
-    """One completion as it grows; ``ids`` include the end token, ``tail`` is the text's end, for stop strings."""
+    """One completion as it grows; ``ids`` include the end token."""
 
     number: int
     prompt: tuple[int, ...]
     ids: list[int] = field(default_factory=list)
     finish: Ending | None = None  # not complete yet
-    tail: str = ""
+    text: str = ""
     stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
 
 

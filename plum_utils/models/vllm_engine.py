@@ -10,6 +10,7 @@ from typing import Any
 
 from plum_utils.models.completions import Completion, Ending, Watch, release_memory
 from plum_utils.models.number_types import number_type
+from plum_utils.models.stopping import stopping_point
 from plum_utils.models.weights import merge_adapter
 
 VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -107,8 +108,8 @@ class VllmBackend:
         self._merged: str | None = None  # the adapter in the engine's weights
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, seed: int = 0, adapter: str | None = None,
-                 watch: Watch | None = None) -> list[list[Completion]]:
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
+                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -121,34 +122,42 @@ class VllmBackend:
             check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
-        params = [SamplingParams(n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
-                                 stop=stop or None, include_stop_str_in_output=True, seed=seed * 100_003 + index,
-                                 output_kind=RequestOutputKind.DELTA)
-                  for index in range(len(prompts))]
+        # A request a draw, with the seed that vLLM gives the draws of one request: each can be ended alone.
+        asked = {(number, draw): (prompt, SamplingParams(
+            temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
+            include_stop_str_in_output=True, seed=seed * 100_003 + number + draw, output_kind=RequestOutputKind.DELTA))
+            for number, prompt in enumerate(rendered) for draw in range(draws)}
         self._llm.reset_prefix_cache()  # what an earlier call left there must not decide a completion
         try:
-            completions = self._completed(rendered, params, lora_request, watch)
+            completions = self._completed(asked, lora_request, watch, stop_after_program)
         except BaseException:  # Ctrl-C inside a step leaves a scheduler that never ends: the next call starts an engine
             self._stop()
             raise
         return [[completions[prompt, draw] for draw in range(draws)] * (n // draws) for prompt in range(len(prompts))]
 
-    def _completed(self, prompts: list[Any], params: list[Any], lora_request: Any, watch: Watch | None
-                   ) -> dict[tuple[int, int], Completion]:
-        """(prompt, draw) -> completion. The engine is driven step by step, for ``watch``."""
+    def _completed(self, asked: dict[tuple[int, int], tuple[Any, Any]], lora_request: Any, watch: Watch | None,
+                   after_program: bool) -> dict[tuple[int, int], Completion]:
+        """(prompt, draw) -> completion. The engine is driven step by step, for ``watch`` and for the end of a program."""
         engine = self._llm.llm_engine
-        for number, (prompt, how) in enumerate(zip(prompts, params)):
-            engine.add_request(str(number), prompt, how, lora_request=lora_request)
+        keys = {f"{number}-{draw}": (number, draw) for number, draw in asked}
+        for name, key in keys.items():
+            prompt, how = asked[key]
+            engine.add_request(name, dict(prompt), how, lora_request=lora_request)
         texts: defaultdict[tuple[int, int], str] = defaultdict(str)
         tokens: Counter[tuple[int, int]] = Counter()
         completions = {}
         while engine.has_unfinished_requests():
             for output in engine.step():
                 for out in output.outputs:  # what this step added
-                    key = int(output.request_id), out.index
+                    key = keys[output.request_id]
+                    seen = len(texts[key])
                     texts[key] += out.text
                     tokens[key] += len(out.token_ids)
-                    if out.finish_reason:
+                    cut = stopping_point(texts[key], [], after_program, seen)
+                    if cut is not None:
+                        completions[key] = Completion(texts[key][:cut], "stop_string", tokens[key])
+                        engine.abort_request([output.request_id])
+                    elif out.finish_reason:
                         end = self._llm.get_tokenizer().decode(out.token_ids[-1:]) if _ending(out) == "end_token" else ""
                         completions[key] = Completion(texts[key].removesuffix(end), _ending(out), tokens[key], end)
             if watch:

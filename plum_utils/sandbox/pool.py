@@ -331,7 +331,7 @@ class _Worker:
             _write(self._stdin.fileno(), struct.pack("I", len(body)) + body)
         except (OSError, ValueError, IndexError):  # the worker is gone, or was stopped
             return None
-        return self._receive(2 * limits.seconds + limits.load_seconds + GRACE)
+        return self._receive(2 * limits.seconds * limits.patience + limits.load_seconds + GRACE)
 
     def output(self, limits: Limits, start: int = 0, end: int | None = None) -> str:
         """What the last script wrote to its standard output, or a part of it."""

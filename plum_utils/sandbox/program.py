@@ -18,7 +18,8 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one program: wall and CPU seconds, address space and size of a file in MiB.
+    """Limits of one program: CPU seconds, address space and size of a file in MiB; by the wall clock it has ``patience``
+    times the seconds, for what it sleeps and for the machine's load.
 
     Where a program comes with a reference, its CPU time is limited further: to ``factor`` times the reference's, and at
     least ``least_seconds``. Loading has the same again. Libraries which are not Python's own are imported before a program
@@ -35,6 +36,7 @@ class Limits:
     least_seconds: float = 1.0
     load_seconds: float = 60.0
     load_mb: int = 4096
+    patience: float = 1.0
 
 
 @dataclass(frozen=True)

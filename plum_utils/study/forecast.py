@@ -255,7 +255,7 @@ def _prompt_tokens(texts: list[str]) -> float:
 
 
 def _length(p: Params, task: str, most: int) -> float:
-    return min(most, LENGTHS[task] * (1 if p.sampling.stop else WITHOUT_STOP))
+    return min(most, LENGTHS[task] * (1 if p.sampling.stop or p.sampling.stop_after_program else WITHOUT_STOP))
 
 
 def _testgen(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ NAMES = {
     "planner": ["CARDS", "card_memory", "covers", "plan"],
     "policy": ["load_policy", "load_tokenizer"],
     "speed": ["prepare_process"],
-    "trainers": ["make_kto_trainer"],
+    "trainers": ["make_kto_trainer", "reference_points"],
     "value_function": ["ValuedBatch", "fig_value", "mean_loss", "pull", "static_value", "value_widget"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

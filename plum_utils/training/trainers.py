@@ -73,6 +73,19 @@ def make_kto_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], par
     return _trainer(KTOTrainer, config, model, tokenizer, dataset, params)
 
 
+def reference_points(trainer: Any) -> list[float]:
+    """KTO's z0 in each batch of a trainer, in nats: how far its policy has moved from the model without the adapter, on
+    TRL's mismatched pairs. Nothing is trained."""
+    points = []
+    for batch in trainer.get_train_dataloader():
+        batch = trainer._prepare_inputs(batch)
+        policy = trainer._compute_kl_logps(trainer.model, batch)
+        with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
+            reference = trainer._compute_kl_logps(trainer.model, batch)
+        points.append((policy - reference).mean().clamp(min=0).item())
+    return points
+
+
 def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
     """The rows as a data set whose cache all processes share: TRL's first process writes the precomputed reference
     there, where the others look for it."""

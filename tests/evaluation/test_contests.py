@@ -110,7 +110,7 @@ def test_a_method_cannot_swallow_the_time_limit_of_a_test(problems):
     with Sandbox(workers=1) as one:
         parts = replace(problems["plum-e4"], seconds=0.2).programs(code)["all"]
         verdict, = one.run([Program("x", **parts)], limits=Limits(seconds=5.0))
-    assert (verdict.status, verdict.assurance) == ("failed", "split") and "out of time in one test" in verdict.detail
+    assert (verdict.status, verdict.assurance) == ("failed", "split") and "out of time in one call" in verdict.detail
     assert verdict.cpu_seconds < 2
 
 

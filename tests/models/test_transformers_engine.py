@@ -179,3 +179,10 @@ def test_a_batch_fits_the_free_memory(backend, monkeypatch, free, rows):
 def test_a_token_takes_what_the_cache_holds_of_it(backend):
     layers, both, heads, width, size = 2, 2, 2, 8, 4
     assert backend._token_bytes() == layers * both * heads * width * size
+
+
+def test_a_program_ends_a_row_and_an_opening_fence_does_not(backend, scripted):
+    written = "so:\n```\ndef f(x):\n    return x\n```\nand more"
+    scripted(*ids(backend, written))
+    out, = backend.generate(["x"], max_tokens=90, stop_after_program=True)[0]
+    assert (out.text, out.finish_reason) == (written.removesuffix("and more"), "stop_string")

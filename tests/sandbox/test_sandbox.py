@@ -541,7 +541,7 @@ def test_a_report_that_comes_between_the_looks_at_pipe_and_process_counts(monkey
     poll = supervisor.select.poll
     monkeypatch.setattr(supervisor.select, "poll", Blinked)
     try:
-        limits = {"seconds": 9, "cpu_seconds": 9, "heavy": []}
+        limits = {"seconds": 9, "cpu_seconds": 9, "patience": 1.0, "heavy": []}
         found = supervisor.watch(reader, [pid], time.monotonic(), limits, b"nonce")
     finally:
         os.waitpid(pid, 0)

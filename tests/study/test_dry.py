@@ -40,7 +40,8 @@ def test_the_tiny_model_has_the_architecture_and_writes_all_three_programs(kind,
     tokenizer = transformers.AutoTokenizer.from_pretrained(small.policy.model)
     prompt = prompts.render(tokenizer, prompts.policy_message(dry.questions()[0], small.policy.answer_instruction),
                         small.policy.prompt, small.policy.system)
-    outs = backend.generate([prompt], n=40, temperature=1.0, max_tokens=40, stop=small.sampling.stop)[0]
+    outs = backend.generate([prompt], n=40, temperature=1.0, max_tokens=40, stop=small.sampling.stop,
+                            stop_after_program=small.sampling.stop_after_program)[0]
     written = Counter(out.text for out in outs)
     assert sum(written[f"```python\n{program}```\n"] for program in dry.PROGRAMS) >= 30
     assert all(written[f"```python\n{program}```\n"] for program in dry.PROGRAMS)

@@ -6,11 +6,13 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_llama import kto_rows, row
+from tiny_llama import kto_rows, kto_trainer, params, row
 
 from plum_utils.training import kl_order
+from plum_utils.training.trainers import reference_points
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 4 / 3))
@@ -55,3 +57,22 @@ def test_epochs_are_whole_passes_in_different_orders_and_a_part_of_one():
     assert len(ordered) == 80
     assert Counter(map(json.dumps, ordered[:32])) == Counter(map(json.dumps, rows))
     assert Counter(map(json.dumps, ordered[32:64])) == Counter(map(json.dumps, rows)) and ordered[:32] != ordered[32:64]
+
+
+def test_reference_points_are_trls_own_and_depend_on_what_shares_a_batch(tiny, tmp_path):
+    rows = [row(one, "x" * (1 + 9 * (one // 4)), bool(one % 2)) for one in range(16)]
+    found = {}
+    for grouped in (True, False):
+        trainer = kto_trainer(tiny, tmp_path / str(grouped), rows, params(length_grouped=grouped))
+        assert reference_points(trainer) == pytest.approx([0.0] * 4, abs=1e-5)  # the policy is the reference
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(std=0.3)
+        found[grouped] = reference_points(trainer)
+        for batch in trainer.get_train_dataloader():
+            with torch.no_grad():
+                trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+        assert found[grouped] == pytest.approx(trainer._metrics["train"]["kl"], abs=1e-4)
+    assert max(found[True]) > 0 and sorted(found[True]) != pytest.approx(sorted(found[False]), rel=0.1)

@@ -34,14 +34,14 @@ def _plum_judge(candidate, name, reference_source, inputs, atol, dataset, presen
 
     for given in inputs:
         mine, theirs = copy.deepcopy(given), copy.deepcopy(given)
-        began = _plum_time.perf_counter()
+        began = _plum_now(ours=True)
         expected = reference(*mine)
-        took = _plum_time.perf_counter() - began
+        took = _plum_now(ours=True) - began
         if presence:
             expected = expected is not None
-        began = _plum_time.perf_counter()
+        began = _plum_now()
         out = _plum_limited(candidate, max(1.0, 4 * took) + _plum_transfer(expected))(*theirs)
-        spent += _plum_time.perf_counter() - began - _plum_transfer(expected)
+        spent += _plum_now() - began - _plum_transfer(expected)
         assert spent < 62, "out of time in all calls together"
         exact = out == expected
         if dataset == "mbpp":

@@ -27,7 +27,8 @@ import rehearsal  # noqa: E402
 import supervisor  # noqa: E402
 
 os.register_at_fork = register
-OURS = ("isolation", "supervisor", "programs", "suites", "collecting", "calls", "doors", "wire", "arrays", "rehearsal")
+OURS = ("isolation", "supervisor", "programs", "suites", "collecting", "calls", "clocks", "doors", "wire", "arrays",
+        "rehearsal")
 
 
 def forget_ourselves():

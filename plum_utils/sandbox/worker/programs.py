@@ -19,6 +19,7 @@ import threading
 import types
 
 import calls
+import clocks
 import doors
 import isolation
 import suites
@@ -84,6 +85,7 @@ def run_shared(setup, code, tests, reporter):
     seen = suites.Seen()
     if outcome is None:
         reporter.tell(b"loaded")
+        sys.modules["clocks"] = clocks
         for suite in tests:
             if len(tests) > 1:
                 module = named(types.ModuleType("__main__"), "__main__")
@@ -127,8 +129,10 @@ def run_candidate(setup, code, channel, heavy, capture):
         peer.answer(wire.receive(channel[0]))
 
 
-def run_judge(tests, names, channel, heavy, reporter):
-    """Run the tests with stubs in the place of the candidate's functions; the candidate is in another process."""
+def run_judge(tests, names, channel, heavy, reporter, candidate):
+    """Run the tests with stubs in the place of the candidate's functions; the candidate is the process of this pid."""
+    clocks.candidate = candidate
+    sys.modules["clocks"] = clocks  # tests may ask for it
     leave = os._exit
     reporter.tell(b"started")
     peer = calls.Peer(channel, refuse)

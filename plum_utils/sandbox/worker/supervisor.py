@@ -17,9 +17,11 @@ import struct
 import sys
 import time
 
+import clocks
 import isolation
 import programs
 import suites
+from clocks import cpu_seconds
 
 CODE, TESTS, DETAILS, INPUT, OUTPUT, REQUESTS, ANSWERS = range(3, 10)  # the supervisor's file descriptors
 REPORT = 1 << 16  # bytes of reports that are kept
@@ -102,7 +104,8 @@ def start_split(request, layers, report, nonce):
     def judge():
         tests = read_suites(request)
         confine(request, layers, (answers[0], questions[1], report, DETAILS))
-        programs.run_judge(tests, request["names"], (3, 4), request["heavy"], programs.Reporter(5, 6, nonce))
+        programs.run_judge(tests, request["names"], (3, 4), request["heavy"], programs.Reporter(5, 6, nonce),
+                           candidate_pid)
 
     def candidate():
         parts = texts(CODE, request["code"])
@@ -126,6 +129,7 @@ def judge(request, layers):
         assertion was evaluated.
     """
     warm(request["warm"])
+    clocks.patience = request["patience"]
     nonce = os.urandom(16).hex()
     reader, writer = os.pipe()
     started = time.monotonic()
@@ -166,7 +170,8 @@ def watch(reader, pids, started, request, nonce):
     processor time. Imports have ``load_seconds`` of both; then loading, then running begin with new clocks.
     """
     entries, rest, loading, phases = {}, b"", 0.0, 0
-    deadline = started + request["load_seconds" if request["heavy"] else "seconds"]
+    wall = request["seconds"] * request["patience"]
+    deadline = started + (request["load_seconds"] if request["heavy"] else wall)
     budget = request["load_seconds" if request["heavy"] else "cpu_seconds"]
     check = started + budget
     poll = select.poll()
@@ -196,7 +201,7 @@ def watch(reader, pids, started, request, nonce):
                 if phases < len(entries.keys() & {"imported", "loaded"}):
                     phases = len(entries.keys() & {"imported", "loaded"})
                     loading = sum(map(cpu_seconds, pids))
-                    deadline, budget = time.monotonic() + request["seconds"], loading + request["cpu_seconds"]
+                    deadline, budget = time.monotonic() + wall, loading + request["cpu_seconds"]
                     check = min(check, time.monotonic() + request["cpu_seconds"])
                 if not piece and gone.handle is None:
                     break
@@ -219,14 +224,6 @@ class Exit:
     def __exit__(self, *_):
         if self.handle is not None:
             os.close(self.handle)
-
-
-def cpu_seconds(pid):
-    """Processor time used so far by another process; 0 where the host does not tell."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)  # the kernel's name of that process' clock
-    except OSError:
-        return 0.0
 
 
 def parse_report(body):
