@@ -5,6 +5,7 @@ import lazy_loader
 NAMES = {
     "beside_paper": ["beside_table2", "beside_table4", "claimed_gains", "dumbbells", "problems_of_gain", "table2",
                      "table4"],
+    "protocols": ["PROTOCOLS", "load_problems"],
     "scoring": ["score", "widest"],
     "solutions": ["defines", "generate_solutions", "score_solutions", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.evaluation.scoring import score
@@ -46,7 +46,7 @@ def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
     """
     from evalplus.sanitize import sanitize
 
-    text = completion.replace("\t", "    ").rstrip()
+    text = completion.replace("\t", "    ")
     if text.count("\n") >= MOST_LINES:
         return extract_code(completion, template)
     try:
@@ -64,13 +64,18 @@ def defines(code: str, name: str) -> bool:
 
 
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
-                       temperature: float, max_tokens: int, adapter: Path | None, label: str) -> list[dict[str, Any]]:
+                       temperature: float, max_tokens: int, adapter: Path | None, label: str, top_p: float = 1.0,
+                       stop: list[str] | None = None, prompt: Callable[[Params, Any, Any], str] | None = None,
+                       program: Callable[[Params, Any, str], str] | None = None) -> list[dict[str, Any]]:
     """``n`` solutions for each problem (``temperature`` 0: greedy, one), kept by shard like the training samples.
 
     One shard holds all problems, for bf16 results depend on the batch: baseline and policy see the same batches.
 
     Args:
         problems: objects with ``task_id`` and ``instruction``.
+        stop: without, ``sampling.stop``.
+        prompt: makes the exact prompt of a problem; without, ``policy_prompt``.
+        program: takes the program for a problem out of a completion; without, ``take_program``.
 
     Returns:
         Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (by
@@ -78,14 +83,19 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``n_tokens``.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    asked = [{"task_id": problem.task_id, "prompt": policy_prompt(p, tokenizer, problem.instruction), "seed": p.seed + 77}
-             for problem in problems]
+    asked = [{"task_id": problem.task_id, "seed": p.seed + 77, "prompt": prompt(p, tokenizer, problem) if prompt else
+              policy_prompt(p, tokenizer, problem.instruction)} for problem in problems]
     rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
-                         adapter=str(adapter) if adapter else None, n=n, temperature=temperature, max_tokens=max_tokens,
-                         stop=p.sampling.stop)
+                         adapter=str(adapter) if adapter else None, n=n, temperature=temperature, top_p=top_p,
+                         max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop)
+
+    def taken(problem: Any, completion: str) -> str:
+        if program is not None:
+            return program(p, problem, completion)
+        return take_program(problem, completion, p.evaluation.postprocess, p.policy.prompt)
+
     return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),
-             "completion": row["completion"], "solution": take_program(
-                 by_id[row["task_id"]], row["completion"], p.evaluation.postprocess, p.policy.prompt),
+             "completion": row["completion"], "solution": taken(by_id[row["task_id"]], row["completion"]),
              "finish_reason": row["finish_reason"], "n_tokens": row["n_tokens"]} for row in rows]
 
 

@@ -103,6 +103,7 @@ TEMPLATES = {
         source="Qwen/CodeQwen1.5-7B-Chat: chat_template and add_bos_token (false) in tokenizer_config.json"),
 }
 KNOWN = ("chat", *TEMPLATES)
+_HERE = "(the model goes on from here)"  # any text that no prompt has
 
 
 def generator_message(instruction: str) -> str:
@@ -126,7 +127,7 @@ def template_stops(template: str) -> list[str]:
     return [] if template == "chat" else list(_template(template).stop)
 
 
-def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None) -> str:
+def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None, begun: str = "") -> str:
     """One prompt string for one user message, which stands in it as it is.
 
     Args:
@@ -135,18 +136,27 @@ def render(tokenizer: Any, message: str, template: str = "chat", system: str | N
         template: ``chat`` or one of ``TEMPLATES``.
         system: system message; without one, the family's own, if it has one. An empty string leaves it out of all
             templates but ``chat``.
+        begun: how the answer begins; the model goes on from there.
 
     Raises:
         ValueError: an unknown template, or ``chat`` for a tokenizer that has none.
     """
     if template != "chat":
-        return _filled(tokenizer, _template(template), message, system)
+        return _filled(tokenizer, _template(template), message, system) + begun
     if not tokenizer.chat_template:
         raise ValueError("policy.prompt: this tokenizer has no chat template; use prompt: base, or its family's: "
                          f"{', '.join(list(TEMPLATES)[1:])}")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": message})
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    if not begun:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    messages.append({"role": "assistant", "content": begun + _HERE})
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=False, tokenize=False).partition(_HERE)[0]
+
+
+def continued(tokenizer: Any, text: str) -> str:
+    """A prompt with nothing around the text, which the model shall go on with."""
+    return _bos(tokenizer, None) + text
 
 
 def _template(name: str) -> Template:
