@@ -61,8 +61,8 @@ class Protocol:
     ``prompt`` (of parameters, tokenizer, problem) is the exact string that the policy is given; ``stops`` (of
     parameters, suite) are the strings that end a completion; ``solution`` (of parameters, problem, completion) is the
     program that is judged. It is judged as it stands where it is ``alone``, else after the prompt's imports and helper
-    functions. What asks to complete a prompt keeps these, or the authors' own ``solution`` has the prompt in it;
-    CodeQwen's authors alone do neither.
+    functions. What asks to complete a prompt keeps these, or its ``solution`` has the prompt in it; only
+    CodeQwen's (chat) and OpenCodeInterpreter's authors do neither.
     """
 
     measures: str
