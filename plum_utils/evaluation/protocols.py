@@ -28,9 +28,7 @@ RESPONSE = ("Below is a Python script with a self-contained function that solves
             "tests:\n```python\n")
 CODEQWEN_SYSTEM = "You are an intelligent programming assistant to produce Python algorithmic solutions"
 # OpenCodeInterpreter's message holds Magicoder's whole prompt, up to its response's heading.
-OCI_MESSAGE = TEMPLATES["magicoder"].system + """
-
-@@ Instruction
+OCI_MESSAGE = f"{TEMPLATES['magicoder'].system}\n\n" + """@@ Instruction
 {question}
 
 Please return all completed codes in one code block. 
