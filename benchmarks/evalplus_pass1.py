@@ -34,7 +34,7 @@ from evalplus.eval import PASS, estimate_pass_at_k
 from parity import KNOWN, candidates
 
 from plum_utils.data.evalplus import OVERRIDES, SuiteUnavailable, evalplus_path
-from plum_utils.data.problems import Problem, load_suite
+from plum_utils.data.problems import Problem, load_suite, self_contained
 from plum_utils.evaluation.scoring import score
 from plum_utils.evaluation.solutions import take_program
 from plum_utils.jsonl import iter_jsonl, write_json, write_jsonl
@@ -138,7 +138,9 @@ def judged(suite: str, options: argparse.Namespace, scratch: Path) -> list[dict[
     """A row for each set of samples of a suite."""
     data = data_file(suite, options.limit, scratch)
     ids = {row["task_id"] for row in iter_jsonl(data)}
-    problems = [one for one in load_suite(suite, postprocess=options.postprocess) if one.task_id in ids]
+    problems = [one for one in load_suite(suite) if one.task_id in ids]
+    if options.postprocess == "evalplus":
+        problems = list(map(self_contained, problems))
     before = {problem.task_id: problem.preamble for problem in problems}  # empty with evalplus' post-processing
     sets = {"half": half_mutated(problems)} | {
         path.name: from_file(path, problems, options.postprocess) for path in options.samples}

@@ -214,13 +214,29 @@ class Decoding(NamedTuple):
     temperature: float
 
 
+ProtocolName = Literal["study", "evalplus_chat", "evalplus_base", "magicoder", "codeqwen_chat", "codeqwen_base",
+                       "opencodeinterpreter", "wizardcoder"]
+BENCHMARKS = ("humaneval", "mbpp")  # which know other protocols than the study's
+
+
 class SuiteParams(_Section):
-    """One held-out suite: greedy always, and ``n`` samples at each temperature."""
+    """One held-out suite: greedy always, and ``n`` samples at each temperature.
+
+    ``protocol``: another one than ``evaluation.protocol``. A suite may be listed once a protocol.
+    """
 
     name: str
     n: Count = 0
     temperatures: list[Annotated[float, Field(gt=0, le=2)]] = []
     limit: Positive | None = None
+    protocol: ProtocolName | None = None
+
+    @model_validator(mode="after")
+    def _protocol_is_known(self) -> SuiteParams:
+        if self.protocol not in (None, "study") and self.name not in BENCHMARKS:
+            raise ValueError(f"protocol: expected study, for {self.name} has no other (only {' and '.join(BENCHMARKS)} "
+                             f"have), got {self.protocol}")
+        return self
 
     def decodings(self) -> list[Decoding]:
         """Greedy, then ``n`` samples at each temperature."""
@@ -229,18 +245,40 @@ class SuiteParams(_Section):
 
 
 class EvaluationParams(_Section):
-    """Stage 5. ``postprocess``: how a program is taken out of a completion for HumanEval and MBPP.
+    """Stage 5. ``protocol``: how HumanEval and MBPP are asked, and what of a completion is judged
+    (``evaluation.protocols``). All other suites are asked as in training, which is ``study``: of it alone are
+    ``max_tokens`` and, for HumanEval and MBPP, ``postprocess``: how a program is taken out of a completion.
 
     ``clock``, here and in stage 6: what limits of time count. ``cpu``, the program's processor time (and ten times as
     long by the wall), gives the same verdicts on a busy machine; ``wall`` is evalplus' and LiveCodeBench's own.
     """
 
+    protocol: ProtocolName = "study"
     suites: list[SuiteParams] = []
     postprocess: Literal["extract", "evalplus"] = "extract"
     clock: Literal["cpu", "wall"] = "cpu"
     k: list[Positive] = [1, 10]
     max_tokens: Positive = 512
     bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+    @model_validator(mode="after")
+    def _suites_differ(self) -> EvaluationParams:
+        labels = [self.label(suite) for suite in self.suites]
+        again = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
+        if again:
+            raise ValueError(f"suites: expected each suite once a protocol, got {again} twice")
+        return self
+
+    def protocol_of(self, suite: SuiteParams) -> ProtocolName:
+        return suite.protocol or self._usual(suite)
+
+    def label(self, suite: SuiteParams) -> str:
+        """The suite's name in tables and files; under another protocol than ``protocol`` that one's name follows."""
+        protocol = self.protocol_of(suite)
+        return suite.name if protocol == self._usual(suite) else f"{suite.name}-{protocol}"
+
+    def _usual(self, suite: SuiteParams) -> ProtocolName:
+        return self.protocol if suite.name in BENCHMARKS else "study"
 
 
 class LiveCodeBenchParams(_Section):

@@ -25,7 +25,8 @@ class Problem:
     """One problem; tests are source that calls the candidate's function.
 
     ``preamble`` is what the benchmark itself puts before a solution: the prompt's imports and helper functions. The
-    tests get a copy of their own, so that a solution cannot change the helpers that judge it.
+    tests get a copy of their own, so that a solution cannot change the helpers that judge it. ``prompt`` is the
+    benchmark's own, as EvalPlus has it.
     """
 
     task_id: str
@@ -37,6 +38,7 @@ class Problem:
     plus_tests: str | None = None
     preamble: str = ""
     clock: str = "cpu"  # ``evaluation.clock``
+    prompt: str = ""
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
@@ -80,12 +82,8 @@ class Problem:
                 "plus_status": plus.status if plus else None, "plus_assurance": plus.assurance if plus else None}
 
 
-def load_suite(name: str, limit: int | None = None, postprocess: str = "extract", clock: str = "cpu") -> list[Problem]:
-    """Problems of a suite, at most ``limit`` from its start.
-
-    Args:
-        postprocess: ``evaluation.postprocess``; with ``evalplus`` the problems are ``self_contained``.
-        clock: ``evaluation.clock``.
+def load_suite(name: str, limit: int | None = None, clock: str = "cpu") -> list[Problem]:
+    """Problems of a suite, at most ``limit`` from its start; limits of time are kept by ``clock`` (``evaluation.clock``).
 
     Raises:
         SuiteUnavailable: MBPP without evalplus' data.
@@ -94,13 +92,12 @@ def load_suite(name: str, limit: int | None = None, postprocess: str = "extract"
     loaders = {"humaneval": _humaneval, "mbpp": _mbpp} | dict.fromkeys(BUNDLED, lambda: _bundled(name))
     if name not in loaders:
         raise ValueError(f"evaluation.suites: unknown suite {name!r}; one of {', '.join(SUITES)}")
-    problems = [replace(problem, clock=clock) for problem in loaders[name]()[:limit]]
-    return [self_contained(problem) for problem in problems] if postprocess == "evalplus" else problems
+    return [replace(problem, clock=clock) for problem in loaders[name]()[:limit]]
 
 
 def self_contained(problem: Problem) -> Problem:
-    """The problem as evalplus judges a chat model's program: nothing of the benchmark's prompt stands before it, so
-    that it must bring its own imports and helper functions. The tests keep theirs."""
+    """The problem as evalplus judges a program: nothing of the benchmark's prompt is put before it, so that it must
+    bring its own imports and helper functions. The tests keep theirs."""
     assert isinstance(problem.base_tests, str)  # the benchmark's
     return replace(problem, preamble="", base_tests=problem.preamble + problem.base_tests,
                    plus_tests=problem.plus_tests and problem.preamble + problem.plus_tests)
@@ -132,7 +129,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
     return Problem(row["task_id"], "humaneval",
                    f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
                    f"{row['test']}\n{source('call_clock')}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
-                   preamble(row["prompt"], name))
+                   preamble(row["prompt"], name), solved["prompt"])
 
 
 def _mbpp() -> list[Problem]:
@@ -143,7 +140,8 @@ def _mbpp() -> list[Problem]:
                                "GitHub is reachable")
     return [Problem(row["task_id"], "mbpp", row["prompt"].strip().strip('"').strip(), row["entry_point"],
                     row["prompt"] + row["canonical_solution"], evalplus_tests("mbpp", row, row["base_input"]),
-                    evalplus_tests("mbpp", row, [*row["base_input"], *row["plus_input"]])) for row in rows]
+                    evalplus_tests("mbpp", row, [*row["base_input"], *row["plus_input"]]), prompt=row["prompt"])
+            for row in rows]
 
 
 def preamble(prompt: str, entry_point: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import plum_utils.data
 from plum_utils.data.livecodebench import LcbProblem
 from plum_utils.models.extract import extract_code
-from plum_utils.models.prompts import begun, policy_prompt, render
+from plum_utils.models.prompts import continued, policy_prompt, render
 from plum_utils.params import Params
 
 ASKED = ("You will be given a question (problem specification) and will generate a correct Python program that matches the "
@@ -89,10 +89,10 @@ def contest_prompt(p: Params, tokenizer: Any, problem: LcbProblem) -> str:
     if template == "chat":
         return render(tokenizer, GENERIC.prompt(problem.content, problem.starter_code), "chat", EXPERT)
     if template == "base":
-        return begun(tokenizer, _base(problem), template)
+        return continued(tokenizer, _base(problem), template)
     if template not in STYLES:
         raise ValueError(f"livecodebench.protocol: lcb_2024 has no style for policy.prompt {template!r}")
-    return begun(tokenizer, STYLES[template].prompt(problem.content, problem.starter_code), template)
+    return continued(tokenizer, STYLES[template].prompt(problem.content, problem.starter_code), template)
 
 
 def _base(problem: LcbProblem) -> str:

@@ -46,7 +46,7 @@ def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
     """
     from evalplus.sanitize import sanitize
 
-    text = completion.replace("\t", "    ").rstrip()
+    text = completion.replace("\t", "    ")
     if text.count("\n") >= MOST_LINES:
         return extract_code(completion, template)
     try:
@@ -74,9 +74,8 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
     Args:
         problems: objects with ``task_id`` and ``instruction``.
         stop: without, ``sampling.stop``.
-        prompt: makes the exact prompt of a problem (``contests.contest_prompt``); without, ``policy_prompt``.
-        program: takes the program for a problem out of a completion (``contests.contest_program``); without,
-            ``take_program``.
+        prompt: makes the exact prompt of a problem; without, ``policy_prompt``.
+        program: takes the program for a problem out of a completion; without, ``take_program``.
 
     Returns:
         Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (by

@@ -98,9 +98,9 @@ def ends_program(text: str) -> bool:
     """Whether a text that ends with the line of a fence holds its program: the fence closes a block that parses and defines
     a function or a class with a body. An opening fence, one in a docstring and the end of an example do none of that.
     """
-    blocks = _blocks(without_reasoning(plain_lines(text)))
+    blocks = _blocks(without_reasoning(unquoted(plain_lines(text))))
     part = Part(blocks[-1].text) if blocks and blocks[-1].may_be_python else Part("")
-    return any(unit.defines and not unit.is_stub for unit in part.units)
+    return any(not is_stub[""] for is_stub in part.versions.values())
 
 
 def _first_turn(text: str, stops: list[str]) -> str:

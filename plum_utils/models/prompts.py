@@ -103,6 +103,7 @@ TEMPLATES = {
         source="Qwen/CodeQwen1.5-7B-Chat: chat_template and add_bos_token (false) in tokenizer_config.json"),
 }
 KNOWN = ("chat", *TEMPLATES)
+_HERE = "(the model goes on from here)"  # any text that no prompt has
 
 
 def generator_message(instruction: str) -> str:
@@ -137,7 +138,7 @@ def answer_end(tokenizer: Any, template: str = "chat") -> str:
     return next((token for text in behind for token in tokens if text.startswith(token)), tokenizer.eos_token)
 
 
-def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None) -> str:
+def render(tokenizer: Any, message: str, template: str = "chat", system: str | None = None, begun: str = "") -> str:
     """One prompt string for one user message, which stands in it as it is.
 
     Args:
@@ -146,18 +147,27 @@ def render(tokenizer: Any, message: str, template: str = "chat", system: str | N
         template: ``chat`` or one of ``TEMPLATES``.
         system: system message; without one, the family's own, if it has one. An empty string leaves it out of all
             templates but ``chat``.
+        begun: how the answer begins; the model goes on from there.
 
     Raises:
         ValueError: an unknown template, or ``chat`` for a tokenizer that has none.
     """
     if template != "chat":
-        return _filled(tokenizer, _template(template), message, system)
+        return _filled(tokenizer, _template(template), message, system) + begun
     if not tokenizer.chat_template:
         raise ValueError("policy.prompt: this tokenizer has no chat template; use prompt: base, or its family's: "
                          f"{', '.join(list(TEMPLATES)[1:])}")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": message})
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    if not begun:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    messages.append({"role": "assistant", "content": begun + _HERE})
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=False, tokenize=False).partition(_HERE)[0]
+
+
+def continued(tokenizer: Any, text: str, template: str = "base") -> str:
+    """A whole prompt that another wrote, behind the token with which prompts of this family begin, if they do."""
+    return _bos(tokenizer, _template(template).bos) + text
 
 
 def _template(name: str) -> Template:
@@ -172,11 +182,6 @@ def _filled(tokenizer: Any, template: Template, message: str, system: str | None
     said = template.system if system is None else system
     before = before.replace("{system}", template.form.replace("{system}", said) if said else "")
     return _bos(tokenizer, template.bos) + before + message + after
-
-
-def begun(tokenizer: Any, text: str, template: str) -> str:
-    """A prompt that another wrote, behind the token with which prompts of this family begin, if they do."""
-    return _bos(tokenizer, _template(template).bos) + text
 
 
 def _bos(tokenizer: Any, wanted: bool | None) -> str:

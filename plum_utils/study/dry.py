@@ -39,8 +39,6 @@ SMALL = {
     "sampling.backend": "transformers", "sampling.k": 6, "sampling.max_tokens": 40, "sampling.shard_size": 8,
     "training.quantization": "none", "training.seeds": [0], "training.lora_r": 4, "training.batch_size": 4,
     "training.accumulation": 1, "training.max_steps": 2, "training.save_steps": 1, "training.max_length": 512,
-    "evaluation.suites": [{"name": "humaneval", "limit": 2, "n": 2, "temperatures": [0.8]},
-                          {"name": "mbpp", "limit": 2}],
     "evaluation.k": [1, 2], "evaluation.max_tokens": 40, "evaluation.bootstrap": 200,
     "livecodebench.limit": 2, "livecodebench.max_tokens": 40, "livecodebench.start_date": None,
     "livecodebench.end_date": None, "livecodebench.platforms": [],
@@ -86,6 +84,7 @@ def dry_params(params: Params, parts: Path) -> Params:
         "data.source": portable(tiny_data(params.data.train, parts)), "data.revision": None,
         "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": portable(bundled_path()),
         "generator.store": portable(parts / "responses"), "rounds": 1,
+        "evaluation.suites": [suite.model_dump() | {"limit": 2, "n": min(suite.n, 2)} for suite in params.evaluation.suites],
     }
     if params.labels.instructions:
         changes |= {"labels.instructions": N_INSTRUCTIONS - 2, "labels.first_k": 5}
@@ -127,7 +126,7 @@ def tiny_data(name: str, parts: Path) -> Path:
 
 def tiny_mbpp(parts: Path) -> Path:
     """Two problems of ours in the format of evalplus' MbppPlus.jsonl."""
-    rows = [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\n"""\n', "entry_point": "answer",
+    rows = [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\nassert answer(1) == 2\n"""\n', "entry_point": "answer",
              "canonical_solution": f"\n{PROGRAMS[0]}", "base_input": [[1], [2]], "plus_input": [[0], [-1]], "atol": 0,
              "contract": "", "assertion": "assert answer(1) == 2"}
             for place, text in enumerate(("Give the integer that follows x.", "Count on from x by a single step."))]

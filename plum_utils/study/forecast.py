@@ -21,6 +21,7 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
+from plum_utils.evaluation.protocols import PROTOCOLS
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
@@ -290,9 +291,10 @@ def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
     policies, seconds, programs = 1 + len(p.training.seeds), 0.0, 0
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)
-        length = _length(p, suite.name, p.evaluation.max_tokens)
+        most = PROTOCOLS[p.evaluation.protocol_of(suite)].asking(p, suite.name)["max_tokens"]
+        length = _length(p, suite.name, most)
         for way in suite.decodings():
-            seconds += policies * speed.generate(problems, way.n, length, p.evaluation.max_tokens, prompt)
+            seconds += policies * speed.generate(problems, way.n, length, most, prompt)
             programs += policies * problems * way.n
     return seconds, FIXED["05"] + 2 * PROGRAM * programs
 
