@@ -41,12 +41,12 @@ def mutants(solution: str, limit: int | None = None, seed: int = 0) -> list[Muta
         limit: draw at most so many, with the seed; their order is kept.
 
     Returns:
-        An empty list where the solution does not parse.
+        An empty list where the solution does not parse, or is nested too deeply to be written again.
     """
     tree = parsed(solution)
-    if tree is None:
+    if tree is None or not (original := _source(tree)):
         return []
-    useless, silent = {_source(tree), ""}, _left_alone(tree)
+    useless, silent = {original, ""}, _left_alone(tree)
     changes = [change for node in ast.walk(tree) if id(node) not in silent for change in _changes(node)]
     order = list(range(len(changes)))
     if limit is not None:
