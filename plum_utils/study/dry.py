@@ -181,7 +181,7 @@ def fitted(architecture: str, tokenizer: Any, prompts: list[str]) -> Any:
     for _ in range(FIT_STEPS):
         for prompt in rng.sample(prompts, 6):
             asked, answer = (tokenizer(text, add_special_tokens=False)["input_ids"]
-                             for text in (prompt, f"```python\n{rng.choice(PROGRAMS)}```\n"))
+                             for text in (prompt, f"```python\n{rng.choice(PROGRAMS)}```\n{tokenizer.eos_token}"))
             labels = torch.tensor([[-100] * len(asked) + answer])
             model(input_ids=torch.tensor([asked + answer]), labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -115,13 +115,12 @@ def test_stop_strings_and_budgets_are_the_authors(name):
 
 
 def test_the_study_asks_and_judges_as_before():
-    p = P.model_copy(update={"sampling": P.sampling.model_copy(update={"stop": ["\n```\n"]})})
-    study, answer = PROTOCOLS["study"], "```python\nimport re\ndef f(): pass\n```\n"
+    p, study, answer = P, PROTOCOLS["study"], "```python\nimport re\ndef f(): pass\n```\n"
     assert study.prompt(p, Words(), HUMANEVAL) == policy_prompt(p, Words(), HUMANEVAL.instruction) == (
         f"<system>Be brief.<user>Complete this Python function.\n\n```python\n{HEAD}\n```\n\nAnswer with one python code "
         "block.<assistant>")
     asking = study.asking(p, "humaneval")
-    assert asking["stop"] == ["\n```\n"] and asking["max_tokens"] == p.evaluation.max_tokens
+    assert asking["stop"] is None and asking["max_tokens"] == p.evaluation.max_tokens  # as samples end
     assert study.solution(p, HUMANEVAL, answer) == take_program(HUMANEVAL, answer) == "import re\ndef f(): pass"
 
 
