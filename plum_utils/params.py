@@ -147,9 +147,9 @@ class TrainingParams(_Section):
     instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
 
     From ``precompute_reference`` on: speed and memory (docs/speed.md has what each is worth). Two of these change KTO's
-    loss too, since they decide what is computed together, and its reference point z0 is the mean over that: with
-    ``length_grouped`` z0 follows the length of a batch's samples, where TRL's and HALOs' batches are drawn by chance; with
-    ``fit_to_card`` the card decides over how many samples it is taken. The others leave the loss as it is. ``auto`` is settled by the memory plan of the card at hand, and means "none" or "no" on a CPU.
+    loss too, for its reference point z0 is the mean over what is computed together: with ``length_grouped`` it follows the
+    length of a batch's samples, with ``fit_to_card`` the card decides over how many it is taken. ``auto`` is settled by the
+    memory plan of the card at hand, and means "none" or "no" on a CPU.
     ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
     ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
     """
@@ -220,10 +220,8 @@ BENCHMARKS = ("humaneval", "mbpp")  # which know other protocols than the study'
 
 
 class SuiteParams(_Section):
-    """One held-out suite: greedy always, and ``n`` samples at each temperature.
-
-    ``protocol``: another one than ``evaluation.protocol``. A suite may be listed once a protocol.
-    """
+    """One held-out suite: greedy always, and ``n`` samples at each temperature; listed once for each ``protocol``, which is
+    ``evaluation.protocol`` where none is given."""
 
     name: str
     n: Count = 0
@@ -247,11 +245,9 @@ class SuiteParams(_Section):
 class EvaluationParams(_Section):
     """Stage 5. ``protocol``: how HumanEval and MBPP are asked, and what of a completion is judged
     (``evaluation.protocols``). All other suites are asked as in training, which is ``study``: of it alone are
-    ``max_tokens`` and, for HumanEval and MBPP, ``postprocess``: how a program is taken out of a completion.
-
-    ``clock``, here and in stage 6: what limits of time count. ``cpu``, the program's processor time (and ten times as
-    long by the wall), gives the same verdicts on a busy machine; ``wall`` is evalplus' and LiveCodeBench's own.
-    """
+    ``max_tokens`` and, for HumanEval and MBPP, ``postprocess``: how a program is taken out of a completion. ``clock``, of
+    stage 6 too: ``cpu``, the program's processor time (and ten times as long by the wall), gives the same verdicts on a
+    busy machine; ``wall`` is evalplus' and LiveCodeBench's own."""
 
     protocol: ProtocolName = "study"
     suites: list[SuiteParams] = []
@@ -285,12 +281,10 @@ class LiveCodeBenchParams(_Section):
     """Stage 6; ``source`` is ``bundled``, a folder or file of LiveCodeBench's JSONL, or a hub id.
 
     Problems of contests from ``start_date`` to ``end_date`` (both inclusive) on ``platforms``; all, where not given.
-    ``release_v1`` (400 problems, May 2023 to March 2024) is Table 4's: three of its four baselines are, but for two cells,
-    what LiveCodeBench published for it in April 2024, and it was its runner's default then. ``protocol``: how a policy is asked and its answer
-    read, ``study`` as for other problems, ``lcb_2024`` as LiveCodeBench's runner did in June 2024 (``n`` 10, ``temperature``
-    0.2, ``top_p`` 0.95, ``max_tokens`` 2000, ``stop`` ``###``). ``grader``: how output and results are compared, under which
-    limits, and of ``lcb_2024`` which block is the program: as its grader did until 2025, or as it does now. ``stop``: none
-    given, ``sampling.stop``. ``seconds``: limit of each test.
+    ``release_v1``: of Table 4 (docs/paper_notes.md, section 3). ``protocol``: how a policy is asked and its answer read,
+    ``study`` as for other problems, ``lcb_2024`` as LiveCodeBench's runner did in June 2024. ``grader``: how output and
+    results are compared, and of ``lcb_2024`` which block is the program: as there until 2025, or as now. ``stop``: none
+    given, samples' own. ``seconds``: limit of each test.
     """
 
     source: str = "bundled"
