@@ -129,7 +129,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
     return Problem(row["task_id"], "humaneval",
                    f"Complete this Python function.\n\n```python\n{row['prompt'].rstrip()}\n```", name, reference,
                    f"{row['test']}\n{source('call_clock')}\ncheck(_plum_limited({name}))\nassert not _plum_late\n", plus_tests,
-                   preamble(row["prompt"], name), solved["prompt"])
+                   preamble(row["prompt"], name), prompt=solved["prompt"])
 
 
 def _mbpp() -> list[Problem]:

@@ -34,3 +34,8 @@ def test_humanevals_imports_and_helpers_stand_before_a_solution():
     source = "import math\n\ndef helper(x):\n    return x\n\ndef wanted(x):\n    '''Doc.'''\n"
     assert preamble(source, "wanted") == "import math\ndef helper(x):\n    return x\n"
     assert preamble("def wanted(x):\n    '''Doc.'''\n", "wanted") == ""
+
+
+def test_humaneval_keeps_the_benchmarks_own_prompt_whatever_clock_counts():
+    for one in load_suite("humaneval", clock="wall"):
+        assert f"def {one.entry_point}(" in one.prompt and one.reference.startswith(one.prompt) and one.clock == "wall"
