@@ -165,7 +165,7 @@ def test_a_removed_node_loses_nothing_and_a_new_one_is_used(cluster, sandbox, ex
 @pytest.mark.long("cluster")
 def test_a_program_that_kills_its_process_costs_its_own_verdict_only(expected, judging):
     def fragile(judge, tasks, *how):
-        if any("POISON" in task[0] for task in tasks):
+        if any("POISON" in task.code for task in tasks):
             os.kill(os.getpid(), signal.SIGKILL)
         return judge(tasks, *how)
 
