@@ -21,7 +21,6 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
-from plum_utils.evaluation.protocols import PROTOCOLS
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
@@ -288,6 +287,8 @@ def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, fl
 
 
 def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
+    from plum_utils.evaluation.protocols import PROTOCOLS  # not before it is asked: the engines come with it
+
     policies, seconds, programs = 1 + len(p.training.seeds), 0.0, 0
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)
