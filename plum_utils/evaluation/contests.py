@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import plum_utils.data
 from plum_utils.data.livecodebench import LcbProblem
-from plum_utils.models.extract import extract_code
+from plum_utils.evaluation.solutions import take_program
+from plum_utils.models.completions import before_stop
 from plum_utils.models.prompts import continued, policy_prompt, render
 from plum_utils.params import Params
 
@@ -112,14 +113,13 @@ def _examples() -> dict[str, dict[str, str]]:
 
 
 def contest_program(p: Params, problem: LcbProblem, completion: str) -> str:
-    """The program in a completion, by ``livecodebench.protocol``: of ``study`` by our rule (``extract_code``), of
+    """The program in a completion, by ``livecodebench.protocol``: of ``study`` by our rule (``take_program``), of
     ``lcb_2024`` by that of ``livecodebench.grader``."""
     how = p.livecodebench
     if how.protocol == "study":
-        return extract_code(completion, p.policy.prompt, script=problem.is_script)
+        return take_program(problem, completion, template=p.policy.prompt)
     stops = p.sampling.stop if how.stop is None else how.stop
-    cut = min((completion.index(stop) for stop in stops if stop in completion), default=len(completion))
-    return between_fences(completion[:cut], FENCES[how.grader], p.policy.prompt)
+    return between_fences(before_stop(completion, stops), FENCES[how.grader], p.policy.prompt)
 
 
 def between_fences(text: str, fences: Fences, template: str) -> str:

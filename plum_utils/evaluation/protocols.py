@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 from plum_utils.data.problems import Problem, load_suite, self_contained
 from plum_utils.evaluation.solutions import sanitised, take_program
+from plum_utils.models.completions import before_stop
 from plum_utils.models.prompts import TEMPLATES, continued, policy_prompt, render
 from plum_utils.params import EvaluationParams, Params, SuiteParams
 
@@ -81,11 +82,6 @@ def load_problems(suite: SuiteParams, how: EvaluationParams) -> list[Problem]:
     """A suite's problems, as its protocol has them judged; raises what ``load_suite`` does."""
     problems = load_suite(suite.name, suite.limit, how.clock)
     return list(map(self_contained, problems)) if PROTOCOLS[how.protocol_of(suite)].alone else problems
-
-
-def before_stop(completion: str, stops: list[str]) -> str:
-    """The text up to the first stop string, which our engines leave at its end."""
-    return completion[:min((completion.find(stop) for stop in stops if stop in completion), default=len(completion))]
 
 
 # --- EvalPlus ---------------------------------------------------------------------------------------------------------

@@ -111,8 +111,12 @@ def unquoted(text: str) -> str:
 
 def opening_fence(line: str) -> str:
     """The marks of the fence that a line opens, an empty string where it opens none."""
-    opening = _TICKS.fullmatch(line) or _TILDES.fullmatch(line)
+    opening = _opening(line)
     return opening[2] if opening else ""
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    return _TICKS.fullmatch(line) or _TILDES.fullmatch(line)
 
 
 def blocks_of(text: str, at: int = 0) -> list[Block]:
@@ -123,7 +127,7 @@ def blocks_of(text: str, at: int = 0) -> list[Block]:
 def _placed(lines: list[str], at: int, inner: bool = False) -> Iterator[tuple[range, Block]]:
     """The blocks, and the numbers of their lines. Of a block of Markdown the blocks in it, once."""
     while at < len(lines):
-        opening = _TICKS.fullmatch(lines[at]) or _TILDES.fullmatch(lines[at])
+        opening = _opening(lines[at])
         at += 1
         if not opening:
             continue

@@ -58,6 +58,11 @@ def release_memory() -> None:
             trim(0)
 
 
+def before_stop(completion: str, stops: list[str]) -> str:
+    """The text up to the first stop string, which our engines leave at its end."""
+    return completion[:min((completion.find(stop) for stop in stops if stop in completion), default=len(completion))]
+
+
 class Metered:
     """A backend that counts what passes through it, so that a rate covers only what was generated in this process:
     shards read back from disk never reach it.

@@ -46,6 +46,7 @@ from plum_utils.models.blocks import (
     without_end_tokens,
     without_reasoning,
 )
+from plum_utils.models.completions import before_stop
 from plum_utils.models.joining import Part, joined
 from plum_utils.models.prompts import template_stops
 
@@ -104,8 +105,7 @@ def ends_program(text: str) -> bool:
 
 
 def _first_turn(text: str, stops: list[str]) -> str:
-    text = "\n" + text  # a turn may begin in the very first line
-    return text[:min((text.find(stop) for stop in stops if stop in text), default=len(text))][1:]
+    return before_stop("\n" + text, stops)[1:]  # a turn may begin in the very first line
 
 
 def _part(block: Block) -> Part:

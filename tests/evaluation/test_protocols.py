@@ -9,8 +9,9 @@ from stand_ins import P, Words
 
 from plum_utils.data import problems as problems_module
 from plum_utils.data.problems import Problem
-from plum_utils.evaluation.protocols import PROTOCOLS, before_stop, load_problems
+from plum_utils.evaluation.protocols import PROTOCOLS, load_problems
 from plum_utils.evaluation.solutions import take_program
+from plum_utils.models.completions import before_stop
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.params import BENCHMARKS, EvaluationParams, Params, ParamsError, ProtocolName, SuiteParams, load_params
 from plum_utils.provenance import ROOT
