@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from plum_utils.params import Params, ParamsError, RowParams, load_params, load_yaml
+from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.provenance import ROOT
+from plum_utils.yaml_files import load_yaml
 
 
 class SweepRun(BaseModel):
