@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterator
 
+from plum_utils.data.evalplus import evalplus_path
 from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
@@ -301,6 +302,8 @@ def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
 
 
 def _suite(name: str, limit: int | None) -> tuple[int, float]:
+    if name == "mbpp" and evalplus_path(name) is None:
+        return 0, 0.0  # it will be left out
     if name in HUB_SUITES:
         problems, prompt = HUB_SUITES[name]
     else:
