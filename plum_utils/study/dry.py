@@ -138,7 +138,7 @@ def tiny_mbpp() -> list[dict[str, Any]]:
 
 def tiny_humaneval() -> list[dict[str, Any]]:
     """HumanEval's first two problems, with inputs of ours, in the format of evalplus' HumanEvalPlus.jsonl."""
-    inputs = [[[1.0, 2.0], 0.5], [[1.0, 1.1], 0.5]], [["()"], ["( ) (( ))"]]
+    inputs: list[list[Any]] = [[[[1.0, 2.0], 0.5], [[1.0, 1.1], 0.5]], [["()"], ["( ) (( ))"]]]
     return [{"task_id": problem.task_id, "prompt": problem.prompt, "entry_point": problem.entry_point, "contract": "",
              "canonical_solution": problem.reference.removeprefix(problem.prompt), "base_input": [base],
              "plus_input": [plus], "atol": 0} for problem, (base, plus) in zip(load_suite("humaneval", 2), inputs)]

@@ -195,10 +195,16 @@ def told_again(forecast: Forecast | None, file: Path) -> Iterator[None]:
 # --- what there is to do ----------------------------------------------------------------------------------------------
 
 def known_shape(p: Params) -> Shape:
-    """The policy's shape, without asking a hub and without loading a model library.
+    """The policy's shape; raises what ``known_config`` and ``shape_of`` do."""
+    return shape_of(known_config(p))
+
+
+def known_config(p: Params) -> SimpleNamespace:
+    """The fields of the policy's config.json that decide its shape, without asking a hub and without loading a model
+    library.
 
     Raises:
-        ValueError: it is not known here.
+        ValueError: they are not known here.
     """
     name = p.policy.model
     if name == EMBEDDED:
@@ -210,7 +216,7 @@ def known_shape(p: Params) -> Shape:
     if fields is None:
         raise ValueError(f"the shape of {name} is not known before it is downloaded")
     defaults = {"num_key_value_heads": fields["num_attention_heads"], "tie_word_embeddings": True}
-    return shape_of(SimpleNamespace(**defaults | fields))
+    return SimpleNamespace(**defaults | fields)
 
 
 def _downloaded(name: str, revision: str | None) -> dict[str, Any] | None:
