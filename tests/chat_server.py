@@ -25,12 +25,13 @@ def echo(body: dict, nth: int) -> tuple[int, dict, object]:
 
 def models(*names: str) -> tuple[int, dict, object]:
     """The list of models that a server has."""
-    return 200, {}, {"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in names]}
+    listed = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in names]
+    return 200, {}, {"object": "list", "data": listed}
 
 
 class Served:
-    """What reached the server: bodies, headers and times in order, and the most requests at one moment; ``listed`` is its
-    answer to ``/models``."""
+    """What reached the server: bodies, headers and times in order, and the most requests at one moment; ``listed`` is
+    its answer to ``/models``."""
 
     def __init__(self, answer, seconds: float, listed: tuple[int, dict, object]):
         self.answer, self.seconds, self.listed = answer, seconds, listed

@@ -76,8 +76,9 @@ def _download(suite: str) -> str:
 
 def how_to_bring(suite: str) -> str:
     """What is missing without evalplus' data of a suite, and how to get it."""
-    return (f"{suite}: evalplus' data is not here, so {COLUMNS[suite]} cannot be measured. `python -m plum_utils run` fetches "
-            f"it where GitHub is reachable; else set {OVERRIDES[suite]} to {CACHED[suite]}(.gz), brought from elsewhere")
+    return (f"{suite}: evalplus' data is not here, so {COLUMNS[suite]} cannot be measured. `python -m plum_utils run` "
+            f"fetches it where GitHub is reachable; else set {OVERRIDES[suite]} to {CACHED[suite]}(.gz), brought from "
+            "elsewhere")
 
 
 def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:

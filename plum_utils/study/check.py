@@ -151,7 +151,7 @@ def _memory(p: Params, todo: set[str], card: devices.Card) -> Iterator[Finding]:
     try:
         needs = _loads(p, todo, card)
     except planner.DoesNotFit as error:
-        yield Finding("GPU memory", f"lesson 04 does not fit: {error}", "a larger card, or what the message says", stops=True)
+        yield Finding("GPU memory", f"lesson 04 does not fit: {error}", "a larger card, or as it says", stops=True)
         return
     except (ValueError, ParamsError) as error:
         yield Finding("GPU memory", f"what training needs is not known: {error}", "watch lesson 04's first steps")
@@ -159,8 +159,9 @@ def _memory(p: Params, todo: set[str], card: devices.Card) -> Iterator[Finding]:
     for what, size in needs:
         found = f"{what} takes {size / GIB:.1f} GiB; {card.free / GIB:.1f} of {card.total / GIB:.1f} are free"
         fits = size <= card.free
-        yield Finding("GPU memory", found, "" if fits else "end what else uses the card (nvidia-smi): an open notebook's "
-                      "kernel, or the generator's server, with which lesson 01 is run alone before (--until 01)", stops=not fits)
+        mend = ("end what else uses the card (nvidia-smi): an open notebook's kernel, or the generator's server, with "
+                "which lesson 01 is run alone before (--until 01)")
+        yield Finding("GPU memory", found, "" if fits else mend, stops=not fits)
 
 
 def _loads(p: Params, todo: set[str], card: devices.Card) -> list[tuple[str, int]]:
@@ -195,8 +196,8 @@ def _disk(p: Params, todo: set[str], folder: Path, download: int) -> Iterator[Fi
         free = shutil.disk_usage(place).free
         what = ", ".join(f"{what} {size / 1e9:.1f}" for what, size, _ in parts if size)
         found = f"{free / 1e9:.0f} GB are free, {size / 1e9:.1f} at most will be used" + (f" ({what})" if what else "")
-        yield Finding("disk", found, "" if size <= free else f"make room at {place}; or --run-dir, or HF_HOME, on another "
-                      "disk", stops=size > free)
+        mend = f"make room at {place}; or --run-dir, or HF_HOME, on another disk"
+        yield Finding("disk", found, "" if size <= free else mend, stops=size > free)
 
 
 def _samples(p: Params) -> float:
@@ -248,7 +249,7 @@ def _files(p: Params, todo: set[str]) -> Iterator[Finding]:
         except LiveCodeBenchUnavailable as error:
             yield Finding("LiveCodeBench", str(error), "bring the files, or mend livecodebench.source", stops=True)
     if model.is_dir() and not (model / "config.json").exists():
-        yield Finding("policy.model", f"{model} has no config.json", "give a folder saved by save_pretrained", stops=True)
+        yield Finding("policy.model", f"{model} has no config.json", "give a folder of save_pretrained", stops=True)
 
 
 # --- the generator ----------------------------------------------------------------------------------------------------
@@ -271,8 +272,8 @@ def _generator(p: Params) -> Iterator[Finding]:
     wanted = _requests(p)
     about = f"{how.model}: {wanted:,} answers, {stored:,} stored" if wanted else how.model
     if wrong := _served(how):
-        mend = (f"start one: vllm serve {how.model} (docs/experiments.md, \"The generator\"); or -p generator.backend=vllm"
-                if how.base_url and "cannot be reached" in wrong else "as it says, in the parameter file or by -p")
+        start = f'start one: vllm serve {how.model} (docs/experiments.md, "The generator"); or -p generator.backend=vllm'
+        mend = start if how.base_url and "cannot be reached" in wrong else "as it says, in the parameter file or by -p"
         all_there = 0 < wanted <= stored
         yield Finding("generator", f"{wrong}; {about}", mend, stops=not all_there)
     else:

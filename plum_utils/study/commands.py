@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "write report.md with all tables and figures", places, settings, params=either)
     report.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this file, between "
                         "its markers")
-    command("search", _search, "choose training parameters on the validation instructions", weak, places, settings, blind,
-            params="a parameter file with data.validation_fraction and search.candidates")
+    command("search", _search, "choose training parameters on the validation instructions", weak, places, settings,
+            blind, params="a parameter file with data.validation_fraction and search.candidates")
     export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card", places,
                      settings, params=either)
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
@@ -193,7 +193,7 @@ def _look_first(arguments: argparse.Namespace, pipelines: list[Pipeline], chosen
     if any(one.mend for one in found):
         print(table(found), flush=True)
     if stops(found):
-        raise NotReady("nothing was started; mend what the table's first lines say, or start it all the same with --no-check")
+        raise NotReady("nothing was started; mend what the table's first lines say, or start all the same by --no-check")
 
 
 def _check(arguments: argparse.Namespace) -> int:

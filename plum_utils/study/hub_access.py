@@ -58,7 +58,8 @@ def wanted(p: Params, todo: set[str]) -> Iterator[Wanted]:
         hub = HUB_SETS[p.data.train]
         yield Wanted("data.train", hub.repo, "dataset", p.data.revision, hub.files)
     contests = p.livecodebench
-    if ("06" in todo or p.data.decontaminate) and contests.source != "bundled" and not _is_here(contests.source):
+    read = "06" in todo or p.data.decontaminate
+    if read and contests.source != "bundled" and not _is_here(contests.source):
         yield Wanted("livecodebench.source", contests.source, "dataset", None, tuple(RELEASES.get(contests.release, ())))
 
 
@@ -100,8 +101,9 @@ def ask(what: Wanted) -> Answer:
 
 def _model(what: Wanted, sizes: dict[str, int]) -> Answer:
     weights = _weights(list(sizes))
-    lacks = [name for name, there in (("config.json", "config.json" in sizes), ("weights as safetensors or .bin", weights),
-                                      ("a tokenizer", set(TOKENIZERS) & set(sizes))) if not there]
+    needs = {"config.json": "config.json" in sizes, "weights (safetensors or .bin)": weights,
+             "tokenizer": set(TOKENIZERS) & set(sizes)}
+    lacks = [name for name, there in needs.items() if not there]
     if lacks:
         return Answer(f"{what.repo} has no {' and no '.join(lacks)}", f"give another repository as {what.key}")
     taken = weights + [name for name in sizes if any(fnmatch(name, pattern) for pattern in BESIDE)]

@@ -207,7 +207,8 @@ class HttpBackend:
         except (openai.NotFoundError, AttributeError):  # the latter: the client cannot read what is no JSON object
             raise GeneratorError(f"generator.base_url: {self.server} has no list of models; {_ADDRESS}") from None
         except openai.APIConnectionError as error:  # a timeout is one, too
-            raise GeneratorError(MENDS["unreached"].format(server=self.server, said=self._said(error), tries=1)) from None
+            said = MENDS["unreached"].format(server=self.server, said=self._said(error), tries=1)
+            raise GeneratorError(said) from None
         except openai.APIError as error:
             raise GeneratorError(self._reason(error, _status(error), 1)) from None
         if how.model not in served:

@@ -1,4 +1,4 @@
-"""What `check` finds: with a GPU pretended at the driver's edge, and the hub and the generator as servers on this machine."""
+"""What `check` finds: with a GPU pretended at the driver's edge; the hub and the generator are servers on this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from plum_utils.params import Params, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
-from plum_utils.study import commands, devices, hub_access, probe
 from plum_utils.study import check as check_module
+from plum_utils.study import commands, devices, hub_access, probe
 from plum_utils.study.check import check, stops, table
 from plum_utils.study.devices import Card
 from plum_utils.study.pipeline import Pipeline
@@ -52,8 +52,8 @@ def bare(monkeypatch, tmp_path):
 
 @contextmanager
 def hub(monkeypatch, repositories: dict):
-    """The hub's interface for ``{"models/owner/name": {file: bytes}}``; a string in place of the files is its error code, and
-    ``gated`` among the files shuts everybody out."""
+    """The hub's interface for ``{"models/owner/name": {file: bytes}}``; a string in place of the files is its error code,
+    and ``gated`` among the files shuts everybody out."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,13 +69,15 @@ def hub(monkeypatch, repositories: dict):
             if isinstance(code, str):
                 self.answer(403 if code == "GatedRepo" else 404, {}, {"X-Error-Code": code, "X-Error-Message": code})
             else:
-                self.answer(200, {"id": name.partition("/")[2], "sha": "a" * 40, "gated": "manual" if "gated" in files else False,
-                                  "siblings": [{"rfilename": file, "size": size} for file, size in files.items()]}, {})
+                siblings = [{"rfilename": file, "size": size} for file, size in files.items()]
+                gated = "manual" if "gated" in files else False
+                self.answer(200, {"id": name.partition("/")[2], "sha": "a" * 40, "gated": gated, "siblings": siblings}, {})
 
         def answer(self, status, content, headers):
             data = json.dumps(content).encode()
             self.send_response(status)
-            for key, value in ({"Content-Type": "application/json", "Content-Length": str(len(data))} | headers).items():
+            kinds = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+            for key, value in (kinds | headers).items():
                 self.send_header(key, value)
             self.end_headers()
             self.wfile.write(data)
@@ -119,7 +121,8 @@ def test_mini_is_well_asks_no_network_and_takes_no_second(monkeypatch, tmp_path)
     began = time.process_time()
     findings = found(p, tmp_path)
     assert time.process_time() - began < 1
-    assert not [one for one in findings if one.mend] and {one.about for one in findings} == {"evalplus' data", "GPU", "disk"}
+    assert not [one for one in findings if one.mend]
+    assert {one.about for one in findings} == {"evalplus' data", "GPU", "disk"}
 
 
 def test_nothing_is_looked_at_where_nothing_would_run(monkeypatch, tmp_path):
@@ -139,9 +142,9 @@ def cuda_fails(monkeypatch, error: Exception) -> None:
 @pytest.mark.parametrize(("driver", "error", "said", "mend"), [
     ([], RuntimeError(NO_DRIVER), f"none ({NO_DRIVER}), and the policy has 7.3 billion parameters", "run --dry"),
     (["RTX 4090, driver 525.60"], RuntimeError("The NVIDIA driver on your system is too old (found version 12000)."),
-     "RTX 4090, driver 525.60 is there, and torch cannot use it: The NVIDIA driver on your system is too old", "update NVIDIA"),
-    (["RTX 4090, driver 580.10"], AssertionError("Torch not compiled with CUDA enabled"), "torch cannot use it: Torch not comp",
-     "install the extra gpu"),
+     "RTX 4090, driver 525.60 is there, and torch cannot use it: The NVIDIA driver on your system is too old", "update"),
+    (["RTX 4090, driver 580.10"], AssertionError("Torch not compiled with CUDA enabled"),
+     "torch cannot use it: Torch not compiled", "install the extra gpu"),
 ])
 def test_a_paper_row_without_a_usable_gpu_stops_with_the_reason(monkeypatch, driver, error, said, mend):
     cuda_fails(monkeypatch, error)
@@ -181,7 +184,8 @@ def test_cards_are_asked_in_another_process(monkeypatch):
     ([Card("H100", 79 * GIB, 80 * GIB)], {}, {}),
     ([Card("H100", 70 * GIB, 80 * GIB)], {}, {"GPU memory": "vLLM's share takes 72.0 GiB; 70.0 of 80.0 are free"}),
     ([Card("T4", 15 * GIB, 16 * GIB)], {"training.quantization": "none"}, {"GPU memory": "lesson 04 does not fit"}),
-    ([Card("H100", 79 * GIB, 80 * GIB)] * 2, {"training.processes": 4}, {"GPU": "training.processes is 4, and there are 2 GPUs"}),
+    ([Card("H100", 79 * GIB, 80 * GIB)] * 2, {"training.processes": 4},
+     {"GPU": "training.processes is 4, and there are 2 GPUs"}),
 ])
 def test_free_memory_is_held_against_what_lessons_load(monkeypatch, cards, more, expected):
     pretend(monkeypatch, *cards)
@@ -220,7 +224,8 @@ def test_a_paper_row_that_lacks_nothing(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("name", "files", "said", "mend"), [
     ("models/Qwen/CodeQwen1.5-7B", None, "no model Qwen/CodeQwen1.5-7B, or it is private", "mend policy.model"),
     ("models/Qwen/CodeQwen1.5-7B", SAFE | {"gated": 1}, "is gated", "accept its terms at http"),
-    ("models/Qwen/CodeQwen1.5-7B", {"config.json": 1, "a.gguf": 2}, "no weights as safetensors or .bin and no a tokenizer", "give"),
+    ("models/Qwen/CodeQwen1.5-7B", {"config.json": 1, "a.gguf": 2}, "no weights (safetensors or .bin) and no tokenizer",
+     "give another"),
     (f"datasets/{OSS}", {"README.md": 1}, f"{OSS} has no data-oss_instruct-decontaminated.jsonl", "mend data.train"),
     (f"datasets/{LCB}", {"test2.jsonl": 1}, f"{LCB} has no test.jsonl", "mend livecodebench.source"),
     (f"datasets/{LCB}", "GatedRepo", "is gated", f"/datasets/{LCB}, then `hf auth login`"),
@@ -236,8 +241,9 @@ def test_what_the_hub_lacks_is_named_with_its_mend(monkeypatch, tmp_path, name, 
 def test_weights_as_bin_and_a_missing_revision(monkeypatch):
     files = {"config.json": 1, "tokenizer.model": 1, "pytorch_model.bin": 2 * 10**9}
     with hub(monkeypatch, {"models/a/b": files}):
-        assert hub_access.ask(hub_access.Wanted("policy.model", "a/b", "model", "v1")).found.endswith("2.0 GB to download, bin")
+        there = hub_access.ask(hub_access.Wanted("policy.model", "a/b", "model", "v1"))
         missing = hub_access.ask(hub_access.Wanted("policy.model", "a/b", "model", "v2"))
+    assert there.found.endswith("2.0 GB to download, bin") and not there.mend
     assert (missing.found, missing.mend) == ("a/b has no revision 'v2'", "mend policy.revision")
 
 
@@ -250,7 +256,8 @@ def test_an_unreachable_hub_and_what_is_in_the_cache(monkeypatch, tmp_path):
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    (snapshot / "model.safetensors.index.json").write_text('{"weight_map": {"x": "1.safetensors", "y": "2.safetensors"}}')
+    index = {"weight_map": {"x": "1.safetensors", "y": "2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     (snapshot / "1.safetensors").write_text("")
     hub_access.ask.cache_clear()
     assert "does not answer" in hub_access.ask(what).found, "half of the weights are no model"
@@ -269,14 +276,15 @@ def test_a_disk_that_is_too_small_stops(monkeypatch, tmp_path):
 
 def test_missing_evalplus_data_stops_only_who_asks_for_its_figures(monkeypatch, tmp_path):
     monkeypatch.setenv(OVERRIDES["mbpp"], str(tmp_path / "absent"))
-    (here, mini), (also, row) = (sorted(check_module._evalplus(load_params(path), list(STAGES)), key=lambda one: bool(one.mend))
+    (here, mini), (also, row) = (check_module._evalplus(load_params(path), list(STAGES))
                                  for path in (ROOT / "params" / "mini.yaml", PAPER))
     assert not here.mend and mini.mend and not mini.stops
     assert not also.mend and row.stops and "MBPP_OVERRIDE_PATH" in row.mend
 
 
 def test_local_files_that_are_missing_stop(tmp_path):
-    p = load_params(PAPER, {"data.source": str(tmp_path), "livecodebench.source": str(tmp_path), "policy.model": str(tmp_path)})
+    keys = ("data.source", "livecodebench.source", "policy.model")
+    p = load_params(PAPER, dict.fromkeys(keys, str(tmp_path)))
     texts = [one.found for one in check_module._files(p, {"01", "06"}) if one.stops]
     assert len(texts) == 3 and "no file" in texts[0] and "test.jsonl" in texts[1] and "no config.json" in texts[2]
 
@@ -331,5 +339,6 @@ def test_a_sweeps_runs_are_looked_at_together(monkeypatch, tmp_path, capsys):
 
 
 def test_the_table_has_what_stops_first_and_fits_a_terminal():
-    lines = table([check_module.Finding("GPU", "fine " * 30), check_module.Finding("hub", "gone " * 30, "bring it " * 20, True)])
-    assert lines.splitlines()[2].startswith("STOP") and max(map(len, lines.splitlines())) <= 120
+    wide = check_module.Finding("hub", "gone " * 30, "bring it " * 20, True)
+    lines = table([check_module.Finding("GPU", "fine " * 30), wide]).splitlines()
+    assert lines[2].startswith("STOP") and max(map(len, lines)) <= 120

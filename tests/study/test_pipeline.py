@@ -117,8 +117,8 @@ def test_a_changed_local_input_is_stale(tmp_path, tiny_notebooks, executed):
     ({"data": {"decontaminate": True}}, ["01", "02", "03", "04", "05"]),
     ({"evaluation": {"suites": [{"name": "heldout_basics"}]}}, []),
 ])
-def test_stages_are_stale_when_evalplus_data_they_read_arrives_or_changes(tmp_path, tiny_notebooks, executed, monkeypatch,
-                                                                         more, stale):
+def test_stages_are_stale_when_evalplus_data_they_read_arrives_or_changes(tmp_path, tiny_notebooks, executed,
+                                                                         monkeypatch, more, stale):
     monkeypatch.delenv("MBPP_OVERRIDE_PATH", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     line = Pipeline(Params(name="x", **more), Run(tmp_path / "run"), tiny_notebooks)

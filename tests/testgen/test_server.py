@@ -50,6 +50,10 @@ def short_waits(monkeypatch):
 
 # --- before anything is asked ---------------------------------------------------------------------------------------
 
+NO_LIST = ("generator.base_url: http://127.0.0.1:PORT/v1/ has no list of models; give the API's address, which often ends "
+           "in /v1")
+
+
 def look(listed, **more) -> str:
     """What is wrong by the server's list of models; empty where nothing is. Nothing may have been generated."""
     with serving(listed=listed) as served:
@@ -68,10 +72,8 @@ def look(listed, **more) -> str:
     (models(), "generator.model: http://127.0.0.1:PORT/v1/ has no 'm'; it serves nothing"),
     ((401, {}, {"error": {"message": f"no such key {KEY}"}}),
      "generator.api_key_env: http://127.0.0.1:PORT/v1/ refuses (HTTP 401) the key in PLUM_TEST_KEY"),
-    ((404, {}, {}), "generator.base_url: http://127.0.0.1:PORT/v1/ has no list of models; give the API's address, which "
-                    "often ends in /v1"),
-    ((200, {"Content-Type": "text/html"}, b"<html></html>"), "generator.base_url: http://127.0.0.1:PORT/v1/ has no list "
-                                                             "of models; give the API's address, which often ends in /v1"),
+    ((404, {}, {}), NO_LIST),
+    ((200, {"Content-Type": "text/html"}, b"<html></html>"), NO_LIST),
 ])
 def test_the_server_is_asked_for_its_models(listed, said):
     assert look(listed) == said
