@@ -31,7 +31,7 @@ from plum_utils.study.forecast import count_instructions, known_config, known_sh
 from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen.server import GeneratorError, HttpBackend, ResponseStore
 from plum_utils.training import planner
-from plum_utils.training.memory import GIB, Shape
+from plum_utils.training.memory import DTYPE_BYTES, GIB, Shape
 
 LARGEST_ON_CPU = 3e9  # parameters; assumed: above, a lesson takes days on any CPU
 A_TOKEN = 5           # bytes of text, generously
@@ -86,7 +86,7 @@ def sandbox(params: list[Params]) -> Finding:
 
 def _findings(p: Params, todo: set[str], folder: Path) -> Iterator[Finding]:
     answers = {what.key: hub_access.ask(what) for what in hub_access.wanted(p, todo)}
-    if todo & {"02", "04", "05", "06"} or p.generator.backend == "vllm":
+    if todo & {"02", "04", "05", "06"} or "01" in todo and p.generator.backend == "vllm":
         yield from _device(p, todo, answers["policy.model"].size if "policy.model" in answers else 0)
     yield from (Finding("hub", answer.found, answer.mend, bool(answer.mend)) for answer in answers.values())
     yield from _files(p, todo)
@@ -108,15 +108,15 @@ def _device(p: Params, todo: set[str], download: int) -> Iterator[Finding]:
         return
     import torch
 
-    names = Counter(card.name for card in cards)
-    yield Finding("GPU", f"{', '.join(f'{n} x {name}' for name, n in names.items())}, CUDA {torch.version.cuda}")
+    names = ", ".join(f"{n} x {name}" for name, n in Counter(card.name for card in cards).items())
+    yield Finding("GPU", f"{names}, {f'ROCm {torch.version.hip}' if torch.version.hip else f'CUDA {torch.version.cuda}'}")
     how = p.training
     if "04" in todo and how.processes > len(cards):
         yield Finding("GPU", f"training.processes is {how.processes}, and there are {len(cards)} GPUs",
                       f"-p training.processes={len(cards)}", stops=True)
     elif len(cards) > 1 and how.processes == 1:
         yield Finding("GPU", f"{len(cards)} GPUs, of which training uses one",
-                      f"-p training.processes={len(cards)}; leave it, to keep KTO's batches on one card")
+                      f"-p training.processes={len(cards)} trains on all; or leave it so")
     yield from _memory(p, todo, cards[0])
     if os.environ.get("CC") is None and not shutil.which("gcc") and not shutil.which("clang"):
         yield Finding("C compiler", "none; Triton builds its launcher with one, for vLLM and for TRL's losses",
@@ -125,7 +125,8 @@ def _device(p: Params, todo: set[str], download: int) -> Iterator[Finding]:
 
 def _no_card(p: Params, download: int) -> Finding:
     why, there = devices.why_none(), devices.of_the_driver()
-    size = _parameters(p) or download / 2  # bfloat16
+    shape = _shape(p)
+    size = shape.parameters if shape else download / 2  # bfloat16
     too_large = size > LARGEST_ON_CPU
     if there:
         mend = ("install the extra gpu in place of cpu (environment.yml)" if "not compiled" in why else
@@ -138,12 +139,12 @@ def _no_card(p: Params, download: int) -> Finding:
     return Finding("GPU", f"none: the lessons use the CPU, in {number_type(p.policy.dtype).name}")
 
 
-def _parameters(p: Params) -> int:
-    """The policy's; 0 where they are not known before it is downloaded, or for its architecture."""
+def _shape(p: Params) -> Shape | None:
+    """The policy's, where it is known before it is downloaded."""
     try:
-        return known_shape(p).parameters
+        return known_shape(p)
     except (ValueError, ParamsError):
-        return 0
+        return None
 
 
 def _memory(p: Params, todo: set[str], card: devices.Card) -> Iterator[Finding]:
@@ -188,6 +189,7 @@ def _disk(p: Params, todo: set[str], folder: Path, download: int) -> Iterator[Fi
     needs: dict[int, list[tuple[str, float, Path]]] = {}
     for what, size, place in [("samples", _samples(p) if "02" in todo else 0, folder),
                               ("adapters and checkpoints", _adapters(p) if "04" in todo else 0, folder),
+                              ("merged policies", _merged(p), folder),
                               ("downloads", download, Path(constants.HF_HUB_CACHE))]:
         there = next(path for path in (place, *place.absolute().parents) if path.exists())
         needs.setdefault(there.stat().st_dev, []).append((what, size, there))
@@ -209,11 +211,15 @@ def _samples(p: Params) -> float:
     return COPIES * n * how.k * (A_TOKEN * how.max_tokens + 500)
 
 
+def _merged(p: Params) -> float:
+    """Each round but the last leaves the policy that the next one samples from."""
+    shape = _shape(p)
+    return (p.rounds - 1) * shape.parameters * DTYPE_BYTES[number_type(p.policy.dtype).name] if shape else 0
+
+
 def _adapters(p: Params) -> float:
-    how = p.training
-    try:
-        shape: Shape = known_shape(p)
-    except (ValueError, ParamsError):
+    how, shape = p.training, _shape(p)
+    if shape is None:
         return 0
     if how.lora_r is None:
         return 4.0 * ADAPTERS * shape.parameters * len(how.seeds)
@@ -227,10 +233,12 @@ def _evalplus(p: Params, chosen: list[Stage]) -> Iterator[Finding]:
     """Fetches what is missing."""
     for suite in sorted(set().union(*(stage.evalplus_suites(p) for stage in chosen))):
         why, needed = evalplus.fetch(suite), p.evaluation.postprocess == "evalplus"
+        asked = suite in [one.name for one in p.evaluation.suites]
+        lost = "; else these columns are left out" if asked else "; else overlaps with it are not looked for"
         if why:
             yield Finding("evalplus' data", f"{evalplus.COLUMNS[suite]}: not here, and not to be had ({why})",
                           f"set {evalplus.OVERRIDES[suite]} to {evalplus.CACHED[suite]}(.gz), brought from elsewhere" +
-                          ("" if needed else "; else these columns are left out"), stops=needed)
+                          ("" if needed else lost), stops=needed)
         else:
             yield Finding("evalplus' data", f"{evalplus.COLUMNS[suite]}: here")
 

@@ -182,15 +182,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _look_first(arguments: argparse.Namespace, pipelines: list[Pipeline], chosen: list[Stage], force: bool = False
                 ) -> None:
-    """Print what is worth knowing before a run starts.
+    """Print what ``check`` finds to mend.
 
     Raises:
         NotReady: something that it needs is missing.
     """
     if arguments.no_check:
         return
-    found = check(pipelines, chosen, force)
-    if any(one.mend for one in found):
+    found = [one for one in check(pipelines, chosen, force) if one.mend]
+    if found:
         print(table(found), flush=True)
     if stops(found):
         raise NotReady("nothing was started; mend what the table's first lines say, or start all the same by --no-check")

@@ -282,6 +282,18 @@ def test_missing_evalplus_data_stops_only_who_asks_for_its_figures(monkeypatch, 
     assert not also.mend and row.stops and "MBPP_OVERRIDE_PATH" in row.mend
 
 
+def test_where_mbpp_is_only_looked_at_for_overlaps_the_note_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv(OVERRIDES["mbpp"], str(tmp_path / "absent"))
+    (one,) = check_module._evalplus(Params(name="x", data={"decontaminate": True}), list(STAGES))
+    assert one.mend.endswith("overlaps with it are not looked for") and not one.stops
+
+
+def test_rounds_need_room_for_merged_policies(monkeypatch, tmp_path):
+    p = load_params(PAPER, {"rounds": 3, "policy.dtype": "bfloat16"})
+    (one,) = check_module._disk(p, set(), tmp_path, 0)
+    assert "merged policies 29.0" in one.found
+
+
 def test_local_files_that_are_missing_stop(tmp_path):
     keys = ("data.source", "livecodebench.source", "policy.model")
     p = load_params(PAPER, dict.fromkeys(keys, str(tmp_path)))
