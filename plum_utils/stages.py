@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from plum_utils.params import Params
+from plum_utils.params import BENCHMARKS, Params
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Stage:
         if "data" in sections and params.data.decontaminate:
             sections |= {"livecodebench"}
         return params.model_dump(mode="json", include=sections)
+
+    def evalplus_suites(self, params: Params) -> set[str]:
+        """The suites of which it reads evalplus' data: to evaluate on them, or to look for overlaps with them."""
+        asked = {suite.name for suite in params.evaluation.suites} if self.name == EVALUATION else set()
+        return asked & set(BENCHMARKS) | ({"mbpp"} if "data" in self.sections and params.data.decontaminate else set())
 
 
 STAGES = (
