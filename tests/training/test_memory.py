@@ -144,7 +144,7 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
     params = one_step(4, 2048, max_steps=2, **changes).training
     path, dtype = resolve_model("embedded:smollm2"), "bfloat16"  # the type that the plans are for
     prepare_process(params)
-    model, tokenizer = policy.load_policy(path, params, dtype), policy.load_tokenizer(path)
+    model, tokenizer = policy.load_policy(path, params, dtype), policy.verbatim_tokenizer(path)
     trainer = trainers.make_kto_trainer(model, tokenizer, kto_rows(), params, tmp_path, 0)
     seen, batches = SecondStep(), list(trainer.get_train_dataloader())
     trainer.add_callback(seen)
