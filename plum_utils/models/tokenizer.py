@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plum_utils.jsonl import write_json
+
 # Where add_bos_token counts beside tokenizer.json, as in transformers 4, with which these models were trained.
 ADD_BOS = ("Llama", "CodeLlama", "Gemma")
 PROBE = "def answer(x):\n    return x + 10\n\n\n\tif  x == 'naïve' :\n        pass\n"
@@ -66,11 +68,18 @@ def spelled(tokenizer: Any, ids: list[int]) -> str:
     return tokenizer.decode(first) + tokenizer.decode(ids[len(first):])
 
 
+def save_alone(model_path: str | Path, folder: str | Path) -> None:
+    """Write the tokenizer to a folder of its own, where ``AutoTokenizer`` and vLLM read it rightly whatever the model is:
+    of the tokenizer of a llama config they believe the class that it was saved with."""
+    load_tokenizer(model_path).save_pretrained(folder)
+    write_json(Path(folder) / "config.json", {"model_type": "llama"})
+
+
 @contextmanager
 def saved_tokenizer(model_path: str | Path) -> Iterator[str]:
-    """A folder with the tokenizer's files alone: beside a config.json they may be read as another class's."""
+    """A temporary folder of ``save_alone``."""
     with tempfile.TemporaryDirectory(prefix="plum-tokenizer-") as folder:
-        load_tokenizer(model_path).save_pretrained(folder)
+        save_alone(model_path, folder)
         yield folder
 
 

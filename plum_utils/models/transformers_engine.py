@@ -108,11 +108,21 @@ class TransformersBackend:
             row.finish = "end_token"
             return
         seen = len(row.text)
-        row.text += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        row.text += self._decoded(row, token)
         if ends(row.text, seen=seen) is not None:
             row.finish = "stop_string"
         elif len(row.ids) == max_tokens:
             row.finish = "length"
+
+    def _decoded(self, row: _Row, token: int) -> str:
+        """What the token adds to the row's text, as far as whole characters go."""
+        try:
+            return row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        except Exception as error:  # of bytes that are no text; vLLM begins anew there, too
+            if not str(error).startswith("Invalid prefix"):
+                raise
+            row.stream = DecodeStream(skip_special_tokens=True)
+            return row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
 
     def _completion(self, row: _Row, ends: Callable) -> Completion:
         ids = row.ids[:-1] if row.ids[-1] in self._ends else row.ids

@@ -11,7 +11,7 @@ from plum_utils.jsonl import new_folder
 from plum_utils.models.adapters import Policy, adapter_digest, load_policies
 from plum_utils.models.completions import release_memory
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.models.tokenizer import load_tokenizer, read_by_class
+from plum_utils.models.tokenizer import load_tokenizer, read_by_class, save_alone
 from plum_utils.models.weights import EMBEDDED, merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.runs import Run
@@ -158,12 +158,12 @@ def _tokenizer_note(folder: Path) -> str:
     """How the tokenizer is to be read, where ``AutoTokenizer`` takes another class for it; it then lies by itself too."""
     if read_by_class(folder):
         return ""
-    load_tokenizer(folder).save_pretrained(folder / "tokenizer")
+    save_alone(folder, folder / "tokenizer")
     return """
 ## Tokenizer
 
 `AutoTokenizer` takes a class for this architecture that reads this tokenizer wrongly: spaces are lost. Give it the folder
-`tokenizer`, which has no config.json: `AutoTokenizer.from_pretrained(".../tokenizer")`, `vllm serve ... --tokenizer .../tokenizer`.
+`tokenizer`: `AutoTokenizer.from_pretrained(".../tokenizer")`, `vllm serve ... --tokenizer .../tokenizer`.
 """
 
 

@@ -119,5 +119,16 @@ def test_a_completions_first_space_is_kept_by_the_transformers_engine(folder):
     row = _Row(0, tuple(asked), finish="length")
     for token in ids(backend._tokenizer, "an 1"):
         row.ids.append(token)
-        row.text += row.stream.step(backend._tokenizer.backend_tokenizer, token) or ""
+        row.text += backend._decoded(row, token)
     assert row.text == backend._completion(row, lambda text: None).text == " an 1"
+
+
+@pytest.mark.parametrize("kind", ["codellama"], scope="module")
+def test_bytes_that_are_no_text_do_not_end_the_transformers_engine(folder):
+    from plum_utils.models.transformers_engine import TransformersBackend, _Row
+
+    backend = object.__new__(TransformersBackend)
+    backend._tokenizer, backend._ends = load_tokenizer(folder), set()
+    first, second, letter = backend._tokenizer.convert_tokens_to_ids(["<0xC3>", "<0xE6>", "n"])
+    row = _Row(0, tuple(ids(backend._tokenizer, "<s>Below is")), finish="length")
+    assert "".join(backend._decoded(row, token) for token in [letter, first, letter, first, second, letter]).endswith("n")
