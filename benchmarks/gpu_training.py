@@ -223,7 +223,7 @@ def build(name: str, params: Any, arguments: argparse.Namespace) -> Any:
     from plum_utils.training import policy, trainers
     from plum_utils.training.speed import prepare_process
 
-    tokenizer = policy.load_tokenizer(arguments.model)
+    tokenizer = policy.verbatim_tokenizer(arguments.model)
     rows = full_rows(tokenizer, SAMPLES * arguments.steps, arguments.length, arguments.prompt_share)
     folder = Path(tempfile.mkdtemp(prefix="plum-gpu-"))
     if name == "trl":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
+from plum_utils.models.tokenizer import load_tokenizer
 
 EMBEDDED = "embedded:smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -42,16 +43,23 @@ def resolve_model(name: str, revision: str | None = None) -> str:
 
 
 def _hub_snapshot(name: str, revision: str | None) -> str:
+    """Folder of a repository's files: weights as safetensors, or as pytorch_model*.bin where there are no others (which
+    transformers and vLLM read with ``weights_only``, so that nothing is unpickled)."""
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return snapshot_download(name, revision=revision, allow_patterns=patterns)
+        for weights in ("*.safetensors", "pytorch_model*.bin"):
+            folder = snapshot_download(name, revision=revision,
+                                       allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", weights])
+            if any(Path(folder).glob(weights)):
+                return folder
     except Exception as error:
         raise ModelNotFound(
             f"policy.model {name!r}: neither a local folder nor loadable from the hub ({type(error).__name__}). "
             f"Give a folder, use {EMBEDDED!r}, or unset HF_HUB_OFFLINE where a hub is reachable."
         ) from error
+    raise ModelNotFound(f"policy.model {name!r}: the repository{f' at {revision}' if revision else ''} holds weights neither "
+                        "as *.safetensors nor as pytorch_model*.bin (offline: its cached copy); take another revision or model")
 
 
 def embedded_model() -> Path:
@@ -113,10 +121,10 @@ def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "auto
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.to(getattr(torch, number_type(dtype).name)).save_pretrained(target)
-    AutoTokenizer.from_pretrained(model_path).save_pretrained(target)
+    load_tokenizer(model_path).save_pretrained(target)
     return target

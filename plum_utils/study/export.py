@@ -11,6 +11,7 @@ from plum_utils.jsonl import new_folder
 from plum_utils.models.adapters import Policy, adapter_digest, load_policies
 from plum_utils.models.completions import release_memory
 from plum_utils.models.prompts import policy_prompt
+from plum_utils.models.tokenizer import load_tokenizer, read_by_class, save_alone
 from plum_utils.models.weights import EMBEDDED, merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.runs import Run
@@ -51,7 +52,8 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
     base = resolve_model(p.policy.model, p.policy.revision)
     with new_folder(target, replace=True) as folder:
         merge_adapter(base, str(chosen.adapter), str(folder), p.policy.dtype)
-        (folder / "README.md").write_text(model_card(p, run, chosen, _check(p, base, str(chosen.adapter), folder)))
+        compared = _check(p, base, str(chosen.adapter), folder)
+        (folder / "README.md").write_text(model_card(p, run, chosen, compared) + _tokenizer_note(folder))
         if gguf:
             convert(converter, folder, f"{p.name}-{chosen.name}.gguf", GGUF_TYPES[p.policy.dtype])
     return target
@@ -82,9 +84,7 @@ def _check(p: Params, base: str, adapter: str, exported: Path) -> str:
     Raises:
         ExportError: the exported model is not the policy.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     prompts = [tokenizer(policy_prompt(p, tokenizer, text), return_tensors="pt", add_special_tokens=False)["input_ids"]
                for text in ASKED]
     policy = _logits(prompts, base, adapter)
@@ -151,6 +151,19 @@ says "{p.policy.answer_instruction}"
 
 These weights are derived from {name}, whose licence holds for them: {licence}. The instructions may
 come with terms of their own. The programs that the model writes are untested: run them in a sandbox.
+"""
+
+
+def _tokenizer_note(folder: Path) -> str:
+    """How the tokenizer is to be read, where ``AutoTokenizer`` takes another class for it; it then lies by itself too."""
+    if read_by_class(folder):
+        return ""
+    save_alone(folder, folder / "tokenizer")
+    return """
+## Tokenizer
+
+`AutoTokenizer` takes a class for this architecture that reads this tokenizer wrongly: spaces are lost. Give it the folder
+`tokenizer`: `AutoTokenizer.from_pretrained(".../tokenizer")`, `vllm serve ... --tokenizer .../tokenizer`.
 """
 
 

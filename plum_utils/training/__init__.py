@@ -8,7 +8,7 @@ NAMES = {
     "objectives": ["gold_rows", "training_sets"],
     "phases": ["memory_used", "settle", "train"],
     "planner": ["CARDS", "card_memory", "covers", "plan"],
-    "policy": ["load_policy", "load_tokenizer"],
+    "policy": ["load_policy", "verbatim_tokenizer"],
     "speed": ["prepare_process"],
     "trainers": ["make_kto_trainer", "reference_points"],
     "value_function": ["ValuedBatch", "fig_value", "mean_loss", "pull", "static_value", "value_widget"],

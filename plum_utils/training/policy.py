@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from plum_utils.jsonl import write_json
 from plum_utils.models.number_types import number_type
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.params import TrainingParams
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
@@ -55,9 +56,9 @@ def load_policy(model_path: str, params: TrainingParams, dtype: str = "auto") ->
     return model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU for good, for inference alone
 
 
-def load_tokenizer(model_path: str) -> Any:
+def verbatim_tokenizer(model_path: str) -> Any:
     """The policy's tokenizer for training, with the verbatim template and a padding token."""
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer = load_tokenizer(model_path)
     tokenizer.chat_template = VERBATIM_TEMPLATE
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

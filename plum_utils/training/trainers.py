@@ -22,7 +22,7 @@ from plum_utils.jsonl import write_json
 from plum_utils.params import TrainingParams
 from plum_utils.progress import Bar
 from plum_utils.training.kl_order import kto_weights, repeat_epochs, trainable_rows
-from plum_utils.training.policy import load_policy, load_tokenizer, new_adapter, save_adapter
+from plum_utils.training.policy import load_policy, new_adapter, save_adapter, verbatim_tokenizer
 from plum_utils.training.speed import prepare_model, prepare_process
 
 COMPLETE = "complete.json"
@@ -201,7 +201,7 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
              seed: int, dtype: str, adapter: Path | None) -> Any:
     set_seed(seed)
     prepare_process(params)
-    tokenizer = load_tokenizer(model_path)
+    tokenizer = verbatim_tokenizer(model_path)
     model = load_policy(model_path, params, dtype)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)

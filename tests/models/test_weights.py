@@ -110,6 +110,40 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch):
         resolve_model("some/model")
 
 
+@pytest.mark.parametrize(("held", "taken"), [
+    (["a.safetensors", "pytorch_model.bin", "training_args.bin"], ["a.safetensors"]),
+    (["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "training_args.bin"],
+     ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"]),
+])
+def test_weights_are_taken_as_safetensors_or_else_as_bin(hub, held, taken):
+    folder = hub(["config.json", "tokenizer.json", *held])
+    assert resolve_model("some/model") == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["config.json", "tokenizer.json", *taken])
+
+
+def test_a_repository_without_weights_is_named(hub):
+    hub(["config.json", "flax_model.msgpack", "training_args.bin"])
+    with pytest.raises(ModelNotFound, match="policy.model 'some/model': the repository at v1 holds weights neither as"):
+        resolve_model("some/model", "v1")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A repository of the given files behind ``snapshot_download``."""
+    import huggingface_hub
+
+    def repository(files: list[str]) -> Path:
+        def snapshot(name, revision, allow_patterns):
+            for file in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
+                (tmp_path / file).touch()
+            return str(tmp_path)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        return tmp_path
+
+    return repository
+
+
 def test_the_real_conversion_is_intact_and_in_bfloat16():
     from safetensors import safe_open
 

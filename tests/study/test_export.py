@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import embedded_model, merge_adapter
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.study import export
 from plum_utils.study.commands import main
 from plum_utils.study.export import CONVERTER, ExportError, convert, export_policy
+from plum_utils.study.tiny_tokenizers import write_tokenizer
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
@@ -146,6 +148,15 @@ def test_a_gguf_file_is_written_into_the_export(trained, tmp_path):
     assert (target / "tiny-run-kto-seed0.gguf").read_text() == "GGUF bf16"
     with pytest.raises(ExportError, match="convert.py failed: Model LlamaForCausalLM is not supported"):
         convert(str(fake), target, "x.gguf", "f32")
+
+
+def test_a_tokenizer_that_auto_tokenizer_reads_wrongly_also_lies_alone(tmp_path):
+    write_tokenizer("codeqwen", ["def f(x):\n    return x\n"], tmp_path)
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
+    assert "--tokenizer .../tokenizer" in export._tokenizer_note(tmp_path)
+    ids, ours = (read("def f(x):\n    return x\n")["input_ids"] for read in
+                 (AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), load_tokenizer(tmp_path)))
+    assert ids == ours
 
 
 def test_a_missing_converter_is_told_before_anything_is_merged(trained, monkeypatch):

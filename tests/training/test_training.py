@@ -52,14 +52,14 @@ def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_w
 def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
     long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
     merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
-    tokenizer = policy_module.load_tokenizer(tiny)
+    tokenizer = policy_module.verbatim_tokenizer(tiny)
     kept, dropped = kl_order.trainable_rows(tokenizer, [long, merged, fine], 128)
     assert kept == [fine] and dropped == [long, merged]
 
 
 @pytest.mark.parametrize("side", ["completion", "chosen", "rejected"])
 def test_rows_that_would_lose_their_end_are_left_out(tiny, side):
-    tokenizer = policy_module.load_tokenizer(tiny)
+    tokenizer = policy_module.verbatim_tokenizer(tiny)
     prompt = {"instruction_id": "i", "prompt": [{"role": "user", "content": "y" * 120}]}
     short, long = ([{"role": "assistant", "content": text}] for text in ("z", "z" * 500 + END))
     sides = ("completion",) if side == "completion" else ("chosen", "rejected")
@@ -129,7 +129,7 @@ def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
 
 def test_dpo_starts_at_ln_2(tiny, tmp_path):
     model, rows = policy_module.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
-    trainer = trainers.make_dpo_trainer(model, policy_module.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
+    trainer = trainers.make_dpo_trainer(model, policy_module.verbatim_tokenizer(tiny), rows, params(), tmp_path, seed=0)
     loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
 
