@@ -89,9 +89,13 @@ def _parser() -> argparse.ArgumentParser:
                         "its markers")
     command("search", _search, "choose training parameters on the validation instructions", weak, places, settings,
             params="a parameter file with data.validation_fraction and search.candidates")
-    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card", places,
-                     settings, params=either)
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
+    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card, or the "
+                     "preference set; push it to a hub", places, settings, params=either)
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new folder")
+    export.add_argument("--dataset", action="store_true", help="the preference set with a data card, not a policy")
+    export.add_argument("--push-to-hub", metavar="REPO", help="then upload the folder to this repository, which is made if it "
+                        "is not there; given again after an interruption it goes on")
+    export.add_argument("--public", action="store_true", help="make the repository public; default: private")
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
@@ -265,6 +269,24 @@ def _lab(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    pipeline = _pipeline(arguments)
-    print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
-                        arguments.gguf_converter))
+    from plum_utils.study import publish
+    from plum_utils.study.export_dataset import export_dataset
+
+    _refuse_contradictions(arguments)
+    pipeline, repo = _pipeline(arguments), arguments.push_to_hub
+    if repo:
+        publish.check_login()
+    if arguments.dataset:
+        print(export_dataset(pipeline.params, pipeline.run, arguments.to, arguments.force, resume=bool(repo)))
+    else:
+        print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force,
+                            arguments.gguf, arguments.gguf_converter, resume=bool(repo)))
+    if repo:
+        print(publish.push(arguments.to, repo, "dataset" if arguments.dataset else "model", arguments.public))
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
+    if arguments.dataset and (arguments.policy or arguments.gguf):
+        raise ParamsError("--dataset: a preference set has neither policies nor a GGUF file; leave out --policy and --gguf")
+    if arguments.public and not arguments.push_to_hub:
+        raise ParamsError("--public: says who sees what is pushed; give --push-to-hub REPO too")
