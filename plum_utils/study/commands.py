@@ -26,7 +26,7 @@ from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
-from plum_utils.study.sweeps import is_sweep, load_sweep, sweep_of_table
+from plum_utils.study.sweeps import is_sweep, load_sweep, of_row, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
 
 
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings)
     run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
     run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
+    run.add_argument("--row", type=int, metavar="K", help="of a sweep only its K-th run: for an array of jobs, a row each")
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
                      "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
     run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
@@ -160,6 +161,8 @@ def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     path = _what_to_run(arguments)
+    if arguments.row is not None and not is_sweep(path):
+        raise ParamsError(f"--row: {path} is no sweep, so it has no rows")
     if arguments.dry or is_sweep(path):
         return _run_sweep(arguments, path)
     arguments.params = path
@@ -193,11 +196,12 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.dry:
         from plum_utils.study.dry import dry_run
 
-        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
+        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks, arguments.row)
     sweep, experiments = load_sweep(path, overrides)
-    check_host([one.params for one in experiments])
+    chosen = of_row(experiments, arguments.row)
+    check_host([one.params for one in chosen])
     outputs = arguments.run_dir or ROOT / "outputs"
-    failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
+    failures = execute(sweep, chosen, outputs, arguments.notebooks, arguments.force)
     print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
     return 1 if failures else 0
 
