@@ -10,12 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 import setup_env
+from plum_utils.models.shapes import bundled_shapes, model_config
+from plum_utils.params import load_params
 from plum_utils.provenance import ROOT
+from plum_utils.training import planner
+from plum_utils.training.memory import GIB
 
 SCRIPT, DOCKERFILE = ROOT / "slurm" / "row.sh", (ROOT / "Dockerfile").read_text()
-SWEEP = "params/paper/table2.yaml"
+SWEEP, BOXES = "params/paper/table2.yaml", (ROOT / "docs" / "boxes.md").read_text()
 
 
 @pytest.fixture
@@ -65,6 +70,25 @@ def test_a_task_that_is_stopped_stops_its_run_and_is_queued_again(slurm):
 def test_what_is_missing_is_said(slurm, row, arguments, said):
     task = start(slurm, row, *arguments)
     assert task.wait(30) != 0 and said in task.stdout.read()
+
+
+def test_the_cells_for_a_small_card_write_a_parameter_file_that_is_one():
+    text, = re.findall(r"^```yaml\n%%writefile params/t4.yaml\n(.*?)^```", BOXES, re.MULTILINE | re.DOTALL)
+    values = yaml.safe_load(text)
+    params = load_params(ROOT / "params" / values.pop("extends"), {
+        f"{section}.{key}": value for section, more in values.items() if section != "name" for key, value in more.items()})
+    assert params.policy.dtype == "auto" and params.training.quantization == "auto"
+
+
+def test_the_plans_for_a_16_gb_card_are_those_that_are_printed():
+    rows = re.findall(r"^\| (\S+) \| (\d+) x (\d+) \| ([\d.]+) \|$", BOXES, re.MULTILINE)
+    assert len(rows) == 3
+    training = load_params(ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml").training
+    for name, batch, accumulation, needs in rows:
+        model = next(one for one in bundled_shapes() if one.endswith(f"/{name}"))
+        chosen = planner.plan(model_config(model), training, 16, "float16")
+        assert (chosen.training.batch_size, chosen.training.accumulation) == (int(batch), int(accumulation))
+        assert f"{chosen.total / GIB:.1f}" == needs and chosen.training.quantization == "nf4"
 
 
 def test_the_container_installs_the_pins_and_runs_as_an_ordinary_user():
