@@ -29,7 +29,7 @@ from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
-from plum_utils.study.sweeps import Experiment, Sweep, is_sweep, load_sweep, sweep_of_table
+from plum_utils.study.sweeps import Experiment, Sweep, is_sweep, load_sweep, of_row, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
 
 
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings, blind)
     run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
     run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
+    run.add_argument("--row", type=int, metavar="K", help="of a sweep only its K-th run: for an array of jobs, a row each")
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
                      "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
     run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
@@ -95,9 +96,13 @@ def _parser() -> argparse.ArgumentParser:
                         "its markers")
     command("search", _search, "choose training parameters on the validation instructions", weak, places, settings,
             blind, params="a parameter file with data.validation_fraction and search.candidates")
-    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card", places,
-                     settings, params=either)
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
+    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card, or the "
+                     "preference set; push it to a hub", places, settings, params=either)
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new folder")
+    export.add_argument("--dataset", action="store_true", help="the preference set with a data card, not a policy")
+    export.add_argument("--push-to-hub", metavar="REPO", help="then upload the folder to this repository, which is made if it "
+                        "is not there; given again after an interruption it goes on")
+    export.add_argument("--public", action="store_true", help="make the repository public; default: private")
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
@@ -162,6 +167,8 @@ def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     path = _what_to_run(arguments)
+    if arguments.row is not None and not is_sweep(path):
+        raise ParamsError(f"--row: {path} is no sweep, so it has no rows")
     if arguments.dry or is_sweep(path):
         return _run_sweep(arguments, path)
     arguments.params = path
@@ -241,12 +248,13 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.dry:
         from plum_utils.study.dry import dry_run
 
-        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
+        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks, arguments.row)
     sweep, experiments = load_sweep(path, overrides)
-    check_host([one.params for one in experiments])
-    _look_first(arguments, *_of_sweep(sweep, experiments, arguments), arguments.force)
+    chosen = of_row(experiments, arguments.row)
+    check_host([one.params for one in chosen])
+    _look_first(arguments, *_of_sweep(sweep, chosen, arguments), arguments.force)
     outputs = arguments.run_dir or ROOT / "outputs"
-    failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
+    failures = execute(sweep, chosen, outputs, arguments.notebooks, arguments.force)
     print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
     return 1 if failures else 0
 
@@ -322,6 +330,24 @@ def _lab(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    pipeline = _pipeline(arguments)
-    print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
-                        arguments.gguf_converter))
+    from plum_utils.study import publish
+    from plum_utils.study.export_dataset import export_dataset
+
+    _refuse_contradictions(arguments)
+    pipeline, repo = _pipeline(arguments), arguments.push_to_hub
+    if repo:
+        publish.check_login()
+    if arguments.dataset:
+        print(export_dataset(pipeline.params, pipeline.run, arguments.to, arguments.force, resume=bool(repo)))
+    else:
+        print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force,
+                            arguments.gguf, arguments.gguf_converter, resume=bool(repo)))
+    if repo:
+        print(publish.push(arguments.to, repo, "dataset" if arguments.dataset else "model", arguments.public))
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
+    if arguments.dataset and (arguments.policy or arguments.gguf):
+        raise ParamsError("--dataset: a preference set has neither policies nor a GGUF file; leave out --policy and --gguf")
+    if arguments.public and not arguments.push_to_hub:
+        raise ParamsError("--public: says who sees what is pushed; give --push-to-hub REPO too")

