@@ -9,10 +9,11 @@ from typing import Any, Callable
 
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.evaluation.scoring import score
+from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.models.sampling import sample_shards
+from plum_utils.models.sampling import prompt_seed, sample_shards
 from plum_utils.params import Params
 from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, shards
@@ -83,8 +84,10 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``n_tokens``.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    asked = [{"task_id": problem.task_id, "seed": p.seed + 77, "prompt": prompt(p, tokenizer, problem) if prompt else
-              policy_prompt(p, tokenizer, problem.instruction)} for problem in problems]
+    trained = adapter_digest(adapter)
+    asked = [{"task_id": problem.task_id, "seed": prompt_seed(p, label, trained, problem.task_id),
+              "prompt": prompt(p, tokenizer, problem) if prompt else policy_prompt(p, tokenizer, problem.instruction)}
+             for problem in problems]
     rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
                          adapter=str(adapter) if adapter else None, n=n, temperature=temperature, top_p=top_p,
                          max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
-from plum_utils.models.completions import Completion, Ending, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
 from plum_utils.models.weights import merge_adapter
@@ -108,8 +107,9 @@ class VllmBackend:
         self._merged: str | None = None  # the adapter in the engine's weights
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
-                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]:
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False,
+                 seed: int | list[int] = 0, adapter: str | None = None, watch: Watch | None = None
+                 ) -> list[list[Completion]]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -122,10 +122,11 @@ class VllmBackend:
             check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
-        # A request a draw, with the seed that vLLM gives the draws of one request: each can be ended alone.
+        # A request a draw: each can be ended alone. (vLLM's own n gives draw j the seed + j, which may be a neighbour's.)
+        seeds = draw_seeds(seed, len(prompts), draws)
         asked = {(number, draw): (prompt, SamplingParams(
             temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
-            include_stop_str_in_output=True, seed=seed * 100_003 + number + draw, output_kind=RequestOutputKind.DELTA))
+            include_stop_str_in_output=True, seed=seeds[number][draw], output_kind=RequestOutputKind.DELTA))
             for number, prompt in enumerate(rendered) for draw in range(draws)}
         self._llm.reset_prefix_cache()  # what an earlier call left there must not decide a completion
         try:
@@ -175,7 +176,7 @@ class VllmBackend:
         from vllm.lora.request import LoRARequest
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
-        return LoRARequest(Path(adapter).name, number, adapter)
+        return LoRARequest(adapter, number, adapter)  # requests are equal by name, and each seed's folder is called "adapter"
 
     def _merge(self, adapter: str | None) -> None:
         self._merged = ""  # neither one, until all weights are there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,17 +31,19 @@ P = Params(name="x", policy={"prompt": "base"},
 
 
 class Logged(ray_engines._Engine):
-    """Notes its process and the seed of each call in a file, and dies of the seeds that a file beside it asks for."""
+    """Notes its process and the number of each call in a file, and dies of the numbers that a file beside it asks for."""
 
     def __init__(self, kind, model_path, settings):
         self._folder = Path(settings.pop("folder"))
         super().__init__(kind, model_path, settings)
 
     def generate(self, prompts, how):
+        # Of a shard its own number, by its first prompt; of another call the seed.
+        number = how["seed"] if isinstance(how["seed"], int) else int(re.search(r"f(\d+)", prompts[0])[1]) // 2
         with open(self._folder / "calls.txt", "a") as log:
-            log.write(f"{os.getpid()} {how['seed']}\n")
+            log.write(f"{os.getpid()} {number}\n")
         time.sleep(0.3)  # a call of a real engine is longer than the way to it
-        deadly = self._folder / f"die-of-{how['seed']}"
+        deadly = self._folder / f"die-of-{number}"
         if deadly.exists():
             left = int(deadly.read_text()) - 1
             deadly.write_text(str(left)) if left else deadly.unlink()
@@ -81,7 +84,7 @@ def alone(tiny):
 
 
 def calls(folder: Path) -> list[tuple[int, int]]:
-    """(process, seed) of each call that reached an engine."""
+    """(process, number) of each call that reached an engine."""
     return [tuple(map(int, line.split())) for line in (folder / "calls.txt").read_text().splitlines()]
 
 

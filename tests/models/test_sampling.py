@@ -51,10 +51,10 @@ def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_pa
     assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
 
 
-def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):
-    seeds = [{row["seed"] for row in sample_policy(P.model_copy(update={"seed": seed}), Memory(), Words(),
-                                                   INSTRUCTIONS, tmp_path / str(seed))} for seed in (0, 1)]
-    assert len(seeds[0]) == len(seeds[1]) == 3 and not seeds[0] & seeds[1]
+def test_a_prompts_seed_does_not_depend_on_its_shard(tmp_path):
+    larger = P.model_copy(update={"sampling": P.sampling.model_copy(update={"shard_size": 5})})
+    rows = [sample_policy(p, Memory(), Words(), INSTRUCTIONS, tmp_path / str(p.sampling.shard_size)) for p in (P, larger)]
+    assert rows[0] == rows[1]
 
 
 def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
