@@ -12,7 +12,7 @@ from plum_utils.models.completions import Backend, Completion, Ending, stream_se
 from plum_utils.models.engines import open_backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.params import Params
+from plum_utils.params import EngineParams, Params
 from plum_utils.progress import FIRST_CALL, Bar
 from plum_utils.runs import fingerprint, make_shards, shard_rows
 
@@ -23,13 +23,18 @@ def open_policy_backend(p: Params, model_path: str, lora_rank: int | None = None
     Args:
         lora_rank: as of ``open_backend``.
     """
+    return open_engines(p, p.sampling.backend, model_path, lora_rank, p.engine)
+
+
+def open_engines(p: Params, kind: str, model_path: str, lora_rank: int | None, engine: EngineParams) -> Backend:
+    """One engine in this process, or ``sampling.replicas`` on a Ray cluster; the arguments are those of ``open_backend``."""
     how = p.sampling
-    settings: dict[str, Any] = {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": how.adapters}
+    settings: dict[str, Any] = {"dtype": p.policy.dtype, "lora_rank": lora_rank, "adapters": how.adapters, "engine": engine}
     if how.ray is None and how.replicas == 1:
-        return open_backend(how.backend, model_path, **settings)
+        return open_backend(kind, model_path, **settings)
     from plum_utils.models.ray_engines import RayBackend
 
-    return RayBackend(how.backend, model_path, how.replicas, how.ray, **settings)
+    return RayBackend(kind, model_path, how.replicas, how.ray, **settings)
 
 
 def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: list[Instruction], folder: Path
@@ -42,10 +47,15 @@ def sample_policy(p: Params, backend: Backend, tokenizer: Any, instructions: lis
     """
     how, parts = p.sampling, instruction_shards(p, "shard", instructions, partial(policy_prompt, p, tokenizer))
     bar = Bar("sampling", len(parts), items=len(instructions) * how.k, measured=folder / FIRST_CALL)
-    rows = sample_shards(backend, parts, folder, bar, p.policy.model_dump(), n=how.k, temperature=how.temperature,
+    rows = sample_shards(backend, parts, folder, bar, opened_with(p), n=how.k, temperature=how.temperature,
                          top_p=how.top_p, max_tokens=how.max_tokens, stop=how.stop,
                          stop_after_program=how.stop_after_program)
     return [row | {"code": extract_code(row["completion"], p.policy.prompt)} for row in rows]
+
+
+def opened_with(p: Params) -> list[dict[str, Any]]:
+    """What of the parameters decides the policy's engine, for ``sample_shards``."""
+    return [p.policy.model_dump(), p.engine.what_decides()]
 
 
 def instruction_shards(p: Params, label: str, instructions: list[Instruction], prompt: Callable[[str], str]
