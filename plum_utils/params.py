@@ -134,12 +134,13 @@ class SamplingParams(_Section):
 
 
 class SandboxParams(_Section):
-    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time.
+    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time, where none are given as
+    many as this process has cores, and the machine twice their ``memory_mb``.
 
     ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) whose nodes run the programs instead.
     """
 
-    workers: Positive = 2
+    workers: Positive | None = None
     seconds: Above0 = 5.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
     factor: Annotated[float, Field(ge=1)] = 50.0

@@ -25,6 +25,7 @@ from typing import Any, Collection, Iterator
 from plum_utils.data.judges import source as judge_source
 from plum_utils.data.problems import PATIENCE
 from plum_utils.jsonl import JsonlError, iter_jsonl
+from plum_utils.progress import DownloadBar
 from plum_utils.syntax import parsed
 
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
@@ -297,7 +298,7 @@ def _from_hub(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+        return Path(hf_hub_download(repository, name, repo_type="dataset", tqdm_class=DownloadBar))
     except Exception as error:
         raise LiveCodeBenchUnavailable(
             f"{repository}/{name}: not loadable ({type(error).__name__}). Give a folder that holds {name}, use "

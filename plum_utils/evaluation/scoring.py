@@ -8,7 +8,6 @@ from typing import Any, Protocol, Sequence
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Status, Verdict, judge
 
-
 AT_ONCE = 256  # programs in memory: those of a contest may have megabytes of tests each
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
+from plum_utils.progress import DownloadBar
 
 EMBEDDED = "embedded:smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -46,7 +47,7 @@ def _hub_snapshot(name: str, revision: str | None) -> str:
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return snapshot_download(name, revision=revision, allow_patterns=patterns)
+        return snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=DownloadBar)
     except Exception as error:
         raise ModelNotFound(
             f"policy.model {name!r}: neither a local folder nor loadable from the hub ({type(error).__name__}). "
