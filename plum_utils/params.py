@@ -35,11 +35,31 @@ class PolicyParams(_Section):
     answer_instruction: str = "Answer with one python code block."
 
 
+class EngineParams(_Section):
+    """vLLM's settings, by its own names; ``transformers`` has none of them.
+
+    ``gpu_memory_utilization`` is the share of a card's memory for weights and KV cache, all of which must be free when the
+    engine starts. ``max_model_len`` are the tokens of a prompt and its completion, at most the model's context.
+    ``tensor_parallel_size`` cards hold an engine together, each a part of every layer. ``quantization`` is done to 16-bit
+    weights as they are loaded (a model that comes as AWQ or GPTQ says so itself), and to a trained policy's merged ones.
+    """
+
+    gpu_memory_utilization: Rate = 0.9
+    max_model_len: Annotated[int, Field(ge=128)] = 8192
+    tensor_parallel_size: Positive = 1
+    quantization: Literal["none", "fp8_per_tensor", "fp8_per_block", "int8_per_channel_weight_only"] = "none"
+
+    def what_decides(self) -> dict[str, Any]:
+        """The fields that a sample can depend on; the others are like another card."""
+        return self.model_dump(include={"quantization"})
+
+
 class GeneratorParams(_Section):
     """Stage 1: where reference solutions and tests come from (paper: GPT-4-1106; 3 responses, 6 for Evol-Instruct).
 
     ``openai`` is any server that speaks that API. Prices are US dollars for a million tokens; where both are given, the
     run refuses to start when its estimate is above ``max_cost``. Every response is kept in ``store``, by request.
+    ``engine`` is ``vllm``'s, where it is not the policy's; its ``max_model_len`` follows the prompts.
     """
 
     backend: Literal["recorded", "openai", "vllm"] = "recorded"
@@ -56,6 +76,7 @@ class GeneratorParams(_Section):
     price_prompt: Price = None
     price_completion: Price = None
     max_cost: Price = None
+    engine: EngineParams | None = None
     store: str = "outputs/generator"
     live_model: str = "embedded:smollm2"
     live_instructions: Count = 6
@@ -84,9 +105,11 @@ class DataParams(_Section):
 class SamplingParams(_Section):
     """Stage 2 (paper, section 4: K = 20, 50 for Evol-Instruct; T = 1).
 
-    ``adapters``: vLLM serves LoRA adapters itself, or the one in use is merged into the engine's weights; ``auto``
-    takes what is faster on the device. ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) on
-    which ``replicas`` engines sample shards at the same time.
+    ``adapters``: the LoRA adapter in use is merged into the engine's weights (``auto`` too), so that what lessons 05 and 06
+    judge is what ``export`` writes; ``serve``: vLLM applies it beside them. ``ray`` is the address of a Ray cluster
+    (``auto``: the one on this machine) on which ``replicas`` engines work at the same time. A shard is one call to an
+    engine: ``shard_size`` times ``k`` completions should be several times what it computes at once, for at the end of a
+    call a few long ones keep it waiting.
 
     ``stop``: strings that end a completion wherever they stand; a fence among them may also open a block.
     ``stop_after_program`` ends one at the fence that closes a block with a definition in it (``extract.ends_program``):
@@ -107,16 +130,17 @@ class SamplingParams(_Section):
 
     def what_decides(self) -> dict[str, Any]:
         """The fields that a sample can depend on; where and how many at a time it cannot."""
-        return self.model_dump(exclude={"adapters", "ray", "replicas"})
+        return self.model_dump(exclude={"ray", "replicas"})
 
 
 class SandboxParams(_Section):
-    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time.
+    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time, where none are given as
+    many as this process has cores, and the machine twice their ``memory_mb``.
 
     ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) whose nodes run the programs instead.
     """
 
-    workers: Positive = 2
+    workers: Positive | None = None
     seconds: Above0 = 5.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
     factor: Annotated[float, Field(ge=1)] = 50.0
@@ -327,6 +351,7 @@ class Params(_Section):
     policy: PolicyParams = PolicyParams()
     generator: GeneratorParams = GeneratorParams()
     data: DataParams = DataParams()
+    engine: EngineParams = EngineParams()
     sampling: SamplingParams = SamplingParams()
     sandbox: SandboxParams = SandboxParams()
     labels: LabelParams = LabelParams()

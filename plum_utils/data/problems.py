@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -39,6 +40,11 @@ class Problem:
     preamble: str = ""
     clock: str = "cpu"  # ``evaluation.clock``
     prompt: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that a verdict depends on."""
+        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains

@@ -14,6 +14,7 @@ from pathlib import Path
 from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
 from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.progress import DownloadBar
 
 EMBEDDED = "embedded:smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -50,7 +51,8 @@ def _hub_snapshot(name: str, revision: str | None) -> str:
     try:
         for weights in ("*.safetensors", "pytorch_model*.bin"):
             folder = snapshot_download(name, revision=revision,
-                                       allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", weights])
+                                       allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", weights],
+                                       tqdm_class=DownloadBar)
             if any(Path(folder).glob(weights)):
                 return folder
     except Exception as error:

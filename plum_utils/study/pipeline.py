@@ -22,7 +22,7 @@ from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.stages import BY_NAME, SAMPLING, Stage
 from plum_utils.study.forecast import Forecast, announce, told_again
-from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
+from plum_utils.study.notebooks import commits, end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.study.reuse import lend_baseline, lender, take_over
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
@@ -157,7 +157,7 @@ class Pipeline:
                                  {"params": dumped, "run_dir": portable(self.run.path)},
                                  kernel_environment(self.params, self.run.path))
         entry |= {"seconds": round(time.monotonic() - clock, 1), "peak_memory_mb": round(peak[0] / 2**20),
-                  "finished": _now()}
+                  "finished": _now(), "commits": commits(self.params)}
         if cause:
             self.run.update_stage(stage.name, entry | {"status": "failed", "cause": cause})
             raise StageFailed(cause)

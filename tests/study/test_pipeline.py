@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import logging.config
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study import notebooks as notebooks_module
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
 from plum_utils.study.notebooks import MARK, kernel_environment
@@ -339,6 +342,34 @@ def test_bad_command_lines_are_one_clear_line(params_file, tmp_path, capsys, arg
     assert main([text.format(file=params_file, folder=tmp_path) for text in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+def test_the_commit_behind_a_revision_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks_module, "HF_HUB_CACHE", str(tmp_path))
+    p = Params(name="x", policy={"model": "org/model"}, data={"train": "oss_instruct"},
+               livecodebench={"source": "org/set"}, generator={"live_instructions": 0})
+    assert notebooks_module.commits(p) == notebooks_module.commits(PARAMS) == {}
+    (tmp_path / "models--org--model/refs").mkdir(parents=True)
+    (tmp_path / "models--org--model/refs/main").write_text("c0ffee")
+    (tmp_path / "datasets--ise-uiuc--Magicoder-OSS-Instruct-75K/snapshots/d00d").mkdir(parents=True)
+    for one in ("a", "b"):
+        (tmp_path / "datasets--org--set/snapshots" / one).mkdir(parents=True)
+    assert notebooks_module.commits(p) == {"policy.model": "c0ffee", "data.train": "d00d"}
+    pinned = p.model_copy(update={"policy": p.policy.model_copy(update={"revision": "beef"})})
+    (tmp_path / "models--org--model/snapshots/beef").mkdir(parents=True)
+    assert notebooks_module.commits(pinned)["policy.model"] == "beef"
+
+
+def test_what_vllm_says_goes_to_a_file_of_the_run(tmp_path):
+    configured = json.loads(Path(kernel_environment(PARAMS, tmp_path)["VLLM_LOGGING_CONFIG_PATH"]).read_text())
+    log = logging.getLogger("vllm")
+    before = log.handlers[:], log.level, log.propagate
+    try:
+        logging.config.dictConfig(configured)
+        logging.getLogger("vllm.v1.core").warning("Maximum concurrency for 8,192 tokens per request: 0.90x")
+    finally:
+        log.handlers[:], log.level, log.propagate = before
+    assert "WARNING vllm.v1.core: Maximum concurrency" in (tmp_path / "logs/vllm.log").read_text()
 
 
 def test_hub_is_off_unless_a_model_or_set_needs_it(tmp_path):
