@@ -193,43 +193,34 @@ def train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params:
         adapter: to go on with, and to measure KTO's and DPO's rewards from; ``None`` for a new one.
         watch: as of ``phases.train``.
     """
-    trainer = _prepared(phase, model_path, rows, params, phase_dir, seed, dtype, adapter)
-    chosen = WatchChosen(params, f"{phase}, seed {seed}")
-    trainer.add_callback(chosen)
-    validate = _watched(trainer, phase, model_path, params, phase_dir, seed, policy_name, watch) if watch else None
-    with trainer.accelerator.main_process_first():  # it removes incomplete ones
-        checkpoint = last_checkpoint(phase_dir / "checkpoints")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer = _trained(phase, model_path, rows, params, phase_dir, seed, dtype, adapter, policy_name, watch)
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None  # from all of them
     if trainer.is_world_process_zero():
+        validate, state = trainer.pop_callback(Validate), trainer.state
         best = validate.take_best(phase_dir / "adapter") if validate and params.keep == "best" else None
         if best is None:
             save_adapter(trainer.accelerator.unwrap_model(trainer.model), phase_dir / "adapter", policy_name, weights)
-        state = trainer.state
         write_json(phase_dir / "outcome.json", {
             "steps": state.global_step, "planned": state.max_steps, "kept_step": best or state.global_step,
-            "chosen_fell": chosen.fell, "validation": curve(state.log_history)})
+            "chosen_fell": trainer.pop_callback(WatchChosen).fell, "validation": curve(state.log_history)})
         write_json(phase_dir / "history.json", _steps(state.log_history))
         shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 
 
-def _watched(trainer: Any, phase: str, model_path: str, params: TrainingParams, phase_dir: Path, seed: int,
-             policy_name: str, watch: Watch) -> Validate | None:
+def _watch(trainer: Any, phase: str, model_path: str, params: TrainingParams, phase_dir: Path, policy_name: str,
+           watch: Watch) -> None:
     """Add the tracker and the validation that the parameters ask for."""
     home = phase_dir.parent  # <objective>-seed<seed>
     name = home.name if phase == params.objective else f"{home.name}-{phase}"
     add_tracker(trainer, params, watch, home.parent, name)
-    if not params.validate_steps:
-        return None
-    validate = Validate(trainer, model_path, watch, params.validate_steps, phase_dir / "checkpoints",
-                        params.keep == "best", policy_name)
-    trainer.add_callback(validate)
-    return validate
+    if params.validate_steps:
+        trainer.add_callback(Validate(trainer, model_path, watch, params.validate_steps, phase_dir / "checkpoints",
+                                      params.keep == "best", policy_name))
 
 
-def _prepared(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-              seed: int, dtype: str, adapter: Path | None) -> Any:
+def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
+             seed: int, dtype: str, adapter: Path | None, policy_name: str, watch: Watch | None) -> Any:
     set_seed(seed)
     prepare_process(params)
     tokenizer = load_tokenizer(model_path)
@@ -250,4 +241,10 @@ def _prepared(phase: str, model_path: str, rows: list[dict[str, Any]], params: T
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ShowSteps(f"{phase}, seed {seed}"))
     trainer.add_callback(MeasureSteps(trainer, phase, params))
+    trainer.add_callback(WatchChosen(params, f"{phase}, seed {seed}"))
+    if watch is not None:
+        _watch(trainer, phase, model_path, params, phase_dir, policy_name, watch)
+    with trainer.accelerator.main_process_first():  # it removes incomplete ones
+        checkpoint = last_checkpoint(phase_dir / "checkpoints")
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer

@@ -18,6 +18,7 @@ from tiny_llama import all_rows, kto_rows, params
 from plum_utils.provenance import ROOT
 from plum_utils.training import kl_order, launch, phases, trainers
 from plum_utils.training.launch import DistributedTrainingError, check_shares, launch_command
+from plum_utils.training.watching import MEASURED
 
 CONFIGS = sorted((ROOT / "params" / "accelerate").glob("*.yaml"))
 PROBE = Path(__file__).with_name("distributed_probe.py")
@@ -36,7 +37,7 @@ def run(tiny: str, folder: Path, processes: int, **changes):
     """The folder of a KTO training's phase, and its history."""
     how = params(**HOW | {"processes": processes} | changes)
     adapter, history = phases.train("kto", tiny, all_rows(), how, folder, SEED, "bfloat16", "the policy")
-    return adapter.parent, history
+    return adapter.parent, history.drop(columns=list(MEASURED), errors="ignore")  # which no two runs share
 
 
 def probed(tiny: str, folder: Path, **changes):
