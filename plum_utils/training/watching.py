@@ -63,6 +63,18 @@ def add_tracker(trainer: Any, params: TrainingParams, watch: Watch, stage_dir: P
     if params.report_to == "tensorboard":
         callback.logging_dir = str(stage_dir / "tensorboard" / trainer.args.run_name)
     trainer.add_callback(callback)
+    if params.report_to == "wandb":
+        trainer.add_callback(EndWandb())
+
+
+class EndWandb(TrainerCallback):
+    """Ends wandb's run with the training: transformers leaves it open, and the next seed's steps would go into it."""
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        import wandb
+
+        if state.is_world_process_zero:
+            wandb.finish()
 
 
 def peak_resident() -> int:

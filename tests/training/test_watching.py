@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +102,23 @@ def test_a_tracker_that_is_not_installed_is_an_error_that_names_the_package(tiny
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="training.report_to: mlflow is not installed; pip install mlflow, or set"):
         phases.settle(params(report_to="mlflow"), tiny)
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio", "mlflow"])
+def test_each_tracker_is_transformers_own_and_a_run_of_its_own(tracker, monkeypatch):
+    """A stand-in for the tracker's package, and one for the trainer: the run's name, and that wandb's run ends."""
+    ended, added = [], []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None, finish=lambda: ended.append(True)))
+    monkeypatch.setattr(watching.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(watching, "get_reporting_integration_callbacks", lambda name: [lambda: added.append(name) or name])
+    for name in ("WANDB_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "mine")  # a researcher's own stays
+    trainer = SimpleNamespace(args=SimpleNamespace(), add_callback=added.append)
+    watching.add_tracker(trainer, params(report_to=tracker), watch(), Path("stage"), "kto-seed0")
+    assert added[:2] == [tracker, tracker] and trainer.args.run_name == "exp-kto-seed0" and os.environ["WANDB_PROJECT"] == "mine"
+    for callback in added[2:]:
+        callback.on_train_end(None, SimpleNamespace(is_world_process_zero=True), None)
+    assert ended == [True] * (tracker == "wandb")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason=NO_TENSORBOARD)
