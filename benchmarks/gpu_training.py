@@ -139,7 +139,7 @@ def work(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from benchmarks.flops import kto_flops
+    from plum_utils.training.flops import kto_flops
 
     seconds: list[float] = []
 

@@ -44,16 +44,13 @@ class TransformersBackend:
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, model_path: str, dtype: str = "auto", model: Any = None):
+        """``model``: one that is there already, which is taken as it is: a policy in training, with its adapter."""
         self._tokenizer = load_tokenizer(model_path)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
-                                                           attn_implementation=attention)
-        self._model = self._model.to(device).eval()
+        self._model = _load(model_path, dtype) if model is None else model
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
 
@@ -173,6 +170,14 @@ class TransformersBackend:
     def close(self) -> None:
         del self._model
         release_memory()
+
+
+def _load(model_path: str, dtype: str) -> Any:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
+                                                 attn_implementation=attention)
+    return model.to(device).eval()
 
 
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
