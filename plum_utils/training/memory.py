@@ -11,7 +11,7 @@ formulas, without a trace of their own. Assumed, not derived, are ``CUDA_CONTEXT
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plum_utils.params import ParamsError, TrainingParams
@@ -311,3 +311,20 @@ def peak_parts(shape: Shape, setting: Setting) -> tuple[str, dict[str, int]]:
         parts |= {"fragmentation (assumed)": round(FRAGMENTATION * sum(parts.values())),
                   "CUDA context (assumed)": round(CUDA_CONTEXT)}
     return moment, parts
+
+
+def forward_bytes(shape: Shape, setting: Setting, logits: int = 0) -> float:
+    """Most bytes of a forward pass that keeps nothing, weights included; ``logits``: tokens whose logits are made, in the
+    policy's type and twice in float32."""
+    made = logits * shape.vocabulary * (setting.width + 8)
+    return weight_bytes(shape, setting) + setting.tokens * setting.width * shape.hidden + max(
+        _layer_forward(shape, setting), made)
+
+
+def by_hand_bytes(shape: Shape, setting: Setting) -> float:
+    """Most bytes of lesson 04's batch by hand, which makes all logits: a forward pass over the batch, or the backward pass
+    of one of its rows, without checkpointing."""
+    one = replace(setting, training=setting.training.model_copy(update={"batch_size": 1, "gradient_checkpointing": False}))
+    back = weight_bytes(shape, one) + _kept(shape, one) + one.tokens * shape.vocabulary * (one.width + 12)
+    stays = _adapter_bytes(shape, setting) + _gradient_bytes(shape, setting)
+    return stays + max(forward_bytes(shape, setting, setting.tokens), back)

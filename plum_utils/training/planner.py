@@ -16,6 +16,8 @@ from plum_utils.training.memory import (
     GIB,
     Setting,
     Shape,
+    by_hand_bytes,
+    forward_bytes,
     peak_parts,
     shape_of,
     weight_bytes,
@@ -220,6 +222,44 @@ def settle_for(params: TrainingParams, config: Any, gpu_gb: float | None, dtype:
     if is_settled(params):
         return params
     return _on_a_cpu(params) if gpu_gb is None else plan(config, params, gpu_gb, dtype).training
+
+
+def fits(size: float, gpu_gb: float) -> bool:
+    """Whether tensors of so many bytes fit a card beside what is assumed of CUDA and of fragmentation."""
+    return size * (1 + FRAGMENTATION) + CUDA_CONTEXT <= SPARING * usable_bytes(gpu_gb)
+
+
+def by_hand_type(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str, tokens: int) -> str:
+    """The number type for lesson 04's batch by hand: float32 where that fits the card, else the policy's own, in which it
+    is trained too.
+
+    Args:
+        training: that of the batch, settled.
+        tokens: of its longest row.
+    """
+    if gpu_gb is None:
+        return "float32"
+    if not covers(config, training):
+        return dtype
+    setting = Setting(training.model_copy(update={"max_length": tokens}), "float32")
+    return "float32" if fits(by_hand_bytes(shape_of(config), setting), gpu_gb) else dtype
+
+
+def read_type(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str, tokens: int) -> str:
+    """The number type for reading ``tokens`` with the merged policy, as the check of an export does: float32 where that fits
+    the card, else the policy's own."""
+    if gpu_gb is None:
+        return "float32"
+    if config.model_type not in ARCHITECTURES:
+        return dtype
+    setting = reading(training, "float32", tokens)
+    return "float32" if fits(forward_bytes(shape_of(config), setting, tokens), gpu_gb) else dtype
+
+
+def reading(training: TrainingParams, dtype: str, tokens: int) -> Setting:
+    """One sequence of ``tokens`` read by the unquantised policy."""
+    return Setting(training.model_copy(update={"quantization": "none", "batch_size": 1, "max_length": tokens,
+                                               "objective": "sft"}), dtype)
 
 
 def is_settled(params: TrainingParams) -> bool:
