@@ -269,12 +269,19 @@ def is_settled(params: TrainingParams) -> bool:
 
 def card_memory() -> float | None:
     """The size to plan with for this machine's first CUDA device, in nominal GB, or ``None`` without one: what CUDA
-    reports is usable in full, so it is the card whose usable part that would be."""
+    reports is usable in full, so it is the card whose usable part that would be.
+
+    Of a card that others use too what is free, in whole GB, so that a plan does not hang on a window more or less. Free
+    besides is what this process keeps for reuse; its own CUDA context is in the plan.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return None
-    return torch.cuda.get_device_properties(0).total_memory / GIB / USABLE
+    free, total = torch.cuda.mem_get_info(0)
+    kept = torch.cuda.memory_reserved(0) - torch.cuda.memory_allocated(0)
+    usable = free + kept + CUDA_CONTEXT
+    return total / GIB / USABLE if usable >= total else float(int(usable / GIB / USABLE))
 
 
 def table(chosen: MemoryPlan, gpu_gb: float) -> str:
