@@ -119,7 +119,8 @@ def load_model(model_path: str, dtype: str, device: str | None = None, **how: An
 
     if device is None:
         device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype), device_map={"": device}, **how)
+    where = None if device == "cpu" else {"": device}  # a map that names the CPU makes PEFT move layers to a GPU
+    return AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype), device_map=where, **how)
 
 
 def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "auto") -> str:

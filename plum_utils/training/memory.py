@@ -5,7 +5,8 @@ Bytes are counted for one moment after another of a KTO step of TRL 1.16 with PE
 largest moment is the peak. What is alive at each was read off the code of transformers' Llama, Qwen2 and Starcoder2
 layers, PEFT's LoRA layers (as ``plum_utils.training.speed`` changes them), bitsandbytes' 4-bit products and TRL's chunked
 log-probabilities, and is held against traces of that code (tests/training/test_memory.py); DPO and SFT follow by the same
-formulas, without a trace of their own. Assumed, not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
+formulas, without a trace of their own, and so do what lesson 04 computes by hand and what reading alone takes. Assumed,
+not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
 """
 
 from __future__ import annotations
@@ -325,6 +326,7 @@ def by_hand_bytes(shape: Shape, setting: Setting) -> float:
     """Most bytes of lesson 04's batch by hand, which makes all logits: a forward pass over the batch, or the backward pass
     of one of its rows, without checkpointing."""
     one = replace(setting, training=setting.training.model_copy(update={"batch_size": 1, "gradient_checkpointing": False}))
-    back = weight_bytes(shape, one) + _kept(shape, one) + one.tokens * shape.vocabulary * (one.width + 12)
+    back = weight_bytes(shape, one) + _kept(shape, one) + max(
+        one.tokens * shape.vocabulary * (one.width + 12), _layer_backward(shape, one))
     stays = _adapter_bytes(shape, setting) + _gradient_bytes(shape, setting)
     return stays + max(forward_bytes(shape, setting, setting.tokens), back)

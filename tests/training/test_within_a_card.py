@@ -68,7 +68,7 @@ def test_weights_are_read_straight_onto_this_processs_gpu(monkeypatch):
     weights.load_model("somewhere", "bfloat16")
     weights.load_model("somewhere", "float32", "cpu", attn_implementation="eager")
     assert seen == [{"dtype": torch.bfloat16, "device_map": {"": "cuda:3"}},
-                    {"dtype": torch.float32, "device_map": {"": "cpu"}, "attn_implementation": "eager"}]
+                    {"dtype": torch.float32, "device_map": None, "attn_implementation": "eager"}]
 
 
 def test_a_policy_that_fsdp_shares_out_is_read_into_host_memory(monkeypatch, tiny):
