@@ -17,7 +17,6 @@ from tokenizers.decoders import DecodeStream
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
     DynamicCache,
     TopPLogitsWarper,
 )
@@ -28,6 +27,7 @@ from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds,
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
 from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.models.weights import load_model
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -173,11 +173,8 @@ class TransformersBackend:
 
 
 def _load(model_path: str, dtype: str) -> Any:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
-                                                 attn_implementation=attention)
-    return model.to(device).eval()
+    attention = None if torch.cuda.is_available() else GROUPED  # a GPU's fast kernels take no groups beside a mask
+    return load_model(model_path, number_type(dtype).name, attn_implementation=attention).eval()
 
 
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ NAMES = {
     "memory": ["GIB"],
     "objectives": ["gold_rows", "training_sets"],
     "phases": ["memory_used", "outcome", "settle", "train"],
-    "planner": ["CARDS", "card_memory", "covers", "plan"],
+    "planner": ["CARDS", "by_hand_type", "card_memory", "covers", "plan"],
     "policy": ["load_policy", "verbatim_tokenizer"],
     "speed": ["prepare_process"],
     "trainers": ["make_kto_trainer", "reference_points"],

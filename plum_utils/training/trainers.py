@@ -19,6 +19,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from plum_utils.jsonl import write_json
+from plum_utils.models.completions import release_memory
 from plum_utils.params import TrainingParams
 from plum_utils.progress import Bar
 from plum_utils.training.kl_order import kto_weights, repeat_epochs, trainable_rows
@@ -108,6 +109,7 @@ def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
 
 
 def _trainer(kind: type, config: Any, model: Any, tokenizer: Any, dataset: Dataset, params: TrainingParams) -> Any:
+    config._n_gpu = 1  # a process trains on one device; transformers would copy the policy to all that it sees, TRL refuses
     trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
                    peft_config=new_adapter(model, params))
     prepare_model(trainer.model, params)
@@ -214,6 +216,8 @@ def train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params:
         write_json(phase_dir / "history.json", _steps(state.log_history))
         shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    del trainer, weights  # in a ring of references, so that the policy would stay beside the next one
+    release_memory()
 
 
 def _watch(trainer: Any, phase: str, model_path: str, params: TrainingParams, phase_dir: Path, policy_name: str,
