@@ -35,11 +35,31 @@ class PolicyParams(_Section):
     answer_instruction: str = "Answer with one python code block."
 
 
+class EngineParams(_Section):
+    """vLLM's settings, by its own names; ``transformers`` has none of them.
+
+    ``gpu_memory_utilization`` is the share of a card's memory for weights and KV cache, all of which must be free when the
+    engine starts. ``max_model_len`` are the tokens of a prompt and its completion, at most the model's context.
+    ``tensor_parallel_size`` cards hold an engine together, each a part of every layer. ``quantization`` is done to 16-bit
+    weights as they are loaded (a model that comes as AWQ or GPTQ says so itself), and to a trained policy's merged ones.
+    """
+
+    gpu_memory_utilization: Rate = 0.9
+    max_model_len: Annotated[int, Field(ge=128)] = 8192
+    tensor_parallel_size: Positive = 1
+    quantization: Literal["none", "fp8_per_tensor", "fp8_per_block", "int8_per_channel_weight_only"] = "none"
+
+    def what_decides(self) -> dict[str, Any]:
+        """The fields that a sample can depend on; the others are like another card."""
+        return self.model_dump(include={"quantization"})
+
+
 class GeneratorParams(_Section):
     """Stage 1: where reference solutions and tests come from (paper: GPT-4-1106; 3 responses, 6 for Evol-Instruct).
 
     ``openai`` is any server that speaks that API. Prices are US dollars for a million tokens; where both are given, the
     run refuses to start when its estimate is above ``max_cost``. Every response is kept in ``store``, by request.
+    ``engine`` is ``vllm``'s, where it is not the policy's; its ``max_model_len`` follows the prompts.
     """
 
     backend: Literal["recorded", "openai", "vllm"] = "recorded"
@@ -56,6 +76,7 @@ class GeneratorParams(_Section):
     price_prompt: Price = None
     price_completion: Price = None
     max_cost: Price = None
+    engine: EngineParams | None = None
     store: str = "outputs/generator"
     live_model: str = "embedded:smollm2"
     live_instructions: Count = 6
@@ -84,9 +105,11 @@ class DataParams(_Section):
 class SamplingParams(_Section):
     """Stage 2 (paper, section 4: K = 20, 50 for Evol-Instruct; T = 1).
 
-    ``adapters``: vLLM serves LoRA adapters itself, or the one in use is merged into the engine's weights; ``auto``
-    takes what is faster on the device. ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) on
-    which ``replicas`` engines sample shards at the same time.
+    ``adapters``: the LoRA adapter in use is merged into the engine's weights (``auto`` too), so that what lessons 05 and 06
+    judge is what ``export`` writes; ``serve``: vLLM applies it beside them. ``ray`` is the address of a Ray cluster
+    (``auto``: the one on this machine) on which ``replicas`` engines work at the same time. A shard is one call to an
+    engine: ``shard_size`` times ``k`` completions should be several times what it computes at once, for at the end of a
+    call a few long ones keep it waiting.
 
     ``stop``: strings that end a completion wherever they stand; a fence among them may also open a block.
     ``stop_after_program`` ends one at the fence that closes a block with a definition in it (``extract.ends_program``):
@@ -107,16 +130,17 @@ class SamplingParams(_Section):
 
     def what_decides(self) -> dict[str, Any]:
         """The fields that a sample can depend on; where and how many at a time it cannot."""
-        return self.model_dump(exclude={"adapters", "ray", "replicas"})
+        return self.model_dump(exclude={"ray", "replicas"})
 
 
 class SandboxParams(_Section):
-    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time.
+    """Limits of one untrusted program, as in ``sandbox.Limits``; ``workers`` run at the same time, where none are given as
+    many as this process has cores, and the machine twice their ``memory_mb``.
 
     ``ray`` is the address of a Ray cluster (``auto``: the one on this machine) whose nodes run the programs instead.
     """
 
-    workers: Positive = 2
+    workers: Positive | None = None
     seconds: Above0 = 5.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
     factor: Annotated[float, Field(ge=1)] = 50.0
@@ -150,6 +174,11 @@ class TrainingParams(_Section):
     memory plan of the card at hand, and means "none" or "no" on a CPU.
     ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
     ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
+
+    ``report_to`` is a tracker of transformers' own. Every ``validate_steps`` steps (0: never) the policy is measured on the
+    instructions that ``data.validation_fraction`` keeps out, which changes no byte of it, and ``keep`` takes the ``last``
+    step's adapter or the ``best`` one's by that measure. ``chosen_falls``: what happens where the chosen programs' mean
+    reward lies below its start, 0, in each of the last ``chosen_window`` steps: nothing, a warning, or the training stops.
     """
 
     objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
@@ -192,6 +221,11 @@ class TrainingParams(_Section):
     compile: bool = False
     processes: Positive = 1
     accelerate_config: str | None = None
+    report_to: Literal["none", "tensorboard", "trackio", "wandb", "mlflow"] = "none"
+    validate_steps: Count = 0
+    keep: Literal["last", "best"] = "last"
+    chosen_falls: Literal["ignore", "warn", "stop"] = "warn"
+    chosen_window: Positive = 10
 
     @model_validator(mode="after")
     def _fields_agree(self) -> TrainingParams:
@@ -201,6 +235,8 @@ class TrainingParams(_Section):
         if self.sft_instructions == "unseen" and self.preference_fraction == 1:
             raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
                              "unseen, got 1")
+        if self.keep == "best" and not self.validate_steps:
+            raise ValueError("validate_steps: expected above 0, so that keep: best knows which step is, got 0")
         return self
 
 
@@ -327,6 +363,7 @@ class Params(_Section):
     policy: PolicyParams = PolicyParams()
     generator: GeneratorParams = GeneratorParams()
     data: DataParams = DataParams()
+    engine: EngineParams = EngineParams()
     sampling: SamplingParams = SamplingParams()
     sandbox: SandboxParams = SandboxParams()
     labels: LabelParams = LabelParams()
@@ -334,6 +371,13 @@ class Params(_Section):
     evaluation: EvaluationParams = EvaluationParams()
     livecodebench: LiveCodeBenchParams = LiveCodeBenchParams()
     search: SearchParams = SearchParams()
+
+    @model_validator(mode="after")
+    def _validation_has_instructions(self) -> Params:
+        if self.training.validate_steps and not self.data.validation_fraction:
+            raise ValueError("training.validate_steps: expected data.validation_fraction above 0, the share of the "
+                             "instructions that is kept out for it, got 0")
+        return self
 
 
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Params:

@@ -179,6 +179,16 @@ class Bar:
         return f"about {spoken(max(0.0, missing) * self.seconds / made)} left"
 
 
+class DownloadBar(tqdm):
+    """For a hub's downloads, in text: shown once something has come, and has taken two seconds."""
+
+    def __init__(self, *arguments: Any, **how: Any):
+        super().__init__(*arguments, **{"delay": 2.0} | how)
+
+    def display(self, *arguments: Any, **how: Any) -> Any:
+        return super().display(*arguments, **how) if self.n else None
+
+
 def _columns(stream: TextIO) -> int | None:
     """Columns that a bar on this stream has, 0 for as many as it takes; ``None``: the stream takes plain lines."""
     told = os.environ.get(WIDTH)

@@ -24,7 +24,7 @@ class Words:
 
 
 class Memory:
-    """A backend that answers each prompt with its length, the seed and the sample's number, and keeps its calls."""
+    """A backend that answers each prompt with its length, its seed and the sample's number, and keeps its calls."""
 
     name = "memory"
 
@@ -37,8 +37,9 @@ class Memory:
             raise KeyboardInterrupt
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature, "top_p": top_p, "stop": stop,
                            "stop_after_program": stop_after_program, "max_tokens": max_tokens, "seed": seed, "adapter": adapter})
-        return [[Completion(f"```python\nx = {len(prompt)}, {seed}, {index}\n```", "end_token", 7) for index in range(n)]
-                for prompt in prompts]
+        seeds = seed if isinstance(seed, list) else [seed] * len(prompts)
+        return [[Completion(f"```python\nx = {len(prompt)}, {own}, {index}\n```", "end_token", 7) for index in range(n)]
+                for prompt, own in zip(prompts, seeds)]
 
     def close(self):
         pass

@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from plum_utils.models.completions import Completion
-from plum_utils.progress import WIDTH, Bar, spoken, told_to_kernels
+from plum_utils.progress import WIDTH, Bar, DownloadBar, spoken, told_to_kernels
 from plum_utils.runs import shards
 from plum_utils.study.notebooks import _tidy
 
@@ -219,3 +219,17 @@ def test_an_executed_notebook_keeps_the_last_line_of_each_loop(tmp_path):
                                                (3000, "50 min"), (5400, "1.5 h"), (90000, "25 h")])
 def test_times_are_said_as_precisely_as_they_are_worth(seconds, text):
     assert spoken(seconds) == text
+
+
+def test_a_download_shows_a_bar_once_something_has_come():
+    shown = io.StringIO()
+    with DownloadBar(total=0, desc="Downloading bytes", delay=0, file=shown) as bar:
+        bar.set_description_str("Download complete")  # as the hub's library says of what was there
+        assert not shown.getvalue()
+        bar.total = 10
+        bar.update(5)
+    assert "Download complete:  50%" in shown.getvalue()
+    brief = io.StringIO()
+    with DownloadBar(total=1, file=brief) as bar:
+        bar.update(1)
+    assert not brief.getvalue(), "what takes no time needs no bar"

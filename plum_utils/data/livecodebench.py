@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import json
 import pickle
 import pickletools
 import zlib
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Collection, Iterator
 
 from plum_utils.data.judges import source as judge_source
 from plum_utils.data.problems import PATIENCE
 from plum_utils.jsonl import JsonlError, iter_jsonl
+from plum_utils.progress import DownloadBar
 from plum_utils.syntax import parsed
 
 RELEASES = {f"release_v{number}": [f"test{part if part > 1 else ''}.jsonl" for part in range(1, number + 1)]
@@ -79,6 +81,15 @@ class LcbProblem:
     grader: str = "current"
     clock: str = "cpu"
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that a verdict depends on, made test by test: all tests together take gigabytes."""
+        parts = replace(self, public_tests=(), private_tests=()), *self.public_tests, "private", *self.private_tests
+        found = hashlib.sha256()
+        for part in parts:
+            found.update(repr(part).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()[:16]
+
     @property
     def tests(self) -> tuple[LcbTest, ...]:
         return self.public_tests + self.private_tests
@@ -105,14 +116,7 @@ class LcbProblem:
             return {"all": {"code": in_a_function(solution), "setup": setup + _TEXT_ONLY[self.grader], "mode": "script",
                             "cases": cases, "rule": self.grader}}
         code = f"{solution}\n_METHOD = {self.func_name!r}\n{judge_source('method_runner')}"
-        return {"all": {"code": code, "setup": setup, "tests": self._judge, "mode": "split"}}
-
-    @cached_property
-    def _judge(self) -> str:
-        """Runs in a process of its own, where the expected outputs stay."""
-        tests = json.dumps([(test.input, test.output) for test in self.tests])
-        name, *files = _JUDGES[self.grader]
-        return f"{judge_source(*files)}\n{name}(_run, json.loads({tests!r}), {self.seconds!r})\n"
+        return {"all": {"code": code, "setup": setup, "tests": _judge(self), "mode": "split"}}
 
     def limits(self, suite: str, given: Any) -> Any:
         """Of a script each test's seconds and an output of 64 MiB, of a method the seconds for all tests together;
@@ -129,6 +133,14 @@ class LcbProblem:
                 "contest_date": self.contest_date.isoformat(), "sample_index": tried["sample_index"],
                 "solution": tried["solution"], "passed": verdict.status == "passed", "status": verdict.status,
                 "detail": verdict.detail}
+
+
+@lru_cache(maxsize=1)  # a problem's solutions, which follow each other, share it; it is as large as the tests
+def _judge(problem: LcbProblem) -> str:
+    """Runs in a process of its own, where the expected outputs stay."""
+    tests = json.dumps([(test.input, test.output) for test in problem.tests])
+    name, *files = _JUDGES[problem.grader]
+    return f"{judge_source(*files)}\n{name}(_run, json.loads({tests!r}), {problem.seconds!r})\n"
 
 
 def in_a_function(solution: str) -> str:
@@ -286,7 +298,7 @@ def _from_hub(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+        return Path(hf_hub_download(repository, name, repo_type="dataset", tqdm_class=DownloadBar))
     except Exception as error:
         raise LiveCodeBenchUnavailable(
             f"{repository}/{name}: not loadable ({type(error).__name__}). Give a folder that holds {name}, use "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, presence_counts
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, how_to_bring, presence_counts
 from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
 
@@ -39,6 +40,11 @@ class Problem:
     preamble: str = ""
     clock: str = "cpu"  # ``evaluation.clock``
     prompt: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that a verdict depends on."""
+        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """All of a ``sandbox.Program`` but its id, by suite: ``base``, and ``plus`` where there is one, which contains
@@ -135,9 +141,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
 def _mbpp() -> list[Problem]:
     rows = evalplus_rows("mbpp")
     if rows is None:
-        raise SuiteUnavailable("mbpp: evalplus' data is not here. Set MBPP_OVERRIDE_PATH to MbppPlus.jsonl(.gz), or "
-                               "run `python -c 'from evalplus.data import get_mbpp_plus; get_mbpp_plus()'` once where "
-                               "GitHub is reachable")
+        raise SuiteUnavailable(how_to_bring("mbpp"))
     return [Problem(row["task_id"], "mbpp", row["prompt"].strip().strip('"').strip(), row["entry_point"],
                     row["prompt"] + row["canonical_solution"], evalplus_tests("mbpp", row, row["base_input"]),
                     evalplus_tests("mbpp", row, [*row["base_input"], *row["plus_input"]]), prompt=row["prompt"])

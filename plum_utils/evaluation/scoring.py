@@ -8,6 +8,8 @@ from typing import Any, Protocol, Sequence
 from plum_utils.progress import Bar
 from plum_utils.sandbox import Limits, Program, Sandbox, Status, Verdict, judge
 
+AT_ONCE = 256  # programs in memory: those of a contest may have megabytes of tests each
+
 
 class Judged(Protocol):
     """A problem that knows how a solution of it is judged (``data.problems``, ``data.livecodebench``)."""
@@ -17,6 +19,10 @@ class Judged(Protocol):
 
     @property
     def instruction(self) -> str: ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that a verdict depends on."""
 
     def programs(self, solution: str) -> dict[str, dict[str, Any]]:
         """By suite of tests: all of a ``sandbox.Program`` but its id. A suite is run where those before it passed."""
@@ -36,20 +42,24 @@ def score(problems: Sequence[Judged], solutions: list[dict[str, Any]], sandbox: 
         RuntimeError: the sandbox failed on a program.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    names = [f"{row['task_id']}/{row['sample_index']}" for row in solutions]
-    programs = [by_id[row["task_id"]].programs(row["solution"]) for row in solutions]
+    asked = [by_id[row["task_id"]] for row in solutions]
+    modes = {task: {suite: program.get("mode") for suite, program in by_id[task].programs("").items()}
+             for task in dict.fromkeys(problem.task_id for problem in asked)}
     verdicts: list[dict[str, Verdict]] = [{} for _ in solutions]
-    kinds = dict.fromkeys((suite, program.get("mode")) for suites in programs for suite, program in suites.items())
-    for suite, mode in kinds:  # what is judged together has the same limits
-        due = [place for place, suites in enumerate(programs) if suite in suites and suites[suite].get("mode") == mode
+    for suite, mode in dict.fromkeys(kind for suites in modes.values() for kind in suites.items()):
+        due = [place for place, problem in enumerate(asked) if (suite, mode) in modes[problem.task_id].items()
                and all(verdict.status == Status.PASSED for verdict in verdicts[place].values())]
-        made = [Program(names[place], **programs[place][suite]) for place in due]
-        with Bar("sandbox", len(made), "program", hidden=not progress) as bar:
-            asked = [by_id[solutions[place]["task_id"]] for place in due]
-            found = judge(sandbox, made, widest(asked, suite, sandbox.limits) if due else None, bar.add)
-        for place, verdict in zip(due, found):
-            verdicts[place][suite] = verdict
-    return [by_id[row["task_id"]].row(row, found) for row, found in zip(solutions, verdicts)]
+        if not due:
+            continue
+        limits = widest([asked[place] for place in due], suite, sandbox.limits)  # what is judged together has the same
+        with Bar("sandbox", len(due), "program", hidden=not progress) as bar:
+            for start in range(0, len(due), AT_ONCE):
+                part = due[start:start + AT_ONCE]
+                made = [Program(f"{asked[place].task_id}/{solutions[place]['sample_index']}",
+                                **asked[place].programs(solutions[place]["solution"])[suite]) for place in part]
+                for place, verdict in zip(part, judge(sandbox, made, limits, bar.add)):
+                    verdicts[place][suite] = verdict
+    return [problem.row(row, found) for problem, row, found in zip(asked, solutions, verdicts)]
 
 
 def widest(problems: Sequence[Judged], suite: str, given: Limits) -> Limits:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.evaluation.scoring import score
+from plum_utils.models.adapters import adapter_digest
 from plum_utils.models.completions import Backend
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
-from plum_utils.models.sampling import sample_shards
+from plum_utils.models.sampling import opened_with, prompt_seed, sample_shards
 from plum_utils.params import Params
 from plum_utils.progress import Bar
-from plum_utils.runs import fingerprint, shards
+from plum_utils.runs import fingerprint, shards, side_by_side
 from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.pool import ADDRESS
 from plum_utils.syntax import parsed
 
+Job = TypeVar("Job")
 MOST_LINES = 150       # evalplus' sanitizer takes time with the cube of a completion's lines: 2 s at 100, 14 s at 200
 
 
@@ -63,6 +64,22 @@ def defines(code: str, name: str) -> bool:
     return tree is not None and any(getattr(node, "name", None) == name for node in tree.body)
 
 
+def solve_all(backend: Backend, solve: Callable[[Job], list[dict[str, Any]]], jobs: list[Job]
+              ) -> dict[Job, list[dict[str, Any]]]:
+    """``solve(job)`` by job, as many at a time as the backend has engines. Each is one call to one engine (``solve`` asks
+    ``generate_solutions`` once), so its rows are those of a single engine."""
+    engines = getattr(backend, "replicas", 1)
+    bar = Bar("solutions", len(jobs), "suite", hidden=engines == 1)
+
+    def solved(job: Job) -> list[dict[str, Any]]:
+        rows = solve(job)
+        bar.add()
+        return rows
+
+    with bar:
+        return dict(zip(jobs, side_by_side(solved, jobs, engines)))
+
+
 def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: list[Any], folder: Path, *, n: int,
                        temperature: float, max_tokens: int, adapter: Path | None, label: str, top_p: float = 1.0,
                        stop: list[str] | None = None, prompt: Callable[[Params, Any, Any], str] | None = None,
@@ -83,11 +100,14 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         ``n_tokens``.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    asked = [{"task_id": problem.task_id, "seed": p.seed + 77, "prompt": prompt(p, tokenizer, problem) if prompt else
-              policy_prompt(p, tokenizer, problem.instruction)} for problem in problems]
-    rows = sample_shards(backend, {label: asked}, folder, Bar(label, 1, items=n * len(problems)), p.policy.model_dump(),
-                         adapter=str(adapter) if adapter else None, n=n, temperature=temperature, top_p=top_p,
-                         max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop,
+    trained = adapter_digest(adapter)
+    asked = [{"task_id": problem.task_id, "seed": prompt_seed(p, label, trained, problem.task_id),
+              "prompt": prompt(p, tokenizer, problem) if prompt else policy_prompt(p, tokenizer, problem.instruction)}
+             for problem in problems]
+    model = [*opened_with(p), "served" if adapter and p.sampling.adapters == "serve" else "merged"]
+    bar = Bar(label, 1, items=n * len(problems), hidden=getattr(backend, "replicas", 1) > 1)  # solve_all has one for all
+    rows = sample_shards(backend, {label: asked}, folder, bar, model, adapter=str(adapter) if adapter else None,
+                         n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=p.sampling.stop if stop is None else stop,
                          stop_after_program=stop is None and p.sampling.stop_after_program)
 
     def taken(problem: Any, completion: str) -> str:
@@ -108,5 +128,5 @@ def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, An
                        "finish_reason": made["finish_reason"], "n_tokens": made["n_tokens"]}
                 for row, made in zip(score(problems, solutions, sandbox, progress=False), solutions)]
 
-    mark = fingerprint([p.sandbox.what_decides(), [asdict(problem) for problem in problems], solutions])
+    mark = fingerprint([p.sandbox.what_decides(), [problem.digest for problem in problems], solutions])
     return shards(folder, [label], make, mark, Bar(f"judging {label}", 1, items=len(solutions), item="solution"))

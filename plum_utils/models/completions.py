@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Literal, Protocol
 
+from plum_utils.runs import fingerprint
+
 Ending = Literal["end_token", "stop_string", "length"]
 
 
@@ -29,18 +31,32 @@ class Completion:
 Watch = Callable[[int, int], None]
 
 
+def stream_seed(*parts: Any) -> int:
+    """The seed of a stream of random numbers, of 52 bits, by everything that tells it from all others: a hash, for seeds
+    that are near each other meet as soon as an engine counts on from one of them."""
+    return int(fingerprint(parts)[:13], 16)
+
+
+def draw_seeds(seed: int | list[int], prompts: int, draws: int) -> list[list[int]]:
+    """A seed for each draw of each prompt of a call, from the call's one or from one a prompt."""
+    own = seed if isinstance(seed, list) else [stream_seed(seed, number) for number in range(prompts)]
+    return [[stream_seed(one, draw) for draw in range(draws)] for one in own]
+
+
 class Backend(Protocol):
     """What a stage needs of a model: prompts in, ``n`` completions for each out, in order.
 
     ``watch`` is called after each decoding step with the tokens generated and the completions finished so far in this
-    call. ``stop`` and ``stop_after_program`` end a completion as ``stopping.stopping_point`` says.
+    call. ``stop`` and ``stop_after_program`` end a completion as ``stopping.stopping_point`` says. ``seed`` is the call's, or
+    a list of one a prompt; no two completions share random numbers (``draw_seeds``).
     """
 
     name: str
 
     def generate(self, prompts: list[str], *, n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
-                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]: ...
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False,
+                 seed: int | list[int] = 0, adapter: str | None = None, watch: Watch | None = None
+                 ) -> list[list[Completion]]: ...
 
     def close(self) -> None: ...
 

@@ -19,7 +19,7 @@ def open_backend(kind: str, model_path: str, dtype: str = "auto", lora_rank: int
 
     Args:
         lora_rank: set it when ``generate`` will be given adapters (folders saved by PEFT) of at most this rank.
-        vllm_settings: ``adapters`` and ``max_model_len`` of ``VllmBackend``; ``transformers`` needs neither.
+        vllm_settings: ``adapters`` and ``engine`` of ``VllmBackend``; ``transformers`` needs neither.
     """
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") else "transformers"

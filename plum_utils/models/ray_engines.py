@@ -3,8 +3,8 @@
     backend = RayBackend("vllm", model_path, replicas=8, address="auto")   # `ray start` on every node first
     rows = sample_policy(p, backend, ...)                                  # asks for eight shards at a time
 
-An engine is an actor that opens the ordinary backend on its own GPU, or on one CPU where the cluster has no GPU. A
-call to ``generate`` goes to one engine as it is: the unit of determinism stays one call (``backends``), so completions
+An engine is an actor that opens the ordinary backend on its own GPU (or GPUs: ``engine.tensor_parallel_size``), or on
+one CPU where the cluster has no GPU. A call to ``generate`` goes to one engine as it is: the unit of determinism stays one call (``backends``), so completions
 are those of a single engine of the same kind on the same hardware, and which engine makes a shard changes nothing.
 
 If an engine or its node dies, Ray starts it again on a device that is free, and the call is made again. An engine that
@@ -21,6 +21,7 @@ from typing import Any
 
 from plum_utils.cluster import ClusterError, connect, one_line
 from plum_utils.models.completions import Completion
+from plum_utils.params import EngineParams
 
 RESTARTS = 5  # of one engine over its life
 TRIES = 3     # engines that may die of one call
@@ -37,7 +38,7 @@ class RayBackend:
 
     Args:
         kind, model_path: as of ``open_backend``, which gets the ``settings`` (``dtype``, ``lora_rank``, ...) too.
-        replicas: number of engines, each with a whole GPU (a CPU, where the cluster has no GPU).
+        replicas: number of engines, each with whole GPUs (a CPU, where the cluster has no GPU).
         address: of the cluster, as of ``cluster.connect``.
         start_seconds: how long engines may take to load the model, at first and after one died.
 
@@ -99,10 +100,13 @@ class RayBackend:
     def _start(self, kind: str, model_path: str, settings: dict[str, Any]) -> None:
         resources = self._ray.cluster_resources()
         device = "GPU" if resources.get("GPU") else "CPU"
-        if resources.get(device, 0) < self.replicas:
-            raise EngineError(f"sampling.replicas: expected at most {resources.get(device, 0):g}, the {device}s of the "
-                              f"Ray cluster, got {self.replicas}; add nodes (ray start --address=...) or lower it")
-        actor = self._ray.remote(_Engine).options(num_gpus=int(device == "GPU"), num_cpus=1, max_restarts=RESTARTS)
+        each = settings.get("engine", EngineParams()).tensor_parallel_size if device == "GPU" else 1
+        if resources.get(device, 0) < self.replicas * each:
+            raise EngineError(f"sampling.replicas: expected at most {resources.get(device, 0) // each:g}, for the Ray cluster "
+                              f"has {resources.get(device, 0):g} {device}s and an engine takes {each}, got {self.replicas}; "
+                              "add nodes (ray start --address=...) or lower it")
+        actor = self._ray.remote(_Engine).options(num_gpus=each if device == "GPU" else 0, num_cpus=1,
+                                                  max_restarts=RESTARTS)
         self._engines += [actor.remote(kind, model_path, settings) for _ in range(self.replicas)]
         try:
             names = self._ray.get([engine.name.remote() for engine in self._engines], timeout=self._start_seconds)

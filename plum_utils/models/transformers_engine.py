@@ -17,17 +17,17 @@ from tokenizers.decoders import DecodeStream
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
     DynamicCache,
     TopPLogitsWarper,
 )
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from plum_utils.models.completions import Completion, Ending, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
 from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.models.weights import load_model
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -38,35 +38,34 @@ GROUPED = "plum_grouped_sdpa"
 class TransformersBackend:
     """Any causal model that ``transformers`` loads, with a fast tokenizer; about vLLM's rate on a CPU in float32.
 
-    A row's random numbers belong to the seed and its place in the call, so that they do not depend on how rows are
-    batched; rounding does, by as much as the number type allows.
+    A row's random numbers are its own (``draw_seeds``), so that they do not depend on how rows are batched; rounding
+    does, by as much as the number type allows.
     """
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, model_path: str, dtype: str = "auto", model: Any = None):
+        """``model``: one that is there already, which is taken as it is: a policy in training, with its adapter."""
         self._tokenizer = load_tokenizer(model_path)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
-                                                           attn_implementation=attention)
-        self._model = self._model.to(device).eval()
+        self._model = _load(model_path, dtype) if model is None else model
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
-                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]:
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False,
+                 seed: int | list[int] = 0, adapter: str | None = None, watch: Watch | None = None
+                 ) -> list[list[Completion]]:
         self._use(adapter)
         ends = partial(stopping_point, stop=stop or [], after_program=stop_after_program)
         draws = n if temperature else 1  # greedy decoding has one outcome
         encoded = [tuple(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
         rows = [_Row(number, encoded[number // draws]) for number in range(len(prompts) * draws)]
-        noise = torch.rand(len(rows), max_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        noise = 1 - noise.to(self._model.device)
+        noise = 1 - torch.stack([torch.rand(max_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(one))
+                                 for own in draw_seeds(seed, len(prompts), draws) for one in own] or [torch.empty(0)])
+        noise = noise.to(self._model.device)
 
         def choose(logits: torch.Tensor, running: list[_Row], step: int) -> torch.Tensor:
             return choose_tokens(logits, noise[[row.number for row in running], step], temperature, top_p)
@@ -171,6 +170,11 @@ class TransformersBackend:
     def close(self) -> None:
         del self._model
         release_memory()
+
+
+def _load(model_path: str, dtype: str) -> Any:
+    attention = None if torch.cuda.is_available() else GROUPED  # a GPU's fast kernels take no groups beside a mask
+    return load_model(model_path, number_type(dtype).name, attn_implementation=attention).eval()
 
 
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

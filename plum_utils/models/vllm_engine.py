@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import Any
 
-from plum_utils.models.completions import Completion, Ending, Watch, release_memory
+from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
 from plum_utils.models.tokenizer import saved_tokenizer
 from plum_utils.models.weights import merge_adapter
+from plum_utils.params import EngineParams
 
 VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -29,27 +29,30 @@ def vllm_lora_rank(rank: int) -> int:
     return min(known for known in VLLM_LORA_RANKS if known >= rank)
 
 
-def merges_adapters(adapters: str, gpu: bool) -> bool:
-    """Whether LoRA adapters go into the engine's weights (``merge``) or vLLM applies them per request (``serve``).
-
-    ``auto`` serves on a GPU. On the CPU it merges: vLLM's LoRA ran at an eleventh of the merged weights' rate there.
-    """
-    return adapters == "merge" or adapters == "auto" and not gpu
-
-
-def engine_settings(gpu: bool) -> dict[str, Any]:
-    """vLLM's settings for the device.
+def engine_settings(engine: EngineParams, gpu: bool) -> dict[str, Any]:
+    """vLLM's settings for the device, but for ``max_model_len``.
 
     The prefix cache lets the samples of one prompt share its prefill, in whole blocks. GPU: vLLM's own sizes of batches
     and blocks, chunked prefill and compiled graphs. CPU: blocks of 32 tokens, the smallest its attention takes. Eager
     mode is 15% slower than compiled code, but needs no C++ compiler and starts in seconds. A per-request seed makes the
     CPU sampler fail once a prompt is prefilled in chunks, hence no chunked prefill and a token budget above any shard's
     prompts.
+
+    Raises:
+        ValueError: fewer cards than one engine is to span.
     """
+    import torch
+
+    cards = torch.cuda.device_count() if gpu else 0
+    if engine.tensor_parallel_size > max(cards, 1):
+        raise ValueError(f"engine.tensor_parallel_size: expected at most the {cards} cards that this process sees (1 on a "
+                         f"CPU), got {engine.tensor_parallel_size}")
+    quantised = {} if engine.quantization == "none" else {"quantization": engine.quantization}
     if gpu:
-        return {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True, "enable_prefix_caching": True}
-    return {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
-            "enable_chunked_prefill": False, "enable_prefix_caching": True, "block_size": 32}
+        return quantised | {"gpu_memory_utilization": engine.gpu_memory_utilization, "enable_chunked_prefill": True,
+                            "enable_prefix_caching": True, "tensor_parallel_size": engine.tensor_parallel_size}
+    return quantised | {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
+                        "enable_chunked_prefill": False, "enable_prefix_caching": True, "block_size": 32}
 
 
 def check_lengths(prompts: list[int], max_tokens: int, max_model_len: int) -> None:
@@ -64,24 +67,25 @@ def check_lengths(prompts: list[int], max_tokens: int, max_model_len: int) -> No
     longest = max(prompts, default=0)
     if longest + max_tokens > max_model_len:
         raise ValueError(f"prompt {prompts.index(longest)} has {longest} tokens, and max_tokens is {max_tokens}: more "
-                         f"than the engine's {max_model_len}; open_backend(..., max_model_len={longest + max_tokens}) "
-                         "has room for them, or ask for fewer max_tokens")
+                         f"than engine.max_model_len: {max_model_len}; {longest + max_tokens} has room for them, or ask for "
+                         "fewer max_tokens")
 
 
 class VllmBackend:
     """vLLM's offline engine, in this process: one for the policy and all its adapters.
 
     Args:
-        adapters: see ``merges_adapters``. Merging puts other weights into the running engine whenever the adapter changes,
-            so ask for all completions of one adapter before the next one's. They are then those of an engine started
-            with ``merge_adapter``'s folder.
-        max_model_len: most tokens of a prompt and its completion; at most the model's own context is taken.
+        adapters: ``serve``: vLLM applies an adapter to each request. Else it is merged: other weights are put into the
+            running engine whenever the adapter changes, so ask for all completions of one adapter before the next one's.
+            They are then those of an engine started with ``merge_adapter``'s folder. On a CPU vLLM's serving ran at an
+            eleventh of this rate; on a GPU it adds its parts in an order that changes (``atomic_add``).
+        engine: of ``max_model_len`` at most the model's own context is taken.
     """
 
     name = "vllm"
 
     def __init__(self, model_path: str, dtype: str = "auto", lora_rank: int | None = None, adapters: str = "auto",
-                 max_model_len: int = 8192):
+                 engine: EngineParams = EngineParams()):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         # vLLM's own binding puts the engine and its OpenMP threads on one core of two: 86 tokens/s instead of 330.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -90,15 +94,15 @@ class VllmBackend:
         from transformers import AutoConfig
 
         self._model_path, self._dtype = model_path, number_type(dtype).name
-        gpu = torch.cuda.is_available()
-        settings = engine_settings(gpu)
-        self._merges = merges_adapters(adapters, gpu)
+        self._on_cpu = not torch.cuda.is_available()
+        settings, self._merges = engine_settings(engine, not self._on_cpu), adapters != "serve"
         if lora_rank is not None and not self._merges:
             settings |= {"enable_lora": True, "max_lora_rank": vllm_lora_rank(lora_rank), "max_loras": 1}
-        context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", max_model_len)
-        self._room = max_model_len if max_model_len < context else None  # None: no engine of this model has more
+        longest = engine.max_model_len
+        context = getattr(AutoConfig.from_pretrained(model_path), "max_position_embeddings", longest)
+        self._room = longest if longest < context else None  # None: no engine of this model has more
         self._set_num_threads = torch.set_num_threads  # the CPU engine puts a function that does nothing in its place
-        self._settings = settings | {"dtype": self._dtype, "max_model_len": min(max_model_len, context)}
+        self._settings = settings | {"dtype": self._dtype, "max_model_len": min(longest, context)}
         self._start()
 
     def _start(self) -> None:
@@ -112,8 +116,9 @@ class VllmBackend:
         self._merged: str | None = None  # the adapter in the engine's weights
 
     def generate(self, prompts: list[str], n: int = 1, temperature: float = 0.0, top_p: float = 1.0,
-                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False, seed: int = 0,
-                 adapter: str | None = None, watch: Watch | None = None) -> list[list[Completion]]:
+                 max_tokens: int = 512, stop: list[str] | None = None, stop_after_program: bool = False,
+                 seed: int | list[int] = 0, adapter: str | None = None, watch: Watch | None = None
+                 ) -> list[list[Completion]]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -126,10 +131,11 @@ class VllmBackend:
             check_lengths([len(prompt["prompt_token_ids"]) for prompt in rendered], max_tokens, self._room)
         lora_request = self._use(adapter)
         draws = n if temperature else 1  # greedy decoding has one outcome
-        # A request a draw, with the seed that vLLM gives the draws of one request: each can be ended alone.
+        # A request a draw: each can be ended alone. (vLLM's own n gives draw j the seed + j, which may be a neighbour's.)
+        seeds = draw_seeds(seed, len(prompts), draws)
         asked = {(number, draw): (prompt, SamplingParams(
             temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop=stop or None,
-            include_stop_str_in_output=True, seed=seed * 100_003 + number + draw, output_kind=RequestOutputKind.DELTA))
+            include_stop_str_in_output=True, seed=seeds[number][draw], output_kind=RequestOutputKind.DELTA))
             for number, prompt in enumerate(rendered) for draw in range(draws)}
         self._llm.reset_prefix_cache()  # what an earlier call left there must not decide a completion
         try:
@@ -179,7 +185,7 @@ class VllmBackend:
         from vllm.lora.request import LoRARequest
 
         number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
-        return LoRARequest(Path(adapter).name, number, adapter)
+        return LoRARequest(adapter, number, adapter)  # requests are equal by name, and each seed's folder is called "adapter"
 
     def _merge(self, adapter: str | None) -> None:
         self._merged = ""  # neither one, until all weights are there
@@ -187,7 +193,8 @@ class VllmBackend:
             path = self._model_path if adapter is None else \
                 merge_adapter(self._model_path, adapter, folder, self._dtype)
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
-        self._llm.apply_model(_pack_head)
+        if self._on_cpu:
+            self._llm.apply_model(_pack_head)
         self._merged = adapter
 
     def _stop(self) -> None:
@@ -227,5 +234,5 @@ def _spare_transformers_class(model_path: str) -> None:
 
 def _pack_head(model: Any) -> None:
     """Make the output head anew from its weights: one that is tied to the embeddings is left out of a reload, and the
-    CPU engine computes with a packed copy."""
+    engine computes with a packed copy."""
     model.lm_head.quant_method.process_weights_after_loading(model.lm_head)

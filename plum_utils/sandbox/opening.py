@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable
+
+import psutil
 
 from plum_utils.sandbox.pool import Sandbox
 from plum_utils.sandbox.program import Limits, Program, Verdict
@@ -18,10 +21,16 @@ def open_sandbox(p: Any) -> Sandbox:
     how = p.sandbox
     limits = Limits(**how.what_decides())
     if how.ray is None:
-        return Sandbox(how.workers, limits, quiet=True)  # the lessons print it where they speak of it
+        return Sandbox(how.workers or workers_here(limits), limits, quiet=True)  # the lessons print it where they speak of it
     from plum_utils.sandbox.ray_pool import RaySandbox
 
     return RaySandbox(limits=limits, address=how.ray)  # type: ignore[return-value]  # it runs and closes alike
+
+
+def workers_here(limits: Limits) -> int:
+    """One for each core that this process may run on, but no more than half of the machine's memory has room for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return max(1, min(cores, psutil.virtual_memory().total // 2 // (limits.memory_mb << 20)))
 
 
 def judge(sandbox: Sandbox, programs: list[Program], limits: Limits | None = None,

@@ -17,6 +17,7 @@ from typing import Any
 from plum_utils.data import hub, selection
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.data.livecodebench import bundled_path
+from plum_utils.data.problems import load_suite
 from plum_utils.jsonl import new_folder, write_json, write_jsonl
 from plum_utils.models.prompts import policy_message, render
 from plum_utils.models.shapes import bundled_shapes, tokenizer_kind
@@ -26,7 +27,7 @@ from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.study.batches import execute
 from plum_utils.study.sweep_page import write_sweep_report
-from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep
+from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep, of_row
 from plum_utils.study.tiny_tokenizers import write_tokenizer
 from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen import generator
@@ -48,16 +49,21 @@ SMALL = {
 }
 
 
-def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks") -> int:
-    """Run a parameter file, or every experiment of a sweep, dry; returns the exit status.
+def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks",
+            row: int | None = None) -> int:
+    """Run a parameter file, or every experiment of a sweep, or its ``row``, dry; returns the exit status.
 
     Args:
         outputs: folder of the runs' folders, and of the tiny models, data and responses (``parts``).
     """
     sweep, experiments = load_sweep(path, overrides) if is_sweep(path) else _alone(load_params(path, overrides), path)
+    experiments = of_row(experiments, row)
     check_host([one.params for one in experiments])
     dry = [Experiment(dry_params(one.params, outputs / "parts"), one.path, one.row) for one in experiments]
-    os.environ.setdefault(OVERRIDES["mbpp"], str(tiny_mbpp(outputs / "parts").resolve()))  # for the notebooks' kernels
+    for suite, rows in (("humaneval", tiny_humaneval()), ("mbpp", tiny_mbpp())):  # variables of the notebooks' kernels
+        file = outputs / "parts" / f"{suite}.jsonl"
+        write_jsonl(file, rows)
+        os.environ.setdefault(OVERRIDES[suite], str(file.resolve()))
     sweep = sweep.model_copy(update={"until": "06", "title": f"Dry run, not evidence: {sweep.title}"})
     failures = execute(sweep, dry, outputs, notebooks)
     print(f"report: {write_sweep_report(sweep, dry, outputs, path.stem, failures)}")
@@ -128,14 +134,20 @@ def tiny_data(name: str, parts: Path) -> Path:
     return folder
 
 
-def tiny_mbpp(parts: Path) -> Path:
+def tiny_mbpp() -> list[dict[str, Any]]:
     """Two problems of ours in the format of evalplus' MbppPlus.jsonl."""
-    rows = [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\nassert answer(1) == 2\n"""\n', "entry_point": "answer",
+    return [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\nassert answer(1) == 2\n"""\n', "entry_point": "answer",
              "canonical_solution": f"\n{PROGRAMS[0]}", "base_input": [[1], [2]], "plus_input": [[0], [-1]], "atol": 0,
              "contract": "", "assertion": "assert answer(1) == 2"}
             for place, text in enumerate(("Give the integer that follows x.", "Count on from x by a single step."))]
-    write_jsonl(parts / "mbpp.jsonl", rows)
-    return parts / "mbpp.jsonl"
+
+
+def tiny_humaneval() -> list[dict[str, Any]]:
+    """HumanEval's first two problems, with inputs of ours, in the format of evalplus' HumanEvalPlus.jsonl."""
+    inputs: list[list[Any]] = [[[[1.0, 2.0], 0.5], [[1.0, 1.1], 0.5]], [["()"], ["( ) (( ))"]]]
+    return [{"task_id": problem.task_id, "prompt": problem.prompt, "entry_point": problem.entry_point, "contract": "",
+             "canonical_solution": problem.reference.removeprefix(problem.prompt), "base_input": [base],
+             "plus_input": [plus], "atol": 0} for problem, (base, plus) in zip(load_suite("humaneval", 2), inputs)]
 
 
 def fill_store(params: Params) -> None:

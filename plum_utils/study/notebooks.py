@@ -14,8 +14,11 @@ from typing import Any, Iterator
 
 import nbformat
 import psutil
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 
 from plum_utils.data.hub import HUB_SETS
+from plum_utils.jsonl import write_json
 from plum_utils.params import Params
 from plum_utils.progress import WIDTH, every_second, one_line, told_to_kernels
 from plum_utils.provenance import ROOT
@@ -24,13 +27,13 @@ MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
 PASSED = re.compile(r"^([^:\n]+): .* left(?: not known yet)?\n(?=\1: )", re.MULTILINE)  # a loop's line but its last
 QUIET = {  # of every lesson's kernel: only what the lesson says is printed
     "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "WARNING",  # of a notebook opened by hand; a run has all of it in a file (vllm_log)
     "VLLM_NO_USAGE_STATS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # widgets that a saved notebook shows at 0% for ever
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # widgets that a saved notebook shows at 0% for ever; progress.DownloadBar is shown
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONWARNINGS": "ignore",
 }
@@ -41,22 +44,55 @@ def kernel_environment(params: Params, run_dir: Path) -> dict[str, str]:
     terminal = sys.stderr.isatty()
     environment = QUIET | {
         MARK: str(run_dir.resolve()),
+        "VLLM_LOGGING_CONFIG_PATH": str(vllm_log(run_dir)),
         WIDTH: told_to_kernels(sys.stderr),
         "TQDM_MININTERVAL": "0.5" if terminal else "30",  # of other libraries' bars: a log needs none twice a second
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
-    return environment if _needs_hub(params) else environment | {"HF_HUB_OFFLINE": "1"}
+    return environment if hub_sources(params) else environment | {"HF_HUB_OFFLINE": "1"}
 
 
-def _needs_hub(params: Params) -> bool:
-    names = [params.policy.model, params.livecodebench.source]
+def vllm_log(run_dir: Path) -> Path:
+    """A logging configuration with which vLLM writes what it says (settings, memory, warnings) to ``logs/vllm.log``."""
+    folder = run_dir.resolve() / "logs"
+    write_json(folder / "vllm_logging.json", {
+        "version": 1, "disable_existing_loggers": False,
+        "formatters": {"lines": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": str(folder / "vllm.log"), "delay": True,
+                              "formatter": "lines"}},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}}})
+    return folder / "vllm_logging.json"
+
+
+def hub_sources(params: Params) -> dict[str, tuple[str, str | None, str]]:
+    """By parameter what a run asks a model hub for: repository, revision and kind (``model`` or ``dataset``)."""
+    found: dict[str, tuple[str, str | None, str]] = {
+        "policy.model": (params.policy.model, params.policy.revision, "model"),
+        "livecodebench.source": (params.livecodebench.source, None, "dataset")}
     if params.generator.live_instructions:
-        names.append(params.generator.live_model)
+        found["generator.live_model"] = params.generator.live_model, None, "model"
     if params.generator.backend == "vllm":
-        names.append(params.generator.model)
+        found["generator.model"] = params.generator.model, None, "model"
     if params.data.train in HUB_SETS:
-        names.append(params.data.source or HUB_SETS[params.data.train].repo)
-    return not all(name.startswith("embedded:") or name == "bundled" or (ROOT / name).exists() for name in names)
+        found["data.train"] = (params.data.source or HUB_SETS[params.data.train].repo, params.data.revision, "dataset")
+    return {key: one for key, one in found.items()
+            if not one[0].startswith("embedded:") and one[0] != "bundled" and not (ROOT / one[0]).exists()}
+
+
+def commits(params: Params) -> dict[str, str]:
+    """By parameter the commit that a repository's revision (``main``, where none is given) stands for in the hub's cache;
+    none, where it was not fetched or cannot be told."""
+    found: dict[str, str] = {}
+    for key, (name, revision, kind) in hub_sources(params).items():
+        folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+        named, there = folder / "refs" / (revision or "main"), [path.name for path in folder.glob("snapshots/*")]
+        if named.is_file():
+            found[key] = named.read_text().strip()
+        elif revision in there:
+            found[key] = revision
+        elif revision is None and len(there) == 1:  # datasets fetches by commit, and names none
+            found[key] = there[0]
+    return found
 
 
 def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environment: dict[str, str]) -> str:

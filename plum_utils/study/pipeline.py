@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator
 
-from plum_utils.data.evalplus import OVERRIDES
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_path
 from plum_utils.jsonl import sha256_file
 from plum_utils.models.number_types import number_type, settled
 from plum_utils.params import Params
@@ -22,7 +22,7 @@ from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.stages import BY_NAME, SAMPLING, Stage
 from plum_utils.study.forecast import Forecast, announce, told_again
-from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
+from plum_utils.study.notebooks import commits, end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.study.reuse import lend_baseline, lender, take_over
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths
@@ -157,7 +157,7 @@ class Pipeline:
                                  {"params": dumped, "run_dir": portable(self.run.path)},
                                  kernel_environment(self.params, self.run.path))
         entry |= {"seconds": round(time.monotonic() - clock, 1), "peak_memory_mb": round(peak[0] / 2**20),
-                  "finished": _now()}
+                  "finished": _now(), "commits": commits(self.params)}
         if cause:
             self.run.update_stage(stage.name, entry | {"status": "failed", "cause": cause})
             raise StageFailed(cause)
@@ -183,17 +183,17 @@ class Pipeline:
         return [f"parameters ({', '.join(keys)})" if part == "parameters" and keys else part for part in parts]
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
-        """Hashes of the files the stage reads: earlier stages' artifacts, and files named by the parameters or the
-        environment. Tables and figures hold timings and are read by nobody, so they are not among them."""
+        """Hashes of the files the stage reads: earlier stages' artifacts, files named by the parameters, and evalplus'
+        data. Tables and figures hold timings and are read by nobody, so they are not among them."""
         found = {name: digest for need in stage.needs for name, digest in self._entry(need).get("outputs", {}).items()
                  if name.startswith(f"{need}/")}
         for key, value in _leaves(stage.parameters(self.params)):
             if isinstance(value, str) and value and key.split(".")[0] in NAMING_FILES and key not in NO_INPUTS:
                 found |= _local(key, ROOT / value)
-        if "evaluation" in stage.sections:
-            for variable in OVERRIDES.values():
-                if os.environ.get(variable):
-                    found |= _local(variable, Path(os.environ[variable]))
+        for suite in stage.evalplus_suites(self.params):
+            with contextlib.suppress(SuiteUnavailable):  # the lesson that needs it says so
+                if path := evalplus_path(suite):
+                    found |= _local(f"evalplus.{suite}", path)
         return found
 
     def _shown(self) -> dict[Path, tuple[int, int]]:

@@ -15,9 +15,8 @@ import pandas as pd
 from plum_utils.data.instructions import Instruction
 from plum_utils.models.completions import Backend
 from plum_utils.models.prompts import generator_message, render
-from plum_utils.models.sampling import instruction_shards, sample_shards
+from plum_utils.models.sampling import instruction_shards, open_engines, sample_shards
 from plum_utils.models.tokenizer import load_tokenizer
-from plum_utils.models.vllm_engine import VllmBackend
 from plum_utils.models.weights import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
@@ -165,7 +164,8 @@ def generate_responses(p: Params, backend: Backend, tokenizer: Any, instructions
     """
     parts = instruction_shards(p, label, instructions, lambda text: render(tokenizer, generator_message(text)))
     bar = Bar("generator", len(parts), items=draw.n * len(instructions), item="response")
-    rows = sample_shards(backend, parts, folder, bar, [model, p.policy.dtype], **asdict(draw))
+    opened = [model, p.policy.dtype, (p.generator.engine or p.engine).what_decides()]
+    rows = sample_shards(backend, parts, folder, bar, opened, **asdict(draw))
     texts = iter([row["completion"] for row in rows])
     return [replace(item, responses=tuple(islice(texts, draw.n))) for item in instructions]
 
@@ -194,7 +194,8 @@ def _from_vllm(p: Params, instructions: list[Instruction], folder: Path) -> list
     longest = max(len(tokenizer(render(tokenizer, generator_message(item.instruction)))["input_ids"])
                   for item in instructions)
     context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", longest + how.max_tokens)
-    backend = VllmBackend(path, p.policy.dtype, max_model_len=min(context, longest + how.max_tokens))
+    engine = (how.engine or p.engine).model_copy(update={"max_model_len": min(context, longest + how.max_tokens)})
+    backend = open_engines(p, "vllm", path, None, engine)
     try:
         return generate_responses(p, backend, tokenizer, instructions, folder, how.model,
                                   Draw(how.responses, how.temperature, how.max_tokens), "generator")

@@ -150,7 +150,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
 def test_hub_files_are_downloaded_by_release(monkeypatch, rows, tmp_path):
     asked = []
 
-    def fetch(repository, name, repo_type):
+    def fetch(repository, name, repo_type, tqdm_class):
         asked.append((repository, name, repo_type))
         write_jsonl(tmp_path / name, rows[len(asked) - 1:len(asked)])
         return str(tmp_path / name)

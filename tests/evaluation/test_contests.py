@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from livecodebench_reference import SOLUTIONS
+from stand_ins import StubSandbox
 
 from plum_utils.data import livecodebench
-from plum_utils.data.livecodebench import load_livecodebench
+from plum_utils.data.livecodebench import LcbProblem, LcbTest, load_livecodebench
+from plum_utils.evaluation import scoring
 from plum_utils.evaluation.scoring import score, widest
+from plum_utils.evaluation.solutions import score_solutions
+from plum_utils.params import Params
 from plum_utils.sandbox import Limits, Program, Sandbox
 
 
@@ -156,3 +162,39 @@ def test_what_a_program_may_do_is_up_to_the_grader(code, current, v2024, problem
 def test_every_reference_passes_by_the_rules_of_2024_too(problems, sandbox):
     asked = {task: replace(one, grader="v2024") for task, one in problems.items()}
     assert [row["task_id"] for row in graded(asked, sandbox, *SOLUTIONS.items()) if not row["passed"]] == []
+
+
+class Forgetful(StubSandbox):
+    """The stand-in that keeps nothing."""
+
+    limits = Limits()
+
+    def run(self, programs, limits=None, ended=None):
+        found = super().run(programs)
+        self.asked = []
+        return found
+
+
+def test_judging_holds_little_more_than_the_tests_themselves(tmp_path, monkeypatch):
+    """Neither a shard's mark nor the programs that are judged at a time are a copy of all tests."""
+    monkeypatch.setattr(scoring, "AT_ONCE", 8)
+    long = "[" + "1, " * 20_000 + "1]"
+    made = [LcbProblem(f"q{number}", "t", "c", "leetcode", date(2024, 1, 1), "easy", "", "f", (),
+                       (LcbTest(long, str(number), "functional"),)) for number in range(200)]
+    rows = [{"task_id": one.task_id, "sample_index": 0, "solution": "x", "prompt_digest": "", "finish_reason": "length",
+             "n_tokens": 1} for one in made]
+    tracemalloc.start()
+    try:
+        found = score_solutions(Params(name="x"), made, rows, Forgetful(), tmp_path, "baseline")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [row["task_id"] for row in found] == [one.task_id for one in made] and all(row["passed"] for row in found)
+    assert peak < 0.2 * len(made) * len(long)
+
+
+def test_a_problems_digest_tells_its_tests_and_limits_apart():
+    one = LcbProblem("q", "t", "c", "leetcode", date(2024, 1, 1), "easy", "", "f", (LcbTest("1", "2", "stdin"),), ())
+    others = [replace(one, seconds=1.0), replace(one, grader="v2024"), replace(one, private_tests=one.public_tests),
+              replace(one, public_tests=(), private_tests=one.public_tests), replace(one, content="d")]
+    assert len({other.digest for other in (one, *others)}) == 6 and replace(one).digest == one.digest

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from stand_ins import INSTRUCTIONS, Memory, P, Words
 
+from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
 from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, take_program
-from plum_utils.models.completions import Completion
+from plum_utils.models.completions import Completion, draw_seeds
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
 from plum_utils.models.sampling import sample_policy
@@ -36,6 +38,26 @@ def test_every_loop_of_generation_follows_the_backends_steps(tmp_path, monkeypat
     assert "baseline-T0.8: 100%|██████████| 4 of 4 completions" in said and said.count("0 of 4 completions") > 3
     measured = json.loads((tmp_path / "first_call.json").read_text())
     assert measured["completions"] == 6 and measured["tokens"] == 7 * 6 and measured["seconds"] > 0
+
+
+def test_no_completion_shares_its_random_numbers_with_another(tmp_path):
+    """Neither within a shard nor with a neighbouring one, another seed, round, temperature, lesson or policy."""
+    many = [Instruction(f"i{number}", "test", f"Write f{number}.") for number in range(40)]
+    problems = [Problem(item.instruction_id, "x", item.instruction, "f", "", "") for item in many]
+    backend, trained = Memory(), tmp_path / "adapter"
+    trained.mkdir()
+    (trained / "adapter_model.safetensors").write_bytes(b"weights")
+    for seed, model in ((0, "m"), (1, "m"), (0, "m/policy-1"), (0, "m/policy-2")):
+        p = P.model_copy(update={"seed": seed, "policy": P.policy.model_copy(update={"model": model})})
+        folder = tmp_path / f"{seed} {Path(model).name}"
+        sample_policy(p, backend, Words(), many, folder)
+        for label, adapter in (("T0.8", None), ("T0.2", None), ("T0.8", trained)):
+            generate_solutions(p, backend, Words(), problems, folder / str(adapter and adapter.name), n=3, temperature=0.8,
+                               max_tokens=5, adapter=adapter, label=label)
+    seeds = [seed for call in backend.calls
+             for draws in draw_seeds(call["seed"], len(call["prompts"]), 20) for seed in draws]
+    assert len(backend.calls) == 4 * (20 + 3) and len(set(seeds)) == len(seeds) == 4 * (1 + 3) * 40 * 20
+    assert all(0 <= seed < 2**52 for seed in seeds), "exact in JSON, and a seed for torch and vLLM"
 
 
 def solutions(backend, folder, adapter=None, temperature=0.8):

@@ -10,15 +10,17 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from plum_utils.models import engines, transformers_engine, vllm_engine
 from plum_utils.models.completions import Completion, Metered
 from plum_utils.models.engines import open_backend
-from plum_utils.models.vllm_engine import check_lengths, engine_settings, merges_adapters, vllm_lora_rank
+from plum_utils.models.vllm_engine import VllmBackend, check_lengths, engine_settings, vllm_lora_rank
+from plum_utils.params import EngineParams
 from plum_utils.provenance import ROOT
 
 PROMPTS = ["<|im_start|>user\nSay hello in one word.<|im_end|>\n<|im_start|>assistant\n",
@@ -89,7 +91,7 @@ def test_auto_takes_vllm_where_it_is_installed(monkeypatch, installed, kind):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if installed else None)
     for module, name in ((engines, "VllmBackend"), (transformers_engine, "TransformersBackend")):
         monkeypatch.setattr(module, name, lambda *_, name=name, **how: name)
-    assert open_backend("auto", "nowhere", adapters="serve", max_model_len=100) == kind
+    assert open_backend("auto", "nowhere", adapters="serve", engine=EngineParams()) == kind
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(1, 1), (4, 8), (8, 8), (9, 16), (16, 16), (300, 320)])
@@ -108,27 +110,87 @@ def test_vllms_reason_and_what_stands_beside_it_say_how_a_completion_ended(reaso
     assert vllm_engine._ending(SimpleNamespace(finish_reason=reason, stop_reason=beside)) == ending
 
 
-@pytest.mark.parametrize(("asked", "gpu", "taken"), [("auto", True, "serve"), ("auto", False, "merge"),
-                                                     ("serve", False, "serve"), ("merge", True, "merge")])
-def test_adapters_are_served_on_a_gpu_and_merged_on_a_cpu_unless_told_otherwise(asked, gpu, taken):
-    assert merges_adapters(asked, gpu) == (taken == "merge")
+class Engine:
+    """In the place of vLLM's ``LLM``: keeps what it was opened with and what it is told."""
+
+    def __init__(self, model, **settings):
+        self.settings, self.told = settings, []
+
+    def collective_rpc(self, method, kwargs):
+        self.told.append((method, kwargs["weights_path"]))
+
+
+@pytest.fixture
+def cards(monkeypatch, tiny):
+    """A function that opens a ``VllmBackend`` of the tiny model on a machine with so many cards."""
+    vllm_or_skip()
+    monkeypatch.setattr("vllm.LLM", Engine)
+
+    def opened(number, **how):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: number > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+        return VllmBackend(tiny, "float32", 4, **how)
+    return opened
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("asked", ["auto", "merge", "serve"])
+def test_what_is_judged_is_what_export_writes(monkeypatch, cards, asked, number):
+    """On a GPU as on a CPU the engine computes with the weights that ``merge_adapter`` makes, unless serving is asked for."""
+    merges = asked != "serve"
+    backend = cards(number, adapters=asked)
+    monkeypatch.setattr(backend._llm, "apply_model", lambda pack: backend._llm.told.append("packed"), raising=False)
+    monkeypatch.setattr(vllm_engine, "merge_adapter", lambda base, adapter, folder, dtype: f"{adapter} merged")
+    assert ("enable_lora" in backend._llm.settings) == (not merges)
+    requests = [backend._use(adapter) for adapter in ("a/adapter", "b/adapter", None)]
+    if merges:
+        told = [one for one in backend._llm.told if one != "packed"]
+        assert requests == [None] * 3
+        assert told[:2] == [("reload_weights", "a/adapter merged"), ("reload_weights", "b/adapter merged")]
+        assert len(told) == 3 and backend._llm.told.count("packed") == (0 if number else 3)
+    else:
+        assert requests[0] != requests[1] and requests[2] is None and not backend._llm.told
+
+
+def test_the_engines_settings_reach_vllm(cards):
+    engine = EngineParams(gpu_memory_utilization=0.5, tensor_parallel_size=2, quantization="fp8_per_tensor", max_model_len=256)
+    settings = cards(2, engine=engine)._llm.settings
+    assert {key: settings[key] for key in engine.model_dump() if key != "max_model_len"} == engine.model_dump(
+        exclude={"max_model_len"})
+    assert settings["max_model_len"] <= 256 and cards(2)._llm.settings["gpu_memory_utilization"] == 0.9
+    assert "quantization" not in cards(2)._llm.settings
+    with pytest.raises(ValueError, match="engine.tensor_parallel_size: expected at most the 1 cards .* got 2"):
+        cards(1, engine=engine)
+    with pytest.raises(ValueError, match="engine.tensor_parallel_size: expected at most the 0 cards .*1 on a CPU.*, got 2"):
+        cards(0, engine=engine)
+
+
+@pytest.mark.long("upgrade")
+def test_vllm_knows_every_setting_and_what_it_may_be_quantised_to(cards):
+    settings = cards(2, adapters="serve", engine=EngineParams(quantization="fp8_per_tensor"))._llm.settings
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
+    assert set(settings) - {"use_tqdm_on_load"} <= {field.name for field in fields(EngineArgs)}
+    known = get_args(EngineParams.model_fields["quantization"].annotation)
+    assert set(known) - {"none"} <= set(QUANTIZATION_METHODS)
 
 
 def test_the_cpu_engine_keeps_what_its_completions_depend_on():
     """Other values give other completions than those of the reference run, or fail with seeds."""
-    assert engine_settings(False) == {"enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536,
-                                           "enable_chunked_prefill": False, "enable_prefix_caching": True,
-                                           "block_size": 32}
+    assert engine_settings(EngineParams(), False) == {
+        "enforce_eager": True, "max_num_seqs": 256, "max_num_batched_tokens": 65536, "enable_chunked_prefill": False,
+        "enable_prefix_caching": True, "block_size": 32}
 
 
 def test_the_gpu_engine_caches_prompts_and_chooses_its_own_batches():
-    settings = engine_settings(True)
-    assert settings == {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True, "enable_prefix_caching": True}
+    assert engine_settings(EngineParams(), True) == {"gpu_memory_utilization": 0.9, "enable_chunked_prefill": True,
+                                                     "enable_prefix_caching": True, "tensor_parallel_size": 1}
 
 
 def test_a_completion_without_room_is_an_error_that_says_how_to_get_it():
     check_lengths([10, 60], 40, 100)
-    with pytest.raises(ValueError, match=r"prompt 1 has 61 tokens, and max_tokens is 40: .* 100; .*max_model_len=101"):
+    with pytest.raises(ValueError, match=r"prompt 1 has 61 tokens, and max_tokens is 40: .*engine.max_model_len: 100; 101 has room"):
         check_lengths([10, 61, 5], 40, 100)
 
 

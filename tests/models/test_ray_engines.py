@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,8 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 from plum_utils.data.instructions import Instruction
+from plum_utils.data.problems import Problem
+from plum_utils.evaluation.solutions import generate_solutions, solve_all
 from plum_utils.models import ray_engines
 from plum_utils.models.completions import Metered
 from plum_utils.models.ray_engines import EngineError, RayBackend
@@ -30,17 +36,19 @@ P = Params(name="x", policy={"prompt": "base"},
 
 
 class Logged(ray_engines._Engine):
-    """Notes its process and the seed of each call in a file, and dies of the seeds that a file beside it asks for."""
+    """Notes its process and the number of each call in a file, and dies of the numbers that a file beside it asks for."""
 
     def __init__(self, kind, model_path, settings):
         self._folder = Path(settings.pop("folder"))
         super().__init__(kind, model_path, settings)
 
     def generate(self, prompts, how):
+        # Of a shard its own number, by its first prompt; of another call the seed.
+        number = how["seed"] if isinstance(how["seed"], int) else int(re.search(r"f(\d+)", prompts[0])[1]) // 2
         with open(self._folder / "calls.txt", "a") as log:
-            log.write(f"{os.getpid()} {how['seed']}\n")
+            log.write(f"{os.getpid()} {number}\n")
         time.sleep(0.3)  # a call of a real engine is longer than the way to it
-        deadly = self._folder / f"die-of-{how['seed']}"
+        deadly = self._folder / f"die-of-{number}"
         if deadly.exists():
             left = int(deadly.read_text()) - 1
             deadly.write_text(str(left)) if left else deadly.unlink()
@@ -81,7 +89,7 @@ def alone(tiny):
 
 
 def calls(folder: Path) -> list[tuple[int, int]]:
-    """(process, seed) of each call that reached an engine."""
+    """(process, number) of each call that reached an engine."""
     return [tuple(map(int, line.split())) for line in (folder / "calls.txt").read_text().splitlines()]
 
 
@@ -121,6 +129,34 @@ def test_shards_are_the_same_bytes_with_one_engine_and_with_two(engines, alone, 
 
 
 @pytest.mark.long("cluster")
+def test_solutions_are_the_same_bytes_with_one_engine_and_with_two(engines, alone, log, tmp_path):
+    """Lessons 05 and 06: a job is a call, of a policy with or without an adapter."""
+    problems = [Problem(f"p{number}", "x", f"Write f{number}.", "f", "", "") for number in range(4)]
+    adapter = trained(alone, tmp_path / "adapter")
+    jobs = [(policy, temperature) for policy in (None, adapter) for temperature in (0.0, 1.0)]
+
+    def solved(backend, folder):
+        rows = solve_all(backend, lambda job: generate_solutions(
+            P, backend, None, problems, folder, n=2, temperature=job[1], max_tokens=8, adapter=job[0],
+            label=f"{job[1]}-{job[0] and job[0].name}"), jobs)
+        return rows, {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+
+    found = solved(engines, tmp_path / "two")
+    assert found == solved(alone, tmp_path / "one") and list(found[0]) == jobs
+    texts = [[row["completion"] for row in rows] for rows in found[0].values()]
+    assert texts[0] != texts[2] and len({process for process, _ in calls(log)}) == 2
+
+
+def trained(backend: TransformersBackend, folder: Path) -> Path:
+    """An adapter for the backend's model that changes what it says."""
+    torch.manual_seed(0)
+    model = copy.deepcopy(backend._model)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.long("cluster")
 def test_an_engine_that_dies_is_started_again_and_changes_nothing(engines, alone, log, tmp_path):
     (log / "die-of-2").write_text("1")
     assert samples(engines, tmp_path / "two") == samples(alone, tmp_path / "one")
@@ -155,7 +191,7 @@ def test_what_an_engine_raises_arrives_as_it_is_and_costs_no_engine(engines, log
 
 @pytest.mark.long("cluster")
 def test_more_replicas_than_devices_is_an_error_that_counts_both(cluster, tiny):
-    with pytest.raises(EngineError, match=r"sampling.replicas: expected at most 2, the CPUs of the Ray cluster, got 3"):
+    with pytest.raises(EngineError, match=r"sampling.replicas: expected at most 2, .* has 2 CPUs and an engine takes 1, got 3"):
         RayBackend("transformers", tiny, 3, cluster.address)
 
 

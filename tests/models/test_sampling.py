@@ -10,7 +10,8 @@ from stand_ins import INSTRUCTIONS, Memory, P, Words
 
 from plum_utils.models import ray_engines, sampling
 from plum_utils.models.sampling import open_policy_backend, sample_policy
-from plum_utils.params import Params
+from plum_utils.params import EngineParams, Params
+from plum_utils.stages import BY_NAME, SAMPLING
 
 
 def test_k_samples_of_each_instruction_in_order(tmp_path):
@@ -29,8 +30,9 @@ def test_k_samples_of_each_instruction_in_order(tmp_path):
 @pytest.mark.parametrize(("changes", "kind"), [
     ({}, "one"), ({"ray": "auto"}, "several"), ({"replicas": 3}, "several"), ({"ray": "auto", "replicas": 3}, "several")])
 def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, changes, kind):
-    p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes})
-    settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge"}
+    p = Params(name="x", policy={"dtype": "float32"}, sampling={"backend": "vllm", "adapters": "merge", **changes},
+               engine={"max_model_len": 512})
+    settings = {"dtype": "float32", "lora_rank": 8, "adapters": "merge", "engine": EngineParams(max_model_len=512)}
     monkeypatch.setattr(sampling, "open_backend", lambda *which, **how: ("one", which, how))
     monkeypatch.setattr(ray_engines, "RayBackend", lambda *which, **how: ("several", which, how))
     where = (changes.get("replicas", 1), changes.get("ray")) if kind == "several" else ()
@@ -51,10 +53,10 @@ def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_pa
     assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
 
 
-def test_each_shard_and_run_seed_has_its_own_seed(tmp_path):
-    seeds = [{row["seed"] for row in sample_policy(P.model_copy(update={"seed": seed}), Memory(), Words(),
-                                                   INSTRUCTIONS, tmp_path / str(seed))} for seed in (0, 1)]
-    assert len(seeds[0]) == len(seeds[1]) == 3 and not seeds[0] & seeds[1]
+def test_a_prompts_seed_does_not_depend_on_its_shard(tmp_path):
+    larger = P.model_copy(update={"sampling": P.sampling.model_copy(update={"shard_size": 5})})
+    rows = [sample_policy(p, Memory(), Words(), INSTRUCTIONS, tmp_path / str(p.sampling.shard_size)) for p in (P, larger)]
+    assert rows[0] == rows[1]
 
 
 def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
@@ -70,12 +72,22 @@ def test_sampling_goes_on_after_the_last_finished_shard(tmp_path):
     lambda p: p.model_copy(update={"seed": 1}),
     lambda p: p.model_copy(update={"sampling": p.sampling.model_copy(update={"temperature": 0.5})}),
     lambda p: p.model_copy(update={"policy": p.policy.model_copy(update={"system": None})}),
-], ids=["seed", "temperature", "prompt"])
+    lambda p: p.model_copy(update={"engine": EngineParams(quantization="fp8_per_tensor")}),
+], ids=["seed", "temperature", "prompt", "quantization"])
 def test_samples_of_other_settings_are_not_taken_for_these(tmp_path, change):
     sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
     backend = Memory()
     sample_policy(change(P), backend, Words(), INSTRUCTIONS, tmp_path)
     assert len(backend.calls) == 3
+
+
+def test_another_share_of_memory_or_number_of_engines_changes_no_sample(tmp_path):
+    sample_policy(P, Memory(), Words(), INSTRUCTIONS, tmp_path)
+    idle, stage, elsewhere = Memory(), BY_NAME[SAMPLING], P.model_copy(update={
+        "engine": EngineParams(gpu_memory_utilization=0.5, tensor_parallel_size=2, max_model_len=2048),
+        "sampling": P.sampling.model_copy(update={"replicas": 2, "ray": "auto"})})
+    sample_policy(elsewhere, idle, Words(), INSTRUCTIONS, tmp_path)
+    assert not idle.calls and stage.parameters(elsewhere) == stage.parameters(P)
 
 
 def test_only_the_shard_with_another_instruction_is_sampled_again(tmp_path):

@@ -86,6 +86,20 @@ def test_the_same_call_gives_the_same_and_another_seed_another(backend):
     assert first[0] != first[4], "the same prompt twice is two draws"
 
 
+def test_no_two_rows_share_random_numbers(monkeypatch, backend):
+    """Nor do those of a call with the next seed, or of the same prompts in another order with seeds of their own."""
+    seen = []
+    monkeypatch.setattr(transformers_engine, "choose_tokens",
+                        lambda logits, noise, *_: seen.append(noise) or logits.argmax(-1))
+    for seed in (0, 1, [5, 6, 7, 8, 9]):
+        backend.generate(PROMPTS, n=4, temperature=1.0, max_tokens=1, seed=seed)
+    numbers = torch.cat(seen)
+    assert len(numbers) == len(set(numbers.tolist())) == 3 * 5 * 4 and 0 < numbers.min() and numbers.max() <= 1
+    seen.clear()
+    backend.generate(PROMPTS[::-1], n=4, temperature=1.0, max_tokens=1, seed=[9, 8, 7, 6, 5])
+    assert sorted(seen[0].tolist()) == sorted(numbers[-20:].tolist())
+
+
 def test_greedy_has_one_outcome_in_as_many_copies_as_asked_for(backend):
     assert backend.generate(PROMPTS, n=3, max_tokens=9, seed=8) == \
         [outs * 3 for outs in backend.generate(PROMPTS, max_tokens=9)]

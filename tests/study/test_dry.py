@@ -92,4 +92,5 @@ def test_an_experiment_runs_through_all_six_notebooks(tmp_path):
     labels = Counter(row["label"] for row in read_jsonl(run.path / "03_preferences" / "kto.jsonl"))
     assert labels[True] and labels[False]
     assert run.load_table("training_summary").objective.tolist() == ["sft"]
-    assert {"humaneval", "mbpp"} <= set(run.load_table("results").suite)
+    results = run.load_table("results")
+    assert {"humaneval", "humaneval+", "mbpp", "mbpp+"} <= set(results.suite)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import logging.config
 import os
 import re
 import shutil
@@ -16,11 +18,13 @@ import nbformat
 import psutil
 import pytest
 
+from plum_utils.data.evalplus import CACHED
 from plum_utils.models.number_types import settled
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study import notebooks as notebooks_module
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
 from plum_utils.study.notebooks import MARK, kernel_environment
@@ -111,14 +115,31 @@ def test_a_changed_local_input_is_stale(tmp_path, tiny_notebooks, executed):
     assert line.state(STAGES[0]) == ("stale", "changed: inputs")
 
 
-def test_evaluation_is_stale_when_evalplus_data_arrives(tmp_path, tiny_notebooks, executed, monkeypatch):
-    monkeypatch.delenv("HUMANEVAL_OVERRIDE_PATH", raising=False)
-    line = Pipeline(PARAMS, Run(tmp_path / "run"), tiny_notebooks)
+@pytest.mark.parametrize(("more", "stale"), [
+    ({"evaluation": {"suites": [{"name": "humaneval"}, {"name": "mbpp"}]}}, ["05"]),
+    ({"data": {"decontaminate": True}}, ["01", "02", "03", "04", "05"]),
+    ({"evaluation": {"suites": [{"name": "heldout_basics"}]}}, []),
+])
+def test_stages_are_stale_when_evalplus_data_they_read_arrives_or_changes(tmp_path, tiny_notebooks, executed,
+                                                                         monkeypatch, more, stale):
+    monkeypatch.delenv("MBPP_OVERRIDE_PATH", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    line = Pipeline(Params(name="x", **more), Run(tmp_path / "run"), tiny_notebooks)
+
+    def found() -> list[str]:
+        return [stage.number for stage in STAGES if line.state(stage) == ("stale", "changed: inputs")]
+
     line.execute(list(STAGES))
-    (tmp_path / "plus.jsonl").write_text("{}\n")
-    monkeypatch.setenv("HUMANEVAL_OVERRIDE_PATH", str(tmp_path / "plus.jsonl"))
-    assert line.state(STAGES[3])[0] == "up to date"
-    assert line.state(STAGES[4]) == ("stale", "changed: inputs")
+    file = tmp_path / "evalplus" / CACHED["mbpp"]
+    file.parent.mkdir()
+    assert found() == []
+    file.write_text("{}\n")
+    assert found() == stale
+    line.execute(list(STAGES))
+    monkeypatch.setenv("MBPP_OVERRIDE_PATH", str(shutil.copy(file, tmp_path / "named.jsonl")))
+    assert found() == [], "the same bytes in another place"
+    (tmp_path / "named.jsonl").write_text("{} \n")
+    assert found() == stale
 
 
 def test_run_skips_what_is_up_to_date(run_dir, params_file, tiny_notebooks, executed, capsys):
@@ -321,6 +342,34 @@ def test_bad_command_lines_are_one_clear_line(params_file, tmp_path, capsys, arg
     assert main([text.format(file=params_file, folder=tmp_path) for text in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+def test_the_commit_behind_a_revision_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks_module, "HF_HUB_CACHE", str(tmp_path))
+    p = Params(name="x", policy={"model": "org/model"}, data={"train": "oss_instruct"},
+               livecodebench={"source": "org/set"}, generator={"live_instructions": 0})
+    assert notebooks_module.commits(p) == notebooks_module.commits(PARAMS) == {}
+    (tmp_path / "models--org--model/refs").mkdir(parents=True)
+    (tmp_path / "models--org--model/refs/main").write_text("c0ffee")
+    (tmp_path / "datasets--ise-uiuc--Magicoder-OSS-Instruct-75K/snapshots/d00d").mkdir(parents=True)
+    for one in ("a", "b"):
+        (tmp_path / "datasets--org--set/snapshots" / one).mkdir(parents=True)
+    assert notebooks_module.commits(p) == {"policy.model": "c0ffee", "data.train": "d00d"}
+    pinned = p.model_copy(update={"policy": p.policy.model_copy(update={"revision": "beef"})})
+    (tmp_path / "models--org--model/snapshots/beef").mkdir(parents=True)
+    assert notebooks_module.commits(pinned)["policy.model"] == "beef"
+
+
+def test_what_vllm_says_goes_to_a_file_of_the_run(tmp_path):
+    configured = json.loads(Path(kernel_environment(PARAMS, tmp_path)["VLLM_LOGGING_CONFIG_PATH"]).read_text())
+    log = logging.getLogger("vllm")
+    before = log.handlers[:], log.level, log.propagate
+    try:
+        logging.config.dictConfig(configured)
+        logging.getLogger("vllm.v1.core").warning("Maximum concurrency for 8,192 tokens per request: 0.90x")
+    finally:
+        log.handlers[:], log.level, log.propagate = before
+    assert "WARNING vllm.v1.core: Maximum concurrency" in (tmp_path / "logs/vllm.log").read_text()
 
 
 def test_hub_is_off_unless_a_model_or_set_needs_it(tmp_path):

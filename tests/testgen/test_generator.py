@@ -205,7 +205,8 @@ def test_a_model_in_this_process_is_asked_figure_3(tmp_path):
     assert "[Test Code]" in backend.calls[0]["prompts"][0] and "Write f0." in backend.calls[0]["prompts"][0]
     assert [len(call["prompts"]) for call in backend.calls] == [2, 2, 1]
     assert {(call["n"], call["temperature"], call["max_tokens"]) for call in backend.calls} == {(2, 0.7, 9)}
-    assert len({call["seed"] for call in backend.calls}) == 3
+    seeds = [seed for call in backend.calls for seed in call["seed"]]
+    assert len(set(seeds)) == len(seeds) == 5
     assert all(len(set(item.responses)) == 2 for item in answered)
     assert [item.instruction_id for item in answered] == [item.instruction_id for item in FIVE]
 

@@ -15,6 +15,7 @@ from plum_utils.models.weights import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.provenance import ROOT
 from plum_utils.study.commands import main
+from plum_utils.study.devices import why_none
 from plum_utils.training import policy, trainers
 from plum_utils.training.memory import GIB, Setting, shape_of, tensor_parts
 from plum_utils.training.planner import SPARING, DoesNotFit, covers, is_settled, plan, settle_for, usable_bytes
@@ -301,6 +302,7 @@ def test_without_a_card_three_sizes_are_planned(capsys):
     assert main(["plan", str(PARAMS), "-p", "training.fit_to_card=true"]) == 0
     printed = capsys.readouterr().out
     assert [f"{card} GB card" in printed for card in (24, 48, 80)] == [True] * 3
+    assert f"this machine has no GPU that can be used: {why_none()}\nso here are cards of 24, 48, 80 GB:\n" in printed
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
