@@ -16,6 +16,7 @@ from plum_utils.models.engines import open_backend
 from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.vllm_engine import VLLM_LORA_RANKS, _spare_transformers_class, engine_settings, vllm_lora_rank
 from plum_utils.models.weights import merge_adapter
+from plum_utils.params import EngineParams
 from plum_utils.study.tiny_tokenizers import write_tokenizer
 
 KINDS = {"llama": "deepseek-coder", "qwen2": "codeqwen", "starcoder2": "starcoder2"}
@@ -70,7 +71,7 @@ def made(request, tmp_path_factory):
 def test_vllm_knows_every_setting(made, gpu):
     args = pytest.importorskip("vllm").EngineArgs
     for rank in (4, VLLM_LORA_RANKS[-1]):
-        settings = engine_settings(gpu) | {"enable_lora": True, "max_lora_rank": vllm_lora_rank(rank), "max_loras": 1}
+        settings = engine_settings(EngineParams(), gpu) | {"enable_lora": True, "max_lora_rank": vllm_lora_rank(rank), "max_loras": 1}
         config = args(model=made[0], tokenizer=made[0], dtype="float32", max_model_len=256, **settings).create_engine_config()
         assert config.lora_config.max_lora_rank >= rank and config.model_config.max_model_len == 256
 
