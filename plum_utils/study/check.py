@@ -21,13 +21,13 @@ from plum_utils.data.hub import HUB_SETS, HubUnavailable, local_files
 from plum_utils.data.livecodebench import LiveCodeBenchUnavailable, paths_of
 from plum_utils.jsonl import JsonlError
 from plum_utils.models.number_types import number_type
-from plum_utils.models.vllm_engine import engine_settings
 from plum_utils.params import GeneratorParams, Params, ParamsError
 from plum_utils.provenance import ROOT
 from plum_utils.sandbox import SandboxError
 from plum_utils.stages import Stage
 from plum_utils.study import devices, hub_access
 from plum_utils.study.forecast import count_instructions, known_config, known_shape, known_times
+from plum_utils.study.loads import loads
 from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen.server import GeneratorError, HttpBackend, ResponseStore
 from plum_utils.training import planner
@@ -150,37 +150,20 @@ def _shape(p: Params) -> Shape | None:
 def _memory(p: Params, todo: set[str], card: devices.Card) -> Iterator[Finding]:
     """Free memory against what each lesson loads."""
     try:
-        needs = _loads(p, todo, card)
+        found = loads(p, known_config(p), card.total / GIB / planner.USABLE, number_type(p.policy.dtype).name)
     except planner.DoesNotFit as error:
-        yield Finding("GPU memory", f"lesson 04 does not fit: {error}", "a larger card, or as it says", stops=True)
+        yield Finding("GPU memory", f"lesson 04 does not fit: {error}", "a larger card, or as it says", stops="04" in todo)
         return
     except (ValueError, ParamsError) as error:
-        yield Finding("GPU memory", f"what training needs is not known: {error}", "watch lesson 04's first steps")
+        yield Finding("GPU memory", f"what the lessons load is not known: {error}", "watch lesson 04's first steps")
         return
-    for what, size in needs:
-        found = f"{what} takes {size / GIB:.1f} GiB; {card.free / GIB:.1f} of {card.total / GIB:.1f} are free"
-        fits = size <= card.free
-        mend = ("end what else uses the card (nvidia-smi): an open notebook's kernel, or the generator's server, with "
-                "which lesson 01 is run alone before (--until 01)")
-        yield Finding("GPU memory", found, "" if fits else mend, stops=not fits)
-
-
-def _loads(p: Params, todo: set[str], card: devices.Card) -> list[tuple[str, int]]:
-    """What the lessons load on a card, and the bytes that have to be free for it.
-
-    Raises:
-        planner.DoesNotFit: lesson 04 on no setting.
-        ValueError, ParamsError: the policy's shape is not known, or there is no formula for it.
-    """
-    loads = []
-    in_01 = "01" in todo and p.generator.backend == "vllm"
-    if in_01 or todo & {"02", "05", "06"} and p.sampling.backend != "transformers":
-        loads.append(("vLLM's share", round(engine_settings(True)["gpu_memory_utilization"] * card.total)))
-    if "04" in todo:
-        dtype = number_type(p.policy.dtype).name
-        plan = planner.plan(known_config(p), p.training, card.total / GIB / planner.USABLE, dtype)
-        loads.append(("training", plan.total))
-    return loads
+    for one in {load.stage: load for load in sorted(found, key=lambda load: load.taken) if load.stage[:2] in todo}.values():
+        stops = one.taken > card.free or not one.fits
+        mend = "a larger card" if not one.fits else (
+            "end what else uses the card (nvidia-smi): an open notebook's kernel, or the generator's server, with "
+            "which lesson 01 is run alone before (--until 01)")
+        yield Finding("GPU memory", f"lesson {one.stage[:2]}: {one.what} takes {one.taken / GIB:.1f} GiB; {card.free / GIB:.1f} "
+                      f"of {card.total / GIB:.1f} are free", mend if stops else "", stops)
 
 
 def _disk(p: Params, todo: set[str], folder: Path, download: int) -> Iterator[Finding]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plum_utils.models.shapes import model_config
-from plum_utils.models.vllm_engine import engine_settings
-from plum_utils.params import Params
+from plum_utils.params import EngineParams, Params
 from plum_utils.stages import CONTESTS, EVALUATION, SAMPLING, TESTGEN, TRAINING
 from plum_utils.training import planner
 from plum_utils.training.memory import (
@@ -28,19 +27,24 @@ from plum_utils.training.memory import (
 SHORT = 512       # assumed: tokens of the longest of the short rows that lesson 04 computes by hand, and of a prompt read
 FEW = 4           # rows of that batch
 BATCHED = 16384   # tokens that vLLM computes at a time on a card of 70 GiB and more (vllm/engine/arg_utils.py)
-CONTEXT = 8192    # tokens that an engine has room for (VllmBackend's max_model_len)
 
 
 @dataclass(frozen=True)
 class Load:
     """One model on a card: which stage or command loads it, for what, in which number type, the most bytes that it takes
-    there, and how many it may take."""
+    there, and how many it may take; an engine takes all of these, for its KV cache."""
 
     stage: str
     what: str
     dtype: str
     bytes: int
     room: int
+    is_engine: bool = False
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the card that have to be free for it."""
+        return self.room if self.is_engine else self.bytes
 
     @property
     def fits(self) -> bool:
@@ -72,12 +76,13 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
         return forward_bytes(shape, planner.reading(p.training, kind, SHORT), SHORT)
 
     if p.generator.backend == "vllm":
-        yield _engine(TESTGEN, f"generator {p.generator.model}", shape_of(model_config(p.generator.model)), dtype, gpu_gb)
+        yield _engine(TESTGEN, f"generator {p.generator.model}", shape_of(model_config(p.generator.model)), dtype, gpu_gb,
+                      p.generator.engine or p.engine)
     if p.generator.live_instructions:
         yield _engine(TESTGEN, f"generator {p.generator.live_model}", shape_of(model_config(p.generator.live_model)), dtype,
-                      gpu_gb)
+                      gpu_gb, p.engine)
     yield load(SAMPLING, "the policy, token by token", read())
-    yield _engine(SAMPLING, "the policy's engine", shape, dtype, gpu_gb)
+    yield _engine(SAMPLING, "the policy's engine", shape, dtype, gpu_gb, p.engine)
     plan = planner.plan(config, p.training, gpu_gb, dtype)
     few = plan.training.model_copy(update={"batch_size": FEW, "objective": "kto", "max_length": SHORT, "processes": 1,
                                            "accumulation": 1})
@@ -90,17 +95,16 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
     short = planner.plan(config, few, gpu_gb, dtype)
     yield Load(TRAINING, "training on short rows", dtype, short.total, room)
     for stage in (EVALUATION, CONTESTS):
-        yield _engine(stage, "the policy's engine, with its adapters", shape, dtype, gpu_gb)
+        yield _engine(stage, "the policy's engine, with its adapters", shape, dtype, gpu_gb, p.engine)
     kind = planner.read_type(config, p.training, gpu_gb, dtype, SHORT)
     yield load("export", "the policy, and what was exported", read(kind), kind)
 
 
-def _engine(stage: str, what: str, shape: Shape, dtype: str, gpu_gb: float) -> Load:
-    """vLLM's: weights, what a batch works on (its logits are few), and room for one sequence of full length. The rest of its
-    share it takes for more of them."""
+def _engine(stage: str, what: str, shape: Shape, dtype: str, gpu_gb: float, engine: EngineParams) -> Load:
+    """vLLM's, on one of its cards: weights, what a batch works on (its logits are few), and room for one sequence of full
+    length. The rest of its share it takes for more of them."""
     width = DTYPE_BYTES[dtype]
-    cache = 2 * shape.layers * shape.keys * width * CONTEXT
+    cache = 2 * shape.layers * shape.keys * width * engine.max_model_len
     work = BATCHED * width * (4 * shape.hidden + 3 * shape.inner)
-    size = shape.parameters * width + cache + work + CUDA_CONTEXT
-    return Load(stage, what, dtype, round(size), round(engine_settings(gpu=True)["gpu_memory_utilization"]
-                                                       * planner.usable_bytes(gpu_gb)))
+    size = (shape.parameters * width + cache + work) / engine.tensor_parallel_size + CUDA_CONTEXT
+    return Load(stage, what, dtype, round(size), round(engine.gpu_memory_utilization * planner.usable_bytes(gpu_gb)), True)

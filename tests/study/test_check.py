@@ -182,20 +182,20 @@ def test_cards_are_asked_in_another_process(monkeypatch):
 
 @pytest.mark.parametrize(("cards", "more", "expected"), [
     ([Card("H100", 79 * GIB, 80 * GIB)], {}, {}),
-    ([Card("H100", 70 * GIB, 80 * GIB)], {}, {"GPU memory": "vLLM's share takes 72.0 GiB; 70.0 of 80.0 are free"}),
+    ([Card("H100", 70 * GIB, 80 * GIB)], {}, {"GPU memory": "lesson 02: the policy's engine takes 72.0 GiB; 70.0 of 80.0 are free"}),
     ([Card("T4", 15 * GIB, 16 * GIB)], {"training.quantization": "none"}, {"GPU memory": "lesson 04 does not fit"}),
     ([Card("H100", 79 * GIB, 80 * GIB)] * 2, {"training.processes": 4},
      {"GPU": "training.processes is 4, and there are 2 GPUs"}),
 ])
 def test_free_memory_is_held_against_what_lessons_load(monkeypatch, cards, more, expected):
     pretend(monkeypatch, *cards)
-    stopped = stopping(check_module._device(load_params(PAPER, more), {"02", "04"}, 0))
+    stopped = stopping(check_module._device(load_params(PAPER, {"policy.dtype": "bfloat16"} | more), {"02", "04"}, 0))
     assert stopped.keys() == expected.keys() and all(text in stopped[about] for about, text in expected.items())
 
 
 def test_several_gpus_of_which_one_is_used_are_a_note(monkeypatch):
     pretend(monkeypatch, *[Card("RTX 4090", 24 * GIB, 24 * GIB)] * 2)
-    findings = list(check_module._device(load_params(PAPER), {"02", "04"}, 0))
+    findings = list(check_module._device(load_params(PAPER, {"policy.dtype": "bfloat16"}), {"02", "04"}, 0))
     assert [one.mend for one in findings if "training uses one" in one.found] and not stops(findings)
     assert findings[0].found.startswith("2 x RTX 4090")
 
