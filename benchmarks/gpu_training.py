@@ -138,7 +138,7 @@ def compute_losses(arguments: argparse.Namespace) -> None:
     from plum_utils.params import TrainingParams
     from plum_utils.training import policy, trainers
 
-    tokenizer, found = policy.load_tokenizer(arguments.model), {}
+    tokenizer, found = policy.verbatim_tokenizer(arguments.model), {}
     rows = full_rows(tokenizer, SAMPLES * arguments.steps, arguments.length, arguments.prompt_share)
     for quantization, again in product(("none", "nf4"), (False, True)):
         params = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length,

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from plum_utils.models.completions import Backend
 from plum_utils.models.engines import open_backend
 from plum_utils.models.tokenizer import load_tokenizer
-from plum_utils.models.vllm_engine import VLLM_LORA_RANKS, engine_settings, vllm_lora_rank
+from plum_utils.models.vllm_engine import VLLM_LORA_RANKS, _spare_transformers_class, engine_settings, vllm_lora_rank
 from plum_utils.models.weights import merge_adapter
+from plum_utils.params import EngineParams
 from plum_utils.study.tiny_tokenizers import write_tokenizer
 
 KINDS = {"llama": "deepseek-coder", "qwen2": "codeqwen", "starcoder2": "starcoder2"}
@@ -70,9 +71,24 @@ def made(request, tmp_path_factory):
 def test_vllm_knows_every_setting(made, gpu):
     args = pytest.importorskip("vllm").EngineArgs
     for rank in (4, VLLM_LORA_RANKS[-1]):
-        settings = engine_settings(gpu) | {"enable_lora": True, "max_lora_rank": vllm_lora_rank(rank), "max_loras": 1}
+        settings = engine_settings(EngineParams(), gpu) | {"enable_lora": True, "max_lora_rank": vllm_lora_rank(rank), "max_loras": 1}
         config = args(model=made[0], tokenizer=made[0], dtype="float32", max_model_len=256, **settings).create_engine_config()
         assert config.lora_config.max_lora_rank >= rank and config.model_config.max_model_len == 256
+
+
+def test_what_vllm_does_to_a_class_leaves_transformers_model_as_it_is(tmp_path):
+    """The Transformers backend decorates the class that ``AutoModel`` finds, after which it needs a vLLM configuration."""
+    decorators = pytest.importorskip("vllm.compilation.decorators")
+    config = AutoConfig.for_model("starcoder2", hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                                  num_attention_heads=2, num_key_value_heads=1, vocab_size=64, bos_token_id=0, eos_token_id=0)
+    config.save_pretrained(tmp_path)
+    for _ in range(2):  # a second engine finds the class of the first
+        _spare_transformers_class(str(tmp_path))
+    taken = type(AutoModel.from_config(config).get_decoder())
+    decorators.support_torch_compile(dynamic_arg_dims={"input_ids": 1, "inputs_embeds": 1, "position_ids": -1})(taken)
+    assert type(AutoModelForCausalLM.from_config(config).model) is taken.__mro__[1]
+    with pytest.raises(AssertionError, match="vLLM config is not set"):
+        AutoModel.from_config(config)
 
 
 @pytest.mark.parametrize("adapters", ["merge", "serve"])

@@ -41,7 +41,7 @@ def eight_gpus(monkeypatch):
 
 @pytest.mark.parametrize("objective", trainers.TRAINERS)
 def test_one_process_trains_on_one_of_eight_gpus(objective, tiny, tmp_path, eight_gpus):
-    model, tokenizer = policy.load_policy(tiny, params(), "float32"), policy.load_tokenizer(tiny)
+    model, tokenizer = policy.load_policy(tiny, params(), "float32"), policy.verbatim_tokenizer(tiny)
     trainer = trainers.TRAINERS[objective](model, tokenizer, all_rows()[objective], params(), tmp_path, 3)
     assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
 
@@ -140,7 +140,7 @@ def test_nothing_of_the_lessons_demonstration_is_left_beside_the_training(change
     tools = {name: getattr(training, name) for name in ("prepare_process", "by_hand_type", "card_memory", "make_kto_trainer")}
     lesson = {"torch": torch, "pd": pd, "tempfile": __import__("tempfile"), "kept": kto_rows(), "tuned": how, "model_path": tiny,
               "training": SimpleNamespace(**tools, load_policy=lambda *which: policy.load_policy(*which)),
-              "tokenizer": policy.load_tokenizer(tiny), "print": lambda *text: said.append(text),
+              "tokenizer": policy.verbatim_tokenizer(tiny), "print": lambda *text: said.append(text),
               "p": SimpleNamespace(training=how, seed=0, policy=SimpleNamespace(dtype="bfloat16")), "check": holds}
     packed = []
     for name in names:
