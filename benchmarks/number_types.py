@@ -26,6 +26,7 @@ from plum_utils.evaluation.solutions import generate_solutions  # noqa: E402
 from plum_utils.models.completions import Metered  # noqa: E402
 from plum_utils.models.number_types import number_type  # noqa: E402
 from plum_utils.models.sampling import open_policy_backend
+from plum_utils.models.tokenizer import load_tokenizer  # noqa: E402
 from plum_utils.models.weights import resolve_model  # noqa: E402
 from plum_utils.params import Params, load_params  # noqa: E402
 from plum_utils.provenance import cpu  # noqa: E402
@@ -50,12 +51,11 @@ def main() -> None:
 
 def measure(p: Params, arguments: argparse.Namespace) -> dict[str, pd.DataFrame]:
     """Decoding -> scored completions with their texts."""
-    from transformers import AutoTokenizer
 
     if number_type(p.policy.dtype).warning:
         multiply_by_float32()
     problems, path = load_suite("heldout_basics", arguments.limit), resolve_model(p.policy.model)
-    tokenizer, backend, found = AutoTokenizer.from_pretrained(path), Metered(open_policy_backend(p, path)), {}
+    tokenizer, backend, found = load_tokenizer(path), Metered(open_policy_backend(p, path)), {}
     with open_sandbox(p) as sandbox:
         for label, n, temperature in DECODINGS:
             made = generate_solutions(p, backend, tokenizer, problems, arguments.folder / p.policy.dtype, n=n,

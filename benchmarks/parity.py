@@ -57,15 +57,15 @@ def policy_samples(path: Path, work: Path, protocols: list[str], limit: int | No
     In a process of its own: evalplus limits the address space of what it forks to 4 GiB, and an engine's libraries
     alone take more.
     """
-    from transformers import AutoTokenizer
 
     from plum_utils.evaluation.solutions import generate_solutions
     from plum_utils.models.engines import open_backend
+    from plum_utils.models.tokenizer import load_tokenizer
     from plum_utils.models.weights import resolve_model
 
     p = load_params(path)
     model = resolve_model(p.policy.model, p.policy.revision)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     backend = open_backend(p.sampling.backend, model, p.policy.dtype, p.training.lora_r)
     written = {(name, protocol): [row for n, temperature in DRAWS[protocol] for row in generate_solutions(
         p, backend, tokenizer, load_suite(name, limit), work, n=n, temperature=temperature, adapter=None,

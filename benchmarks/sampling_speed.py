@@ -85,17 +85,17 @@ def work(arguments: argparse.Namespace) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever libraries print goes to standard error
 
-    from transformers import AutoTokenizer
 
     from plum_utils.data.selection import training_instructions
     from plum_utils.models import engines, vllm_engine
     from plum_utils.models.prompts import policy_prompt
+    from plum_utils.models.tokenizer import load_tokenizer
     from plum_utils.models.weights import resolve_model
     from plum_utils.params import load_params
 
     p = load_params(ROOT / "params" / "mini.yaml")
     model_path = resolve_model(p.policy.model)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer = load_tokenizer(model_path)
     prompts = [policy_prompt(p, tokenizer, item.instruction) for item in training_instructions(p)[:arguments.prompts]]
     kind, dtype = arguments.worker, p.policy.dtype
     if kind == "before":

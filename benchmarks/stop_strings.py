@@ -17,12 +17,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from plum_utils.data.selection import training_instructions
 from plum_utils.models.extract import extract_code
 from plum_utils.models.sampling import open_policy_backend, sample_policy
 from plum_utils.models.stopping import stopping_point
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, load_params
 from plum_utils.preferences.labels import label_samples
@@ -81,7 +80,7 @@ def main() -> None:
     everything = training_instructions(p)
     chosen = random.Random(p.seed).sample(everything, min(options.instructions, len(everything)))
     model_path = resolve_model(p.policy.model, p.policy.revision)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer = load_tokenizer(model_path)
     with tempfile.TemporaryDirectory() as folder:
         with open_sandbox(p) as sandbox:
             made = build_suites(responses(p, chosen, Path(folder) / "made"), sandbox)

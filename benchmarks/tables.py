@@ -80,10 +80,13 @@ def parity() -> str:
     words = ("same", "different", "split", "shared", "not-run")
     lines = ["| suite, tests, programs | same verdict | different | split | shared | not run |",
              "|---|---|---|---|---|---|"]
-    for key in sorted({key.rpartition(" ")[0] for key in found["counts"]}):
+    for key in sorted({key.rpartition(" ")[0] for key in found["counts"] if key.endswith(words)}):
         counts = [found["counts"].get(f"{key} {word}", 0) for word in words]
         lines.append(f"| {key} | {' | '.join(map(str, counts))} |")
     why = {one["task_id"]: one["why"] for one in found["differences"]}
+    too_long = sum(count for key, count in found["counts"].items() if key.endswith("too-long"))
+    if too_long:
+        why["Not compared"] = f"{too_long} completions that evalplus' sanitiser would take minutes for"
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {task}: {reason}." for task, reason in sorted(why.items()))
 
 

@@ -182,7 +182,7 @@ def build(name: str, arguments: argparse.Namespace) -> Any:
                "save_steps": 10**6} | OURS.get(name, {}) | ({"length_grouped": False} if name == "trl_shuffled" else {})
     params = TrainingParams.model_validate(base.model_dump() | changes)
     model_path, rows = resolve_model("embedded:smollm2"), read_jsonl(arguments.rows)
-    tokenizer = policy.load_tokenizer(model_path)
+    tokenizer = policy.verbatim_tokenizer(model_path)
     rows, _ = kl_order.trainable_rows(tokenizer, rows, params.max_length)
     folder = Path(tempfile.mkdtemp(prefix="plum-speed-"))
     if name in TRL:

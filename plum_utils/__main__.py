@@ -1,4 +1,4 @@
-"""``python -m plum_utils run|lab|list|status|report|search|export|plan``: the study from the command line."""
+"""``python -m plum_utils run|check|lab|list|status|report|search|export|plan``: the study from the command line."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from plum_utils.params import Params
+from plum_utils.params import BENCHMARKS, Params
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Stage:
         decide = {name: getattr(params, name).what_decides() for name in sections & {"engine", "sampling", "sandbox"}}
         return params.model_dump(mode="json", include=sections) | decide
 
+    def evalplus_suites(self, params: Params) -> set[str]:
+        """The suites of which it reads evalplus' data: to evaluate on them, or to look for overlaps with them."""
+        asked = {suite.name for suite in params.evaluation.suites} if self.name == EVALUATION else set()
+        return asked & set(BENCHMARKS) | ({"mbpp"} if "data" in self.sections and params.data.decontaminate else set())
+
 
 STAGES = (
     Stage("01_testgen", ("seed", "data", "policy", "generator", "engine", "sampling", "sandbox")),
@@ -49,7 +54,7 @@ STAGES = (
           ("01_testgen/testgen.jsonl", "02_sampling/samples.jsonl")),
     Stage("04_train_kto", ("seed", "data", "policy", "sampling", "training"),
           ("03_preferences/kto.jsonl", "03_preferences/dpo.jsonl", "03_preferences/sft.jsonl",
-           "03_preferences/unrunnable.jsonl")),
+           "03_preferences/unrunnable.jsonl", "03_preferences/validation.jsonl")),
     Stage("05_evalplus_eval", ("seed", "rows", "data", "policy", "engine", "sampling", "sandbox", "training", "evaluation"),
           ("04_train_kto/policies.json",)),
     Stage("06_livecodebench_eval",

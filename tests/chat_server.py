@@ -23,11 +23,18 @@ def echo(body: dict, nth: int) -> tuple[int, dict, object]:
     return 200, {}, completion(body["messages"][0]["content"], **USAGE)
 
 
-class Served:
-    """What reached the server: bodies, headers and times in order, and the most requests at one moment."""
+def models(*names: str) -> tuple[int, dict, object]:
+    """The list of models that a server has."""
+    listed = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in names]
+    return 200, {}, {"object": "list", "data": listed}
 
-    def __init__(self, answer, seconds: float):
-        self.answer, self.seconds = answer, seconds
+
+class Served:
+    """What reached the server: bodies, headers and times in order, and the most requests at one moment; ``listed`` is
+    its answer to ``/models``."""
+
+    def __init__(self, answer, seconds: float, listed: tuple[int, dict, object]):
+        self.answer, self.seconds, self.listed = answer, seconds, listed
         self.bodies, self.headers, self.times, self.running, self.most = [], [], [], 0, 0
         self.lock, self.port = threading.Lock(), 0
 
@@ -36,9 +43,9 @@ class Served:
 
 
 @contextmanager
-def serving(answer=echo, seconds: float = 0.0):
+def serving(answer=echo, seconds: float = 0.0, listed=models("m")):
     """A real HTTP server on this machine; ``answer(body, how often this question was asked before)``."""
-    served = Served(answer, seconds)
+    served = Served(answer, seconds, listed)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -58,6 +65,9 @@ def serving(answer=echo, seconds: float = 0.0):
             finally:
                 with served.lock:
                     served.running -= 1
+
+        def do_GET(self):
+            self.reply(*(served.listed if self.path.endswith("/models") else (404, {}, {})))
 
         def reply(self, status, headers, content):
             data = content if isinstance(content, bytes) else json.dumps(content).encode()

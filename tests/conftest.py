@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from plum_utils.provenance import ROOT
 from plum_utils.stages import STAGES
 
-pytest_plugins = ["durations", "processes", "ray_cluster"]
+pytest_plugins = ["durations", "processes", "ray_cluster", "hub_server"]
 settings.register_profile("study", deadline=None, derandomize=True)  # a busy machine is no failure; runs are alike
 settings.load_profile("study")
 

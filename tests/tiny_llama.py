@@ -42,7 +42,7 @@ def all_rows() -> dict[str, list[dict]]:
 
 def kto_trainer(tiny: str, tmp_path: Path, rows: list[dict], changed: TrainingParams, dtype: str = "float32"):
     model = policy.load_policy(tiny, changed, dtype)
-    return trainers.make_kto_trainer(model, policy.load_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
+    return trainers.make_kto_trainer(model, policy.verbatim_tokenizer(tiny), rows, changed, tmp_path / "out", seed=3)
 
 
 def save_tiny(folder: Path) -> str:

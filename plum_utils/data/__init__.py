@@ -3,7 +3,7 @@
 import lazy_loader
 
 NAMES = {
-    "evalplus": ["OVERRIDES", "SuiteUnavailable"],
+    "evalplus": ["OVERRIDES"],
     "instructions": ["Instruction", "load_instructions", "split_instructions"],
     "livecodebench": ["DIFFICULTIES", "IDLE_OPCODES", "STRING_OPCODES", "bundled_path", "decode_private_tests",
                       "encode_private_tests", "load_livecodebench", "pickled_string"],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
+from contextlib import redirect_stdout
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,9 @@ from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
 
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
+CACHED = {"humaneval": "HumanEvalPlus-v0.1.10.jsonl", "mbpp": "MbppPlus-v0.2.0.jsonl"}  # by evalplus, in its own folder
+COLUMNS = {"humaneval": "HumanEval+", "mbpp": "MBPP and MBPP+"}
+SILENCE = 15.0  # seconds without a byte, after which the network counts as out of reach
 
 
 class SuiteUnavailable(RuntimeError):
@@ -28,14 +35,50 @@ def evalplus_path(suite: str) -> Path | None:
         if not Path(override).is_file():
             raise SuiteUnavailable(f"{OVERRIDES[suite]}={override}: no such file")
         return Path(override)
-    from evalplus.data.humaneval import HUMANEVAL_PLUS_VERSION
-    from evalplus.data.mbpp import MBPP_PLUS_VERSION
-    from evalplus.data.utils import get_dataset_metadata
+    import appdirs  # evalplus' own way to its folder; to import evalplus takes seconds
 
-    title, release = {"humaneval": ("HumanEvalPlus", HUMANEVAL_PLUS_VERSION),
-                      "mbpp": ("MbppPlus", MBPP_PLUS_VERSION)}[suite]
-    path = Path(get_dataset_metadata(title, release, mini=False)[1])
+    path = Path(appdirs.user_cache_dir("evalplus")) / CACHED[suite]
     return path if path.exists() else None
+
+
+def fetch(suite: str) -> str:
+    """Let evalplus download its data into its cache, where it is neither there nor named by the override variable.
+
+    Returns:
+        Why it is not there now; empty where it is.
+    """
+    try:
+        return "" if evalplus_path(suite) else _download(suite)
+    except SuiteUnavailable as error:
+        return str(error)
+
+
+@cache  # what could not be had once is not asked for again in this process
+def _download(suite: str) -> str:
+    import huggingface_hub
+
+    if huggingface_hub.is_offline_mode():
+        return "HF_HUB_OFFLINE is set, so that nothing is fetched"
+    from evalplus.data import get_human_eval_plus, get_mbpp_plus
+
+    print(f"{COLUMNS[suite]}: fetching evalplus' data from GitHub, once", flush=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)  # evalplus' downloader sets none
+    try:
+        with redirect_stdout(io.StringIO()):  # its bar
+            {"humaneval": get_human_eval_plus, "mbpp": get_mbpp_plus}[suite]()
+    except Exception as error:  # the network's, a proxy's page in place of the file, the disk's
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+    finally:
+        socket.setdefaulttimeout(before)
+    return ""
+
+
+def how_to_bring(suite: str) -> str:
+    """What is missing without evalplus' data of a suite, and how to get it."""
+    return (f"{suite}: evalplus' data is not here, so {COLUMNS[suite]} cannot be measured. `python -m plum_utils run` "
+            f"fetches it where GitHub is reachable; else set {OVERRIDES[suite]} to {CACHED[suite]}(.gz), brought from "
+            "elsewhere")
 
 
 def evalplus_rows(suite: str) -> list[dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, presence_counts
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, how_to_bring, presence_counts
 from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
 
@@ -141,9 +141,7 @@ def _humaneval_problem(row: dict[str, Any], plus: dict[str, Any] | None) -> Prob
 def _mbpp() -> list[Problem]:
     rows = evalplus_rows("mbpp")
     if rows is None:
-        raise SuiteUnavailable("mbpp: evalplus' data is not here. Set MBPP_OVERRIDE_PATH to MbppPlus.jsonl(.gz), or "
-                               "run `python -c 'from evalplus.data import get_mbpp_plus; get_mbpp_plus()'` once where "
-                               "GitHub is reachable")
+        raise SuiteUnavailable(how_to_bring("mbpp"))
     return [Problem(row["task_id"], "mbpp", row["prompt"].strip().strip('"').strip(), row["entry_point"],
                     row["prompt"] + row["canonical_solution"], evalplus_tests("mbpp", row, row["base_input"]),
                     evalplus_tests("mbpp", row, [*row["base_input"], *row["plus_input"]]), prompt=row["prompt"])

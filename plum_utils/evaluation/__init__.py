@@ -6,7 +6,7 @@ NAMES = {
     "beside_paper": ["beside_table2", "beside_table4", "claimed_gains", "dumbbells", "problems_of_gain", "table2",
                      "table4"],
     "contests": ["contest_program", "contest_prompt"],
-    "protocols": ["PROTOCOLS", "load_problems"],
+    "protocols": ["PROTOCOLS", "load_suites"],
     "scoring": ["score", "widest"],
     "solutions": ["defines", "generate_solutions", "score_solutions", "solve_all", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",

@@ -15,11 +15,12 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_path, how_to_bring
 from plum_utils.data.problems import Problem, load_suite, self_contained
 from plum_utils.evaluation.solutions import sanitised, take_program
 from plum_utils.models.completions import before_stop
 from plum_utils.models.prompts import TEMPLATES, continued, policy_prompt, render
-from plum_utils.params import EvaluationParams, Params, SuiteParams
+from plum_utils.params import BENCHMARKS, EvaluationParams, Params, SuiteParams
 
 END = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
 NEXT = {"humaneval": ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "), "mbpp": ('\n"""', "\nassert")}
@@ -82,6 +83,27 @@ def load_problems(suite: SuiteParams, how: EvaluationParams) -> list[Problem]:
     """A suite's problems, as its protocol has them judged; raises what ``load_suite`` does."""
     problems = load_suite(suite.name, suite.limit, how.clock)
     return list(map(self_contained, problems)) if PROTOCOLS[how.protocol_of(suite)].alone else problems
+
+
+def load_suites(how: EvaluationParams) -> tuple[dict[str, list[Problem]], list[str]]:
+    """Problems by the suite's label (``EvaluationParams.label``), and a line for each suite that is missing, as a whole
+    or in its plus tests: what, and how to get it.
+
+    Raises:
+        SuiteUnavailable: evalplus' data is not here, and ``postprocess: evalplus`` asks for evalplus' own figures.
+    """
+    suites: dict[str, list[Problem]] = {}
+    missing: dict[str, str] = {}
+    for suite in how.suites:
+        try:
+            if suite.name in BENCHMARKS and evalplus_path(suite.name) is None:
+                missing[suite.name] = how_to_bring(suite.name)
+            suites[how.label(suite)] = load_problems(suite, how)
+        except SuiteUnavailable as error:
+            missing[suite.name] = str(error)
+    if missing and how.postprocess == "evalplus":
+        raise SuiteUnavailable("evaluation.postprocess: evalplus, but " + "; ".join(missing.values()))
+    return suites, list(missing.values())
 
 
 # --- EvalPlus ---------------------------------------------------------------------------------------------------------

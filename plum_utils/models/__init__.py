@@ -12,6 +12,7 @@ NAMES = {
     "sampling": ["instruction_shards", "open_policy_backend", "sample_policy", "sample_shards"],
     "shapes": ["model_config"],
     "stopping": ["stopping_point"],
-    "weights": ["resolve_model"],
+    "tokenizer": ["load_tokenizer", "spelled"],
+    "weights": ["load_model", "resolve_model"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

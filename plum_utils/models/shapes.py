@@ -13,12 +13,21 @@ BUNDLED = Path(__file__).parents[1] / "data" / "model_shapes.json"
 
 
 @cache
+def _entries() -> dict[str, dict[str, Any]]:
+    entries = json.loads(BUNDLED.read_text())
+    return {name: entries[entry["like"]] | entry if "like" in entry else entry for name, entry in entries.items()}
+
+
+@cache
 def bundled_shapes() -> dict[str, dict[str, Any]]:
     """Fields of config.json by hub id, for every model of the paper; the file says where from (``source``)."""
-    entries = json.loads(BUNDLED.read_text())
-    whole = {name: entries[entry["like"]] | entry if "like" in entry else entry for name, entry in entries.items()}
-    return {name: {key: value for key, value in entry.items() if key not in ("like", "source")}
-            for name, entry in whole.items()}
+    return {name: {key: value for key, value in entry.items() if key not in ("like", "source", "tokenizer")}
+            for name, entry in _entries().items()}
+
+
+def tokenizer_kind(name: str) -> str:
+    """The kind of a bundled model's tokenizer: one of ``plum_utils.study.tiny_tokenizers.KINDS``."""
+    return _entries()[name]["tokenizer"]
 
 
 def model_config(name: str, revision: str | None = None) -> Any:

@@ -17,8 +17,6 @@ from tokenizers.decoders import DecodeStream
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     DynamicCache,
     TopPLogitsWarper,
 )
@@ -28,6 +26,8 @@ from transformers.masking_utils import sdpa_mask
 from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
+from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.models.weights import load_model
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -44,15 +44,13 @@ class TransformersBackend:
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
+    def __init__(self, model_path: str, dtype: str = "auto", model: Any = None):
+        """``model``: one that is there already, which is taken as it is: a policy in training, with its adapter."""
+        self._tokenizer = load_tokenizer(model_path)
+        self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
-                                                           attn_implementation=attention)
-        self._model = self._model.to(device).eval()
+        self._model = _load(model_path, dtype) if model is None else model
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
 
@@ -109,15 +107,28 @@ class TransformersBackend:
             row.finish = "end_token"
             return
         seen = len(row.text)
-        row.text += row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        row.text += self._decoded(row, token)
         if ends(row.text, seen=seen) is not None:
             row.finish = "stop_string"
         elif len(row.ids) == max_tokens:
             row.finish = "length"
 
+    def _decoded(self, row: _Row, token: int) -> str:
+        """What the token adds to the row's text, as far as whole characters go."""
+        try:
+            return row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        except Exception as error:  # of bytes that are no text; vLLM begins anew there, too
+            if not str(error).startswith("Invalid prefix"):
+                raise
+            row.stream = DecodeStream(skip_special_tokens=True)
+            return row.stream.step(self._tokenizer.backend_tokenizer, token) or ""
+
     def _completion(self, row: _Row, ends: Callable) -> Completion:
         ids = row.ids[:-1] if row.ids[-1] in self._ends else row.ids
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # Behind its prompt: by itself a completion loses its first space with sentencepiece's kind of decoder.
+        asked, whole = (self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+                        for tokens in (row.prompt, [*row.prompt, *ids]))
+        text = whole[len(asked):]
         cut = ends(text)
         assert row.finish
         finish = "stop_string" if cut is not None and cut < len(text) else row.finish
@@ -161,6 +172,11 @@ class TransformersBackend:
         release_memory()
 
 
+def _load(model_path: str, dtype: str) -> Any:
+    attention = None if torch.cuda.is_available() else GROUPED  # a GPU's fast kernels take no groups beside a mask
+    return load_model(model_path, number_type(dtype).name, attn_implementation=attention).eval()
+
+
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
     """The next token of each row.
 
@@ -187,7 +203,10 @@ class _Row:
     ids: list[int] = field(default_factory=list)
     finish: Ending | None = None  # not complete yet
     text: str = ""
-    stream: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
+    stream: DecodeStream = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = DecodeStream(ids=list(self.prompt), skip_special_tokens=True)
 
 
 class _Batch:

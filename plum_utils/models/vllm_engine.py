@@ -10,6 +10,7 @@ from typing import Any
 from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds, release_memory
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
+from plum_utils.models.tokenizer import saved_tokenizer
 from plum_utils.models.weights import merge_adapter
 from plum_utils.params import EngineParams
 
@@ -107,7 +108,10 @@ class VllmBackend:
     def _start(self) -> None:
         from vllm import LLM
 
-        self._llm = LLM(self._model_path, disable_log_stats=True, use_tqdm_on_load=False, **self._settings)
+        _spare_transformers_class(self._model_path)
+        with saved_tokenizer(self._model_path) as tokenizer:
+            self._llm = LLM(self._model_path, tokenizer=tokenizer, disable_log_stats=True, use_tqdm_on_load=False,
+                            **self._settings)
         self._adapters: dict[str, int] = {}
         self._merged: str | None = None  # the adapter in the engine's weights
 
@@ -211,6 +215,21 @@ def _ending(out: Any) -> Ending:
     if out.finish_reason != "stop":
         return "length"
     return "stop_string" if isinstance(out.stop_reason, str) else "end_token"
+
+
+def _spare_transformers_class(model_path: str) -> None:
+    """Let vLLM have a subclass of the model's class.
+
+    For an architecture of which vLLM has no model of its own (StarCoder2) it takes the class that ``AutoModel`` finds and
+    changes it for good (vllm.compilation.decorators.support_torch_compile); transformers could not build that model in this
+    process any more, to merge an adapter or to train.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    kind = type(AutoConfig.from_pretrained(model_path))
+    known = AutoModel._model_mapping.get(kind, None)
+    if known is not None and known.__module__ != __name__:
+        AutoModel.register(kind, type(known.__name__, (known,), {"__module__": __name__}), exist_ok=True)
 
 
 def _pack_head(model: Any) -> None:

@@ -10,9 +10,11 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.progress import DownloadBar
 
 EMBEDDED = "embedded:smollm2"
@@ -43,16 +45,24 @@ def resolve_model(name: str, revision: str | None = None) -> str:
 
 
 def _hub_snapshot(name: str, revision: str | None) -> str:
+    """Folder of a repository's files: weights as safetensors, or as pytorch_model*.bin where there are no others (which
+    transformers and vLLM read with ``weights_only``, so that nothing is unpickled)."""
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=DownloadBar)
+        for weights in ("*.safetensors", "pytorch_model*.bin"):
+            folder = snapshot_download(name, revision=revision,
+                                       allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", weights],
+                                       tqdm_class=DownloadBar)
+            if any(Path(folder).glob(weights)):
+                return folder
     except Exception as error:
         raise ModelNotFound(
             f"policy.model {name!r}: neither a local folder nor loadable from the hub ({type(error).__name__}). "
             f"Give a folder, use {EMBEDDED!r}, or unset HF_HUB_OFFLINE where a hub is reachable."
         ) from error
+    raise ModelNotFound(f"policy.model {name!r}: the repository{f' at {revision}' if revision else ''} holds weights neither "
+                        "as *.safetensors nor as pytorch_model*.bin (offline: its cached copy); take another revision or model")
 
 
 def embedded_model() -> Path:
@@ -107,17 +117,37 @@ def _save_converted(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def load_model(model_path: str, dtype: str, device: str | None = None, **how: Any) -> Any:
+    """The causal language model of a folder, its weights read straight onto the device, without a copy in host memory.
+
+    Args:
+        device: by default this process's own: its current GPU, else the CPU.
+        how: more of ``from_pretrained``.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if device is None:
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    where = None if device == "cpu" else {"": device}  # a map that names the CPU makes PEFT move layers to a GPU
+    return AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype), device_map=where, **how)
+
+
 def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "auto") -> str:
     """Save a model with a LoRA adapter merged into its weights to the folder ``target``; returns it.
 
-    Merged in float32, then rounded once to ``dtype`` (``auto``: as ``number_type`` settles it).
+    PEFT adds the adapter's product in float32 and rounds the sum once, to the wider of the weights' own type and ``dtype``
+    (``auto``: as ``number_type`` settles it): what merging all in float32 gives, in half the memory. Always on the CPU, where
+    there is room beside a running engine, so that what is exported is to the last bit what was evaluated.
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig
 
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    kind = getattr(torch, number_type(dtype).name)
+    stored = AutoConfig.from_pretrained(model_path).dtype or torch.float32
+    model = load_model(model_path, str(torch.promote_types(stored, kind)).removeprefix("torch."), "cpu")
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    merged.to(getattr(torch, number_type(dtype).name)).save_pretrained(target)
-    AutoTokenizer.from_pretrained(model_path).save_pretrained(target)
+    merged.to(kind).save_pretrained(target)
+    load_tokenizer(model_path).save_pretrained(target)
     return target

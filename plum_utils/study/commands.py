@@ -1,4 +1,4 @@
-"""``python -m plum_utils run|lab|list|status|report|search|export|plan``: the study from the command line."""
+"""``python -m plum_utils run|check|lab|list|status|report|search|export|plan``: the study from the command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import math
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from plum_utils.runs import Run
 from plum_utils.sandbox import SandboxError
 from plum_utils.stages import STAGES, Stage
 from plum_utils.study.batches import execute, execute_rounds
+from plum_utils.study.check import check, sandbox, stops, table
+from plum_utils.study.devices import why_none
 from plum_utils.study.export import CONVERTER, ExportError, export_policy
 from plum_utils.study.forecast import announce
 from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
-from plum_utils.study.sweeps import is_sweep, load_sweep, sweep_of_table
+from plum_utils.study.sweeps import Experiment, Sweep, is_sweep, load_sweep, of_row, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
 
 
@@ -52,7 +55,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    weak, places, settings = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    weak, places, settings, blind = (argparse.ArgumentParser(add_help=False) for _ in range(4))
     weak.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this host "
                       "cannot deny them network and files; as -p sandbox.allow_weak=true")
     places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the folder "
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     places.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
     settings.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                           help="override a parameter, e.g. -p training.learning_rate=1e-4")
+    blind.add_argument("--no-check", action="store_true", help="start whatever `check` would say")
     parser = argparse.ArgumentParser(prog="python -m plum_utils", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
@@ -71,15 +75,18 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("params", type=Path, help=params)
         return added
 
-    run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings)
+    run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings, blind)
     run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
     run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
+    run.add_argument("--row", type=int, metavar="K", help="of a sweep only its K-th run: for an array of jobs, a row each")
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
                      "architectures, fitted to the task in seconds, and a few rows in the data sets' real formats")
     run.add_argument("--from", dest="first", metavar="NN", help="start at this stage (01 to 06)")
     run.add_argument("--until", dest="last", metavar="NN", help="end with this stage")
     run.add_argument("--only", metavar="NN", help="only this stage")
     run.add_argument("--force", action="store_true", help="run again from nothing, up to date or not")
+    command("check", _check, "what a run needs and this machine lacks, and how long it takes; `run` asks it first", weak,
+            places, settings, params="a run's parameters, or a sweep file")
     listing = command("list", _list, "the experiments by table, and which have been run")
     listing.add_argument("folder", type=Path, nargs="?", default=ROOT / "params", help="default: params/")
     either = "a parameter file, or a run's folder"
@@ -88,10 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--readme", type=Path, metavar="FILE", help="also write the results into this file, between "
                         "its markers")
     command("search", _search, "choose training parameters on the validation instructions", weak, places, settings,
-            params="a parameter file with data.validation_fraction and search.candidates")
-    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card", places,
-                     settings, params=either)
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new model's folder")
+            blind, params="a parameter file with data.validation_fraction and search.candidates")
+    export = command("export", _export, "write a trained policy, merged, with its tokenizer and a model card, or the "
+                     "preference set; push it to a hub", places, settings, params=either)
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the new folder")
+    export.add_argument("--dataset", action="store_true", help="the preference set with a data card, not a policy")
+    export.add_argument("--push-to-hub", metavar="REPO", help="then upload the folder to this repository, which is made if it "
+                        "is not there; given again after an interruption it goes on")
+    export.add_argument("--public", action="store_true", help="make the repository public; default: private")
     export.add_argument("--policy", metavar="NAME", help="as kto-seed0; default: the first one that the run trained")
     export.add_argument("--force", action="store_true", help="replace the folder if it is there")
     export.add_argument("--gguf", action="store_true", help="also write a GGUF file, with llama.cpp's converter")
@@ -156,12 +167,17 @@ def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     path = _what_to_run(arguments)
+    if arguments.row is not None and not is_sweep(path):
+        raise ParamsError(f"--row: {path} is no sweep, so it has no rows")
     if arguments.dry or is_sweep(path):
         return _run_sweep(arguments, path)
     arguments.params = path
     pipeline, chosen = _pipeline(arguments), _chosen(arguments)
     check_host([pipeline.params], chosen)
-    if pipeline.params.rounds > 1:
+    rounds = pipeline.params.rounds > 1
+    first = replace(pipeline, run=Run(pipeline.run.path / "round1")) if rounds else pipeline
+    _look_first(arguments, [first], chosen, arguments.force)
+    if rounds:
         _refuse_some_stages(arguments, "rounds run all stages; give one round's folder and parameters instead")
         runs = execute_rounds(pipeline.params, pipeline.run.path, arguments.notebooks, arguments.force)
         print(f"report: {write_rounds_report(pipeline.params, pipeline.run, runs)}")
@@ -169,6 +185,49 @@ def _run(arguments: argparse.Namespace) -> int:
     pipeline.execute(chosen, arguments.force)
     print(f"report: {write_report(pipeline.run)}, {write_html(pipeline.run)}")
     return 0
+
+
+def _look_first(arguments: argparse.Namespace, pipelines: list[Pipeline], chosen: list[Stage], force: bool = False
+                ) -> None:
+    """Print what ``check`` finds to mend.
+
+    Raises:
+        NotReady: something that it needs is missing.
+    """
+    if arguments.no_check:
+        return
+    found = [one for one in check(pipelines, chosen, force) if one.mend]
+    if found:
+        print(table(found), flush=True)
+    if stops(found):
+        raise NotReady("nothing was started; mend what the table's first lines say, or start all the same by --no-check")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    path = _no_folder(arguments.params, "check")
+    pipelines, chosen = _pipelines(arguments, path)
+    found = [sandbox([line.params for line in pipelines]), *check(pipelines, chosen)]
+    print(table(found), flush=True)
+    for line in pipelines:
+        if len(pipelines) > 1:
+            print(f"{line.params.name}: ", end="")
+        announce(line, chosen)
+    return int(stops(found))
+
+
+def _pipelines(arguments: argparse.Namespace, path: Path) -> tuple[list[Pipeline], list[Stage]]:
+    """The runs of a parameter file or of a sweep, and the stages that they need."""
+    if not is_sweep(path):
+        return [_pipeline(arguments)], list(STAGES)
+    sweep, experiments = load_sweep(path, _overrides(arguments))
+    return _of_sweep(sweep, experiments, arguments)
+
+
+def _of_sweep(sweep: Sweep, experiments: list[Experiment], arguments: argparse.Namespace
+              ) -> tuple[list[Pipeline], list[Stage]]:
+    outputs = arguments.run_dir or ROOT / "outputs"
+    runs = [Pipeline(one.params, Run(outputs / one.params.name), arguments.notebooks) for one in experiments]
+    return runs, [stage for stage in STAGES if stage.number <= sweep.until]
 
 
 def _what_to_run(arguments: argparse.Namespace) -> Path:
@@ -189,11 +248,13 @@ def _run_sweep(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.dry:
         from plum_utils.study.dry import dry_run
 
-        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks)
+        return dry_run(path, arguments.run_dir or ROOT / "outputs" / "dry", overrides, arguments.notebooks, arguments.row)
     sweep, experiments = load_sweep(path, overrides)
-    check_host([one.params for one in experiments])
+    chosen = of_row(experiments, arguments.row)
+    check_host([one.params for one in chosen])
+    _look_first(arguments, *_of_sweep(sweep, chosen, arguments), arguments.force)
     outputs = arguments.run_dir or ROOT / "outputs"
-    failures = execute(sweep, experiments, outputs, arguments.notebooks, arguments.force)
+    failures = execute(sweep, chosen, outputs, arguments.notebooks, arguments.force)
     print(f"report: {write_sweep_report(sweep, experiments, outputs, path.stem, failures)}")
     return 1 if failures else 0
 
@@ -231,6 +292,7 @@ def _search(arguments: argparse.Namespace) -> None:
     _no_folder(arguments.params, "search")
     pipeline = _pipeline(arguments)
     check_host([pipeline.params])
+    _look_first(arguments, [pipeline], list(STAGES[:4]))
     pipeline.execute(list(STAGES[:3]))
     search(pipeline.params, pipeline.run)
 
@@ -253,6 +315,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     print(f"number type here: {kind.name} ({kind.reason})" + (f"\nwarning: {kind.warning}" if kind.warning else ""))
     on_card = kind.name if here or params.policy.dtype != "auto" else "bfloat16"
     print(f"number type on the card: {on_card}" + ("" if here else " (compute capability 8.0 or higher)"))
+    if not here and not arguments.gpu_gb:
+        print(f"this machine has no GPU that can be used: {why_none()}\nso here are cards of "
+              f"{', '.join(f'{size:g}' for size in planner.CARDS)} GB:")
     print(planner.tables(config, params.training, [card] if card else planner.CARDS, on_card))
     if arguments.gpu_gb is None:
         announce(Pipeline(params, Run(ROOT / "outputs" / params.name)), list(STAGES))
@@ -265,6 +330,24 @@ def _lab(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    pipeline = _pipeline(arguments)
-    print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force, arguments.gguf,
-                        arguments.gguf_converter))
+    from plum_utils.study import publish
+    from plum_utils.study.export_dataset import export_dataset
+
+    _refuse_contradictions(arguments)
+    pipeline, repo = _pipeline(arguments), arguments.push_to_hub
+    if repo:
+        publish.check_login()
+    if arguments.dataset:
+        print(export_dataset(pipeline.params, pipeline.run, arguments.to, arguments.force, resume=bool(repo)))
+    else:
+        print(export_policy(pipeline.params, pipeline.run, arguments.to, arguments.policy, arguments.force,
+                            arguments.gguf, arguments.gguf_converter, resume=bool(repo)))
+    if repo:
+        print(publish.push(arguments.to, repo, "dataset" if arguments.dataset else "model", arguments.public))
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
+    if arguments.dataset and (arguments.policy or arguments.gguf):
+        raise ParamsError("--dataset: a preference set has neither policies nor a GGUF file; leave out --policy and --gguf")
+    if arguments.public and not arguments.push_to_hub:
+        raise ParamsError("--public: says who sees what is pushed; give --push-to-hub REPO too")

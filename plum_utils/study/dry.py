@@ -1,6 +1,6 @@
 """Dry runs: everything of an experiment but its weights and its hub data.
 
-In place of the model stands a tiny one of its real architecture, random weights fitted for seconds to answer with one of
+In place of the model stands a tiny one of its real architecture with a tokenizer of its kind, random weights fitted for seconds to answer with one of
 three programs (right, wrong, un-runnable), so that every label occurs; in place of the data set a few rows in its real
 file format; and the generator's responses lie in its store, as if they had been paid for. All six notebooks run for real,
 with the experiment's own prompt template, objective and data conversion.
@@ -8,6 +8,7 @@ with the experiment's own prompt template, objective and data conversion.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from pathlib import Path
@@ -16,27 +17,30 @@ from typing import Any
 from plum_utils.data import hub, selection
 from plum_utils.data.evalplus import OVERRIDES
 from plum_utils.data.livecodebench import bundled_path
+from plum_utils.data.problems import load_suite
 from plum_utils.jsonl import new_folder, write_json, write_jsonl
 from plum_utils.models.prompts import policy_message, render
-from plum_utils.models.shapes import bundled_shapes
+from plum_utils.models.shapes import bundled_shapes, tokenizer_kind
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.params import Params, ParamsError, RowParams, load_params
 from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import fingerprint
 from plum_utils.study.batches import execute
 from plum_utils.study.sweep_page import write_sweep_report
-from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep
+from plum_utils.study.sweeps import Experiment, Sweep, SweepRun, is_sweep, load_sweep, of_row
+from plum_utils.study.tiny_tokenizers import write_tokenizer
 from plum_utils.study.weak_hosts import check_host
 from plum_utils.testgen import generator
 
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 4096, "bos_token_id": 0,
-         "eos_token_id": 1, "pad_token_id": 2}
+# Heads of 32 numbers: the smallest that vLLM's attention on a CPU takes.
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "max_position_embeddings": 4096}
 PROGRAMS = ("def answer(x):\n    return x + 1\n", "def answer(x):\n    return x - 1\n", "def answer(x):\n    return x +\n")
 N_INSTRUCTIONS = 12
-FIT_STEPS = 120
+FIT_STEPS = 200
 SMALL = {
     "generator.responses": 2, "generator.max_cost": None, "generator.live_instructions": 0,
-    "sampling.backend": "transformers", "sampling.k": 6, "sampling.max_tokens": 40, "sampling.shard_size": 8,
+    "sampling.k": 6, "sampling.max_tokens": 40, "sampling.shard_size": 8,
     "training.quantization": "none", "training.seeds": [0], "training.lora_r": 4, "training.batch_size": 4,
     "training.accumulation": 1, "training.max_steps": 2, "training.save_steps": 1, "training.max_length": 512,
     "evaluation.k": [1, 2], "evaluation.max_tokens": 40, "evaluation.bootstrap": 200,
@@ -45,16 +49,21 @@ SMALL = {
 }
 
 
-def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks") -> int:
-    """Run a parameter file, or every experiment of a sweep, dry; returns the exit status.
+def dry_run(path: Path, outputs: Path, overrides: dict[str, Any], notebooks: Path = ROOT / "notebooks",
+            row: int | None = None) -> int:
+    """Run a parameter file, or every experiment of a sweep, or its ``row``, dry; returns the exit status.
 
     Args:
         outputs: folder of the runs' folders, and of the tiny models, data and responses (``parts``).
     """
     sweep, experiments = load_sweep(path, overrides) if is_sweep(path) else _alone(load_params(path, overrides), path)
+    experiments = of_row(experiments, row)
     check_host([one.params for one in experiments])
     dry = [Experiment(dry_params(one.params, outputs / "parts"), one.path, one.row) for one in experiments]
-    os.environ.setdefault(OVERRIDES["mbpp"], str(tiny_mbpp(outputs / "parts").resolve()))  # for the notebooks' kernels
+    for suite, rows in (("humaneval", tiny_humaneval()), ("mbpp", tiny_mbpp())):  # variables of the notebooks' kernels
+        file = outputs / "parts" / f"{suite}.jsonl"
+        write_jsonl(file, rows)
+        os.environ.setdefault(OVERRIDES[suite], str(file.resolve()))
     sweep = sweep.model_copy(update={"until": "06", "title": f"Dry run, not evidence: {sweep.title}"})
     failures = execute(sweep, dry, outputs, notebooks)
     print(f"report: {write_sweep_report(sweep, dry, outputs, path.stem, failures)}")
@@ -84,6 +93,7 @@ def dry_params(params: Params, parts: Path) -> Params:
         "data.source": portable(tiny_data(params.data.train, parts)), "data.revision": None,
         "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": portable(bundled_path()),
         "generator.store": portable(parts / "responses"), "rounds": 1,
+        "sampling.backend": "auto" if params.sampling.backend == "vllm" else params.sampling.backend,
         "evaluation.suites": [suite.model_dump() | {"limit": 2, "n": min(suite.n, 2)} for suite in params.evaluation.suites],
     }
     if params.labels.instructions:
@@ -124,14 +134,20 @@ def tiny_data(name: str, parts: Path) -> Path:
     return folder
 
 
-def tiny_mbpp(parts: Path) -> Path:
+def tiny_mbpp() -> list[dict[str, Any]]:
     """Two problems of ours in the format of evalplus' MbppPlus.jsonl."""
-    rows = [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\nassert answer(1) == 2\n"""\n', "entry_point": "answer",
+    return [{"task_id": f"Mbpp/{9001 + place}", "prompt": f'"""\n{text}\nassert answer(1) == 2\n"""\n', "entry_point": "answer",
              "canonical_solution": f"\n{PROGRAMS[0]}", "base_input": [[1], [2]], "plus_input": [[0], [-1]], "atol": 0,
              "contract": "", "assertion": "assert answer(1) == 2"}
             for place, text in enumerate(("Give the integer that follows x.", "Count on from x by a single step."))]
-    write_jsonl(parts / "mbpp.jsonl", rows)
-    return parts / "mbpp.jsonl"
+
+
+def tiny_humaneval() -> list[dict[str, Any]]:
+    """HumanEval's first two problems, with inputs of ours, in the format of evalplus' HumanEvalPlus.jsonl."""
+    inputs: list[list[Any]] = [[[[1.0, 2.0], 0.5], [[1.0, 1.1], 0.5]], [["()"], ["( ) (( ))"]]]
+    return [{"task_id": problem.task_id, "prompt": problem.prompt, "entry_point": problem.entry_point, "contract": "",
+             "canonical_solution": problem.reference.removeprefix(problem.prompt), "base_input": [base],
+             "plus_input": [plus], "atol": 0} for problem, (base, plus) in zip(load_suite("humaneval", 2), inputs)]
 
 
 def fill_store(params: Params) -> None:
@@ -144,46 +160,42 @@ def fill_store(params: Params) -> None:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 def tiny_model(params: Params, parts: Path) -> Path:
-    """A folder with a model of the policy's architecture and a tokenizer, fitted to the policy's prompt; made once."""
-    architecture = bundled_shapes()[params.policy.model]["model_type"]
-    target = parts / f"{architecture}-{fingerprint([params.policy.prompt, params.policy.answer_instruction, SIZES])}"
+    """A folder in a hub repository's layout: a model of the policy's architecture, fitted to the policy's prompt, and a
+    tokenizer of its kind; made once."""
+    architecture, kind = bundled_shapes()[params.policy.model]["model_type"], tokenizer_kind(params.policy.model)
+    target = parts / f"{kind}-{fingerprint([params.policy.prompt, params.policy.answer_instruction, SIZES])}"
     if target.exists():
         return target
-    tokenizer = tiny_tokenizer()
-    prompts = [render(tokenizer, policy_message(text, params.policy.answer_instruction), params.policy.prompt,
-                      params.policy.system) for text in questions()]
-    with new_folder(target) as folder:
-        fitted(architecture, tokenizer, prompts).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return target
-
-
-def tiny_tokenizer() -> Any:
-    """A byte-level BPE of 1,024 tokens, trained on the dry data set's texts."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = ByteLevelBPETokenizer()
     texts = [*questions(), *PROGRAMS, "```python\n```\n", "### Instruction\n### Response\n", bundled_path().read_text()]
-    bpe.train_from_iterator(texts, vocab_size=SIZES["vocab_size"], special_tokens=["<s>", "</s>", "<pad>"])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>",
-                                   pad_token="<pad>")
+    with new_folder(target) as folder:
+        write_tokenizer(kind, texts, folder)
+        tokenizer = load_tokenizer(folder)
+        prompts = [render(tokenizer, policy_message(text, params.policy.answer_instruction), params.policy.prompt,
+                          params.policy.system) for text in questions()]
+        fitted(architecture, tokenizer, prompts).save_pretrained(folder)
+    return target
 
 
 def fitted(architecture: str, tokenizer: Any, prompts: list[str]) -> Any:
     """A tiny random model of the architecture, fitted to answer every prompt with each of ``PROGRAMS`` as likely."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **SIZES)).train()
+    config = AutoConfig.for_model(
+        architecture, **SIZES, vocab_size=64 * math.ceil(len(tokenizer) / 64), bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model = AutoModelForCausalLM.from_config(config).train()
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=5e-3), random.Random(0)
+    answers = [f"```python\n{program}```\n{tokenizer.eos_token}" for program in PROGRAMS]
     for _ in range(FIT_STEPS):
-        for prompt in rng.sample(prompts, 6):
-            asked, answer = (tokenizer(text, add_special_tokens=False)["input_ids"]
-                             for text in (prompt, f"```python\n{rng.choice(PROGRAMS)}```\n{tokenizer.eos_token}"))
-            labels = torch.tensor([[-100] * len(asked) + answer])
-            model(input_ids=torch.tensor([asked + answer]), labels=labels).loss.backward()
+        rows = [(prompt, prompt + rng.choice(answers)) for prompt in rng.sample(prompts, 6)]
+        asked, whole = (tokenizer(list(texts), add_special_tokens=False)["input_ids"] for texts in zip(*rows))
+        ids = pad_sequence([torch.tensor(row) for row in whole], batch_first=True)
+        labels = pad_sequence([torch.tensor([-100] * len(start) + row[len(start):]) for start, row in zip(asked, whole)],
+                              batch_first=True, padding_value=-100)
+        model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

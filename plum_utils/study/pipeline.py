@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator
 
-from plum_utils.data.evalplus import OVERRIDES
+from plum_utils.data.evalplus import SuiteUnavailable, evalplus_path
 from plum_utils.jsonl import sha256_file
 from plum_utils.models.number_types import number_type, settled
 from plum_utils.params import Params
@@ -183,17 +183,17 @@ class Pipeline:
         return [f"parameters ({', '.join(keys)})" if part == "parameters" and keys else part for part in parts]
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
-        """Hashes of the files the stage reads: earlier stages' artifacts, and files named by the parameters or the
-        environment. Tables and figures hold timings and are read by nobody, so they are not among them."""
+        """Hashes of the files the stage reads: earlier stages' artifacts, files named by the parameters, and evalplus'
+        data. Tables and figures hold timings and are read by nobody, so they are not among them."""
         found = {name: digest for need in stage.needs for name, digest in self._entry(need).get("outputs", {}).items()
                  if name.startswith(f"{need}/")}
         for key, value in _leaves(stage.parameters(self.params)):
             if isinstance(value, str) and value and key.split(".")[0] in NAMING_FILES and key not in NO_INPUTS:
                 found |= _local(key, ROOT / value)
-        if "evaluation" in stage.sections:
-            for variable in OVERRIDES.values():
-                if os.environ.get(variable):
-                    found |= _local(variable, Path(os.environ[variable]))
+        for suite in stage.evalplus_suites(self.params):
+            with contextlib.suppress(SuiteUnavailable):  # the lesson that needs it says so
+                if path := evalplus_path(suite):
+                    found |= _local(f"evalplus.{suite}", path)
         return found
 
     def _shown(self) -> dict[Path, tuple[int, int]]:

@@ -1,5 +1,6 @@
 """A short look at this machine, in a process of its own, which takes what it loads and allocates along:
-``python -m plum_utils.study.probe float32 576 1536`` prints FLOP/s of a matrix product, the device, and what it is."""
+``python -m plum_utils.study.probe float32 576 1536`` prints FLOP/s of a matrix product, the device, and what it is;
+``... cards`` the GPUs and their memory."""
 
 from __future__ import annotations
 
@@ -35,5 +36,13 @@ def look(dtype: str, inner: int, outer: int) -> tuple[float, str, str]:
     return 2 * ROWS * inner * outer / quick, device, f"{what}, {dtype}"
 
 
+def cards() -> list[tuple[str, int, int]]:
+    """Name, free bytes and all bytes of each GPU that CUDA offers. To ask opens each, which takes memory on it."""
+    import torch
+
+    each = range(torch.cuda.device_count())
+    return [(torch.cuda.get_device_name(number), *torch.cuda.mem_get_info(number)) for number in each]
+
+
 if __name__ == "__main__":
-    print(json.dumps(look(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(cards() if sys.argv[1] == "cards" else look(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

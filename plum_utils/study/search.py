@@ -19,6 +19,7 @@ from plum_utils.evaluation.scoring import score
 from plum_utils.evaluation.solutions import generate_solutions
 from plum_utils.jsonl import read_jsonl, write_json
 from plum_utils.models.sampling import open_policy_backend
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
 from plum_utils.runs import Run, fingerprint
@@ -86,9 +87,7 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
 
 
 def _pass_rates(p: Params, model: str, problems: list[Problem], folder: Path, adapter: Path | None) -> dict[str, float]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     rates: dict[str, float] = {}
     with closing(open_policy_backend(p, model, p.training.lora_r)) as backend, open_sandbox(p) as sandbox:
         for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):

@@ -84,6 +84,19 @@ def load_sweep(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Swe
     return sweep, experiments
 
 
+def of_row(experiments: list[Experiment], row: int | None) -> list[Experiment]:
+    """The experiment of row ``row``, counted from 1, or all where none is asked for.
+
+    Raises:
+        ParamsError: there is no such row.
+    """
+    if row is None:
+        return experiments
+    if not 1 <= row <= len(experiments):
+        raise ParamsError(f"--row {row}: the sweep has rows 1 to {len(experiments)}")
+    return [experiments[row - 1]]
+
+
 def _experiment(sweep: Sweep, one: SweepRun, path: Path, overrides: dict[str, Any]) -> Experiment:
     file = path.parent / one.params
     changes = one.set | ({"name": one.name} if one.name else {}) | overrides

@@ -16,6 +16,7 @@ from plum_utils.data.instructions import Instruction
 from plum_utils.models.completions import Backend
 from plum_utils.models.prompts import generator_message, render
 from plum_utils.models.sampling import instruction_shards, open_engines, sample_shards
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import ModelNotFound, resolve_model
 from plum_utils.params import GeneratorParams, Params
 from plum_utils.progress import Bar
@@ -187,9 +188,9 @@ def _from_vllm(p: Params, instructions: list[Instruction], folder: Path) -> list
         path = resolve_model(how.model)
     except ModelNotFound as error:
         raise GeneratorError(str(error).replace("policy.model", "generator.model")) from None
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = load_tokenizer(path)
     longest = max(len(tokenizer(render(tokenizer, generator_message(item.instruction)))["input_ids"])
                   for item in instructions)
     context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", longest + how.max_tokens)

@@ -32,12 +32,14 @@ from plum_utils.runs import fingerprint
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
 LONGEST_RETRY_AFTER = 600.0  # a server that sends us away for longer (a day's quota) has failed
+LOOK_SECONDS = 10.0  # for the list of models
 BUSY = (408, 409, 429)  # HTTP statuses that are worth another try, as all from 500 on
 NO_USE = (401, 402, 403, 404)  # statuses that every other request would get too
 REFUSALS = ("context_length_exceeded", "content_filter", "content_policy_violation")  # OpenAI's and Azure's codes
 REFUSED = "refused"  # finish_reason of a request that this server will never answer; its response is empty
 # What the server says then may hold a part of the key.
 _NO_KEY = "generator.api_key_env: {server} refuses (HTTP {status}) the key in {key}"
+_ADDRESS = "give the API's address, which often ends in /v1"
 MENDS = {  # by HTTP's status, or what happened
     401: _NO_KEY,
     402: "generator.api_key_env: {server} says that the key's account has no credit ({said})",
@@ -193,6 +195,26 @@ class HttpBackend:
         self.server = re.sub(r"//[^/@]*@", "//", str(self._client.base_url))  # without a user's name and password
         self._limit = "max_tokens"
 
+    def check_model(self) -> None:
+        """Ask the server which models it serves; once, and it has ``LOOK_SECONDS``. Nothing is generated or paid.
+
+        Raises:
+            GeneratorError: it is not there, refuses the key, or does not serve ``generator.model``.
+        """
+        how = self._how
+        try:
+            served = [model.id for model in self._client.models.list(timeout=min(how.timeout_seconds, LOOK_SECONDS))]
+        except (openai.NotFoundError, AttributeError):  # the latter: the client cannot read what is no JSON object
+            raise GeneratorError(f"generator.base_url: {self.server} has no list of models; {_ADDRESS}") from None
+        except openai.APIConnectionError as error:  # a timeout is one, too
+            said = MENDS["unreached"].format(server=self.server, said=self._said(error), tries=1)
+            raise GeneratorError(said) from None
+        except openai.APIError as error:
+            raise GeneratorError(self._reason(error, _status(error), 1)) from None
+        if how.model not in served:
+            raise GeneratorError(f"generator.model: {self.server} has no {how.model!r}; it serves "
+                                 f"{one_line(', '.join(sorted(served)) or 'nothing', 200)}")
+
     def ask(self, requests: list[Request]) -> dict[str, dict[str, Any]]:
         """Rows of the store by request key; what is missing is asked for. A request that the server refuses for good
         gets an empty response: it would never be answered, and the study must go on.
@@ -292,20 +314,28 @@ class HttpBackend:
             raise
 
     def _failure(self, request: Request, error: Exception, tries: int) -> Failure:
-        code, how = getattr(error, "code", None), self._how
-        status = 402 if code == "insufficient_quota" else getattr(error, "status_code", 0)  # OpenAI says 429
-        reason = MENDS[_what_happened(error, status)].format(
+        status = _status(error)
+        reason = self._reason(error, status, tries)
+        refused = status == 400 and (getattr(error, "code", None) in REFUSALS or "maximum context length" in reason)
+        return Failure(request, status, reason, refused)
+
+    def _reason(self, error: Exception, status: int, tries: int) -> str:
+        how = self._how
+        return MENDS[_what_happened(error, status)].format(
             server=self.server, status=status, http=f"HTTP {status}: " if status else "", said=self._said(error),
             key=how.api_key_env + ("" if self._key else ", which is not set"), model=how.model,
             seconds=how.timeout_seconds, tries=tries)
-        refused = status == 400 and (code in REFUSALS or "maximum context length" in reason)
-        return Failure(request, status, reason, refused)
 
     def _said(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
         text = str(text or error.__cause__ or error)
         return one_line(text.replace(self._key, "***") if self._key else text, 300)
+
+
+def _status(error: Exception) -> int:
+    """HTTP's; 0 where no answer came at all. OpenAI says 429 where there is no credit."""
+    return 402 if getattr(error, "code", None) == "insufficient_quota" else getattr(error, "status_code", 0)
 
 
 def _what_happened(error: Exception, status: int) -> int | str:
@@ -343,8 +373,7 @@ def stored_row(request: Request, server: str, response: str, finish_reason: str 
 
 def _row(request: Request, reply: Any, tries: int, server: str) -> dict[str, Any]:
     if isinstance(reply, str):
-        raise GeneratorError(f"generator.base_url: {server} answers with a page, not with JSON; give the API's "
-                             "address, which often ends in /v1")
+        raise GeneratorError(f"generator.base_url: {server} answers with a page, not with JSON; {_ADDRESS}")
     if not getattr(reply, "choices", None):
         raise ValueError("an answer without choices")
     choice, usage = reply.choices[0], reply.usage

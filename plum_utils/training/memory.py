@@ -3,15 +3,16 @@
 Bytes are counted for one moment after another of a KTO step of TRL 1.16 with PEFT 0.21: its
 ``KTOTrainer._compute_loss`` runs the policy on the KL pairs, the policy, the reference on both, then backward. The
 largest moment is the peak. What is alive at each was read off the code of transformers' Llama, Qwen2 and Starcoder2
-layers, PEFT's LoRA layers (as ``plum_utils.training.speed`` changes them), bitsandbytes' 4-bit products and TRL's chunked
+layers (Mistral's are Llama's; Qwen3 and Gemma by their traces), PEFT's LoRA layers (as ``plum_utils.training.speed`` changes them), bitsandbytes' 4-bit products and TRL's chunked
 log-probabilities, and is held against traces of that code (tests/training/test_memory.py); DPO and SFT follow by the same
-formulas, without a trace of their own. Assumed, not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
+formulas, without a trace of their own, and so do what lesson 04 computes by hand and what reading alone takes. Assumed,
+not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plum_utils.params import ParamsError, TrainingParams
@@ -19,7 +20,7 @@ from plum_utils.params import ParamsError, TrainingParams
 GIB = 2**30
 CUDA_CONTEXT = 0.75 * GIB  # assumed: driver context, kernels, cuBLAS workspaces; 0.4 to 0.9 GiB are usual
 FRAGMENTATION = 0.05  # assumed: what the caching allocator holds beyond the tensors, as a share of them
-ARCHITECTURES = ("llama", "qwen2", "starcoder2")  # whose layers the formulas know
+ARCHITECTURES = ("llama", "qwen2", "starcoder2", "mistral", "qwen3", "gemma")  # whose layers the formulas know
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768  # trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE, trl.trainer.utils' chunk
 NF4_BLOCK, NF4_OUTER_BLOCK = 64, 256  # bitsandbytes: values to an 8-bit scale, scales to a 32-bit one
 NF4_CODES = (16 + 256 + 1) * 4  # a layer's two code books and its offset
@@ -38,10 +39,11 @@ class Shape:
     queries: int
     keys: int
     vocabulary: int
-    gated: bool  # SwiGLU (Llama, Qwen2) or a plain GELU (Starcoder2)
+    gated: bool  # SwiGLU (Llama, Qwen2, Qwen3, Mistral) and GeGLU (Gemma), or a plain GELU (Starcoder2)
     attention_bias: bool
     output_bias: bool
     tied: bool
+    head_norms: bool = False  # RMSNorm on each head's queries and keys (Qwen3)
 
     @property
     def linears(self) -> list[tuple[int, int, bool]]:
@@ -59,6 +61,8 @@ class Shape:
     def other_weights(self) -> int:
         """Embeddings, output head, norms and biases, which 4-bit quantisation leaves as they are."""
         norms = (2 * self.layers + 1) * self.hidden * (1 if self.gated else 2)
+        if self.head_norms:
+            norms += 2 * self.layers * self.queries // self.heads
         biases = self.layers * sum(outputs for _, outputs, bias in self.linears if bias)
         return (1 if self.tied else 2) * self.vocabulary * self.hidden + norms + biases
 
@@ -68,22 +72,22 @@ class Shape:
 
 
 def shape_of(config: Any) -> Shape:
-    """Shape of a Llama, Qwen2 or Starcoder2 config.
+    """Shape of a config of one of ``ARCHITECTURES``.
 
     Raises:
         ParamsError: another architecture, whose layers keep other tensors.
     """
     kind = config.model_type
     if kind not in ARCHITECTURES:
-        raise ParamsError(f"the memory plan knows the layers of llama, qwen2 and starcoder2, not of {kind!r}; set "
+        raise ParamsError(f"the memory plan knows the layers of {', '.join(ARCHITECTURES)}, not of {kind!r}; set "
                           "training.quantization and gradient_checkpointing yourself")
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    everywhere = bool(getattr(config, {"llama": "attention_bias", "starcoder2": "use_bias"}.get(kind, ""), False))
+    everywhere = bool(getattr(config, {"qwen2": "", "starcoder2": "use_bias"}.get(kind, "attention_bias"), False))
     return Shape(hidden=config.hidden_size, inner=config.intermediate_size, layers=config.num_hidden_layers,
                  heads=config.num_attention_heads, queries=config.num_attention_heads * head_size,
                  keys=config.num_key_value_heads * head_size, vocabulary=config.vocab_size,
                  gated=kind != "starcoder2", attention_bias=kind == "qwen2" or everywhere, output_bias=everywhere,
-                 tied=config.tie_word_embeddings)
+                 tied=config.tie_word_embeddings, head_norms=kind == "qwen3")
 
 
 @dataclass(frozen=True)
@@ -175,13 +179,16 @@ def _optimizer_bytes(shape: Shape, setting: Setting) -> int:
 def _saved_bytes(shape: Shape, setting: Setting) -> int:
     """Bytes that one layer keeps of one token, without checkpointing.
 
-    The two norms' inputs and their factors; queries, keys and values (repeated to as many heads where a mask forbids
+    The norms' inputs and their factors; queries, keys and values (repeated to as many heads where a mask forbids
     grouped heads), the attention's output and log-sums; the mask as numbers, or in eager attention each head's
     probabilities, in float32 and as the next product takes them; gate, up and their product's factor; the norms' outputs
     and the MLP's product, which the adapters read, and the adapters' own inner values.
     """
     width = setting.width
     norms = 2 * (_norm_width(shape, setting) * shape.hidden + (4 if shape.gated else 8))
+    if shape.head_norms:
+        rotated = shape.queries + shape.keys
+        norms += 4 * rotated + 4 * rotated * shape.heads // shape.queries
     attention = 4 * width * shape.queries
     if setting.training.attention == "eager":
         attention += (width + 4) * shape.heads * setting.length
@@ -311,3 +318,21 @@ def peak_parts(shape: Shape, setting: Setting) -> tuple[str, dict[str, int]]:
         parts |= {"fragmentation (assumed)": round(FRAGMENTATION * sum(parts.values())),
                   "CUDA context (assumed)": round(CUDA_CONTEXT)}
     return moment, parts
+
+
+def forward_bytes(shape: Shape, setting: Setting, logits: int = 0) -> float:
+    """Most bytes of a forward pass that keeps nothing, weights included; ``logits``: tokens whose logits are made, in the
+    policy's type and twice in float32."""
+    made = logits * shape.vocabulary * (setting.width + 8)
+    return weight_bytes(shape, setting) + setting.tokens * setting.width * shape.hidden + max(
+        _layer_forward(shape, setting), made)
+
+
+def by_hand_bytes(shape: Shape, setting: Setting) -> float:
+    """Most bytes of lesson 04's batch by hand, which makes all logits: a forward pass over the batch, or the backward pass
+    of one of its rows, without checkpointing."""
+    one = replace(setting, training=setting.training.model_copy(update={"batch_size": 1, "gradient_checkpointing": False}))
+    back = weight_bytes(shape, one) + _kept(shape, one) + max(
+        one.tokens * shape.vocabulary * (one.width + 12), _layer_backward(shape, one))
+    stays = _adapter_bytes(shape, setting) + _gradient_bytes(shape, setting)
+    return stays + max(forward_bytes(shape, setting, setting.tokens), back)

@@ -9,6 +9,7 @@ from typing import Any
 from plum_utils.data.instructions import split_instructions
 from plum_utils.data.selection import training_instructions
 from plum_utils.models.prompts import answer_end, policy_prompt
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import Params, TrainingParams
 
@@ -20,9 +21,7 @@ def gold_rows(p: Params) -> list[dict[str, Any]]:
     Raises:
         ValueError: the data set has no solutions.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(p.policy.model, p.policy.revision))
+    tokenizer = load_tokenizer(resolve_model(p.policy.model, p.policy.revision))
     end = answer_end(tokenizer, p.policy.prompt)
     rows = [{"instruction_id": item.instruction_id,
              "prompt": [{"role": "user", "content": policy_prompt(p, tokenizer, item.instruction)}],

@@ -17,9 +17,9 @@ def test_suites_have_distinct_problems_and_a_limit():
         load_suite("heldout")
 
 
-def test_mbpp_without_data_says_how_to_bring_it(monkeypatch):
+def test_mbpp_without_data_says_how_to_bring_it(monkeypatch, tmp_path):
     monkeypatch.delenv(OVERRIDES["mbpp"], raising=False)
-    monkeypatch.setattr("evalplus.data.utils.CACHE_DIR", "/nonexistent")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(SuiteUnavailable, match="MBPP_OVERRIDE_PATH"):
         load_suite("mbpp")
 

@@ -33,8 +33,8 @@ class Done:
 
 
 def command(run_dir: Path, *more: str) -> list[str]:
-    """``python -m plum_utils run params/smoke.yaml`` into ``run_dir``."""
-    return [sys.executable, "-m", "plum_utils", "run", str(SMOKE), "--run-dir", str(run_dir), *more]
+    """``python -m plum_utils run params/smoke.yaml`` into ``run_dir``, without a network for evalplus' data."""
+    return ["env", "HF_HUB_OFFLINE=1", sys.executable, "-m", "plum_utils", "run", str(SMOKE), "--run-dir", str(run_dir), *more]
 
 
 def call(run_dir: Path, *more: str) -> Done:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plum_utils.jsonl import sha256_file
 from plum_utils.models import weights as weights_module
-from plum_utils.models.weights import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model
+from plum_utils.models.weights import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, merge_adapter, resolve_model
 
 
 @pytest.fixture
@@ -110,6 +113,40 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch):
         resolve_model("some/model")
 
 
+@pytest.mark.parametrize(("held", "taken"), [
+    (["a.safetensors", "pytorch_model.bin", "training_args.bin"], ["a.safetensors"]),
+    (["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "training_args.bin"],
+     ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"]),
+])
+def test_weights_are_taken_as_safetensors_or_else_as_bin(hub, held, taken):
+    folder = hub(["config.json", "tokenizer.json", *held])
+    assert resolve_model("some/model") == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["config.json", "tokenizer.json", *taken])
+
+
+def test_a_repository_without_weights_is_named(hub):
+    hub(["config.json", "flax_model.msgpack", "training_args.bin"])
+    with pytest.raises(ModelNotFound, match="policy.model 'some/model': the repository at v1 holds weights neither as"):
+        resolve_model("some/model", "v1")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A repository of the given files behind ``snapshot_download``."""
+    import huggingface_hub
+
+    def repository(files: list[str]) -> Path:
+        def snapshot(name, revision, allow_patterns):
+            for file in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
+                (tmp_path / file).touch()
+            return str(tmp_path)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        return tmp_path
+
+    return repository
+
+
 def test_the_real_conversion_is_intact_and_in_bfloat16():
     from safetensors import safe_open
 
@@ -119,3 +156,19 @@ def test_the_real_conversion_is_intact_and_in_bfloat16():
     with safe_open(folder / "model.safetensors", "pt") as weights:
         kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}
     assert kinds == {"BF16"}
+
+
+def test_an_adapter_is_merged_into_bfloat16_weights_as_into_float32_ones_that_are_rounded_once(tiny, tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(base)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                           LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
+    model.save_pretrained(adapter)
+    merged = AutoModelForCausalLM.from_pretrained(merge_adapter(str(base), str(adapter), str(tmp_path / "merged"), "bfloat16"))
+    plain = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    changed = 0
+    for name, weight in model.merge_and_unload().to(torch.bfloat16).state_dict().items():
+        assert torch.equal(weight, merged.state_dict()[name]) and merged.dtype == torch.bfloat16
+        changed += not torch.equal(weight, plain[name])
+    assert changed == 14

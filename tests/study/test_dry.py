@@ -7,11 +7,13 @@ import sys
 from collections import Counter
 
 import pytest
+from transformers import AutoConfig
 
 from plum_utils.data import selection
 from plum_utils.jsonl import read_jsonl
 from plum_utils.models import prompts
 from plum_utils.models.engines import open_backend
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.params import ParamsError, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
@@ -21,8 +23,9 @@ from plum_utils.testgen import generator
 
 PAPER = ROOT / "params" / "paper"
 FILES = [path for path in sorted(PAPER.glob("*.yaml")) if not is_sweep(path)]
-KINDS = {"llama": "oss_magicoder_ds_kto.yaml", "qwen2": "sharegpt_codeqwen_chat_kto.yaml",
-         "starcoder2": "sharegpt_starcoder2_base_kto.yaml"}
+KINDS = {"deepseek-coder": ("llama", "oss_magicoder_ds_kto.yaml"), "codellama": ("llama", "evol_wizardcoder_cl_kto.yaml"),
+         "codeqwen": ("qwen2", "sharegpt_codeqwen_chat_kto.yaml"),
+         "starcoder2": ("starcoder2", "sharegpt_starcoder2_base_kto.yaml")}
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +33,13 @@ def parts(tmp_path_factory):
     return tmp_path_factory.mktemp("parts")
 
 
-@pytest.mark.parametrize("kind", ["llama", *(pytest.param(kind, marks=pytest.mark.long("seconds")) for kind in KINDS if kind != "llama")])
+@pytest.mark.parametrize("kind", ["codellama", *(pytest.param(kind, marks=pytest.mark.long("seconds")) for kind in KINDS if kind != "codellama")])
 def test_the_tiny_model_has_the_architecture_and_writes_all_three_programs(kind, parts):
-    small = dry.dry_params(load_params(PAPER / KINDS[kind]), parts)
-    import transformers
-
-    assert transformers.AutoConfig.from_pretrained(small.policy.model).model_type == kind
+    architecture, file = KINDS[kind]
+    small = dry.dry_params(load_params(PAPER / file), parts)
+    assert AutoConfig.from_pretrained(small.policy.model).model_type == architecture
     backend = open_backend("transformers", small.policy.model, "float32")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(small.policy.model)
+    tokenizer = load_tokenizer(small.policy.model)
     prompt = prompts.render(tokenizer, prompts.policy_message(dry.questions()[0], small.policy.answer_instruction),
                         small.policy.prompt, small.policy.system)
     outs = backend.generate([prompt], n=40, temperature=1.0, max_tokens=40, stop=small.sampling.stop,
@@ -64,6 +66,8 @@ def test_every_experiment_of_the_paper_has_a_dry_form_that_keeps_what_it_is_abou
     small = dry.dry_params(p, parts)
     assert small.policy.prompt == p.policy.prompt and small.training.objective == p.training.objective
     assert small.training.negatives == p.training.negatives and small.data.train == p.data.train
+    assert small.sampling.backend == "auto" and dry.dry_params(
+        load_params(path, {"sampling.backend": "transformers"}), parts).sampling.backend == "transformers"
     assert small.generator.backend == p.generator.backend and small.sampling.temperature == p.sampling.temperature
 
 
@@ -88,4 +92,5 @@ def test_an_experiment_runs_through_all_six_notebooks(tmp_path):
     labels = Counter(row["label"] for row in read_jsonl(run.path / "03_preferences" / "kto.jsonl"))
     assert labels[True] and labels[False]
     assert run.load_table("training_summary").objective.tolist() == ["sft"]
-    assert {"humaneval", "mbpp"} <= set(run.load_table("results").suite)
+    results = run.load_table("results")
+    assert {"humaneval", "humaneval+", "mbpp", "mbpp+"} <= set(results.suite)

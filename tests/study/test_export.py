@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from plum_utils.models.adapters import adapter_digest
+from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.models.weights import embedded_model, merge_adapter
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.study import export
 from plum_utils.study.commands import main
 from plum_utils.study.export import CONVERTER, ExportError, convert, export_policy
+from plum_utils.study.tiny_tokenizers import write_tokenizer
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
@@ -75,8 +78,10 @@ def test_an_export_is_the_merged_model_with_its_template_and_card(base, trained)
     assert ours and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     card = (target / "README.md").read_text()
     for part in ("tiny-run: kto-seed0", "| base model | tiny-base |", "basics_train", "code c0de, parameters da7a",
-                 "commit abc123", "licence holds", "| checked | logits are 0.0"):
+                 "commit abc123", "licence holds", "| checked | logits are 0.0", "Not evaluated when it was exported"):
         assert part in card, part
+    assert ModelCard(card).data.to_dict() == {
+        "license": "other", "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["code", "plum", "kto"]}
     assert str(Path(base).parent) not in card
     assert [path.name for path in target.parent.iterdir()] == ["model"]
 
@@ -128,6 +133,31 @@ def test_the_command_exports_a_runs_folder(trained, capsys):
     assert main(command) == 2 and "--force" in capsys.readouterr().err
 
 
+def test_the_card_of_an_evaluated_run_has_its_results_and_what_the_hub_knows(trained, monkeypatch):
+    p, run, _ = trained
+    monkeypatch.setattr(export, "results_block", lambda run: f"| results of {run.path.name} |\n")
+    p = p.model_copy(update={"policy": p.policy.model_copy(update={"model": "bigcode/starcoder2-7b"}),
+                             "data": p.data.model_copy(update={"train": "oss_instruct"})})
+    card = ModelCard(export.model_card(p, run, export._trained_policy(run, None), "yes"))
+    assert "## Results\n\n| results of run |\n" in card.text and "of which these weights are the one of seed 0" in card.text
+    assert card.data.base_model == "bigcode/starcoder2-7b"
+    assert card.data.datasets == ["ise-uiuc/Magicoder-OSS-Instruct-75K"]
+    embedded = p.model_copy(update={"policy": p.policy.model_copy(update={"model": export.EMBEDDED})})
+    card = ModelCard(export.model_card(embedded, run, export._trained_policy(run, None), "yes"))
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct")
+
+
+def test_a_push_that_broke_off_goes_on_without_merging_or_sending_the_weights_again(trained, hub, capsys, monkeypatch):
+    _, run, target = trained
+    command = ["export", str(run.path), "--to", str(target), "--push-to-hub", "me/coder"]
+    hub.refuse = 418
+    assert main(command) == 2 and f"the export is whole in {target}" in capsys.readouterr().err
+    monkeypatch.setattr(export, "merge_adapter", lambda *_: pytest.fail("merged again"))
+    assert main(command) == 0 and capsys.readouterr().out.splitlines()[-1].endswith("/me/coder/commit/c0ffee")
+    assert hub.private == {"models/me/coder": True} and len(hub.uploads) == 1
+    assert hub.files["models/me/coder"] == {path.name: path.read_bytes() for path in target.iterdir()}
+
+
 FAKE = f"""#!{sys.executable}
 import sys
 folder, _, outfile, _, kind = sys.argv[1:]
@@ -146,6 +176,15 @@ def test_a_gguf_file_is_written_into_the_export(trained, tmp_path):
     assert (target / "tiny-run-kto-seed0.gguf").read_text() == "GGUF bf16"
     with pytest.raises(ExportError, match="convert.py failed: Model LlamaForCausalLM is not supported"):
         convert(str(fake), target, "x.gguf", "f32")
+
+
+def test_a_tokenizer_that_auto_tokenizer_reads_wrongly_also_lies_alone(tmp_path):
+    write_tokenizer("codeqwen", ["def f(x):\n    return x\n"], tmp_path)
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
+    assert "--tokenizer .../tokenizer" in export._tokenizer_note(tmp_path)
+    ids, ours = (read("def f(x):\n    return x\n")["input_ids"] for read in
+                 (AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), load_tokenizer(tmp_path)))
+    assert ids == ours
 
 
 def test_a_missing_converter_is_told_before_anything_is_merged(trained, monkeypatch):

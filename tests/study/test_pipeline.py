@@ -18,6 +18,7 @@ import nbformat
 import psutil
 import pytest
 
+from plum_utils.data.evalplus import CACHED
 from plum_utils.models.number_types import settled
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
@@ -114,14 +115,31 @@ def test_a_changed_local_input_is_stale(tmp_path, tiny_notebooks, executed):
     assert line.state(STAGES[0]) == ("stale", "changed: inputs")
 
 
-def test_evaluation_is_stale_when_evalplus_data_arrives(tmp_path, tiny_notebooks, executed, monkeypatch):
-    monkeypatch.delenv("HUMANEVAL_OVERRIDE_PATH", raising=False)
-    line = Pipeline(PARAMS, Run(tmp_path / "run"), tiny_notebooks)
+@pytest.mark.parametrize(("more", "stale"), [
+    ({"evaluation": {"suites": [{"name": "humaneval"}, {"name": "mbpp"}]}}, ["05"]),
+    ({"data": {"decontaminate": True}}, ["01", "02", "03", "04", "05"]),
+    ({"evaluation": {"suites": [{"name": "heldout_basics"}]}}, []),
+])
+def test_stages_are_stale_when_evalplus_data_they_read_arrives_or_changes(tmp_path, tiny_notebooks, executed,
+                                                                         monkeypatch, more, stale):
+    monkeypatch.delenv("MBPP_OVERRIDE_PATH", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    line = Pipeline(Params(name="x", **more), Run(tmp_path / "run"), tiny_notebooks)
+
+    def found() -> list[str]:
+        return [stage.number for stage in STAGES if line.state(stage) == ("stale", "changed: inputs")]
+
     line.execute(list(STAGES))
-    (tmp_path / "plus.jsonl").write_text("{}\n")
-    monkeypatch.setenv("HUMANEVAL_OVERRIDE_PATH", str(tmp_path / "plus.jsonl"))
-    assert line.state(STAGES[3])[0] == "up to date"
-    assert line.state(STAGES[4]) == ("stale", "changed: inputs")
+    file = tmp_path / "evalplus" / CACHED["mbpp"]
+    file.parent.mkdir()
+    assert found() == []
+    file.write_text("{}\n")
+    assert found() == stale
+    line.execute(list(STAGES))
+    monkeypatch.setenv("MBPP_OVERRIDE_PATH", str(shutil.copy(file, tmp_path / "named.jsonl")))
+    assert found() == [], "the same bytes in another place"
+    (tmp_path / "named.jsonl").write_text("{} \n")
+    assert found() == stale
 
 
 def test_run_skips_what_is_up_to_date(run_dir, params_file, tiny_notebooks, executed, capsys):

@@ -70,7 +70,7 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "settle", lambda training, *_: training)
     monkeypatch.setattr(module, "open_policy_backend", lambda *_: backend)
     monkeypatch.setattr(module, "resolve_model", lambda *_: "model")
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: Tokenizer())
+    monkeypatch.setattr(module, "load_tokenizer", lambda *_: Tokenizer())
     return run, backend, trained
 
 

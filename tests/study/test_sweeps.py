@@ -125,7 +125,18 @@ def test_a_failing_run_does_not_stop_the_others_and_the_status_tells(files, tmp_
     assert "seed 13 brings bad luck" in (out / "sweeps/with_bad/report.html").read_text()
 
 
+def test_one_row_of_a_sweep_is_run_alone_and_the_page_has_what_there_is(files, tmp_path, tiny_notebooks, executed):
+    command = ["run", str(files), "--run-dir", str(tmp_path / "out"), "--notebooks", str(tiny_notebooks)]
+    assert main([*command, "--row", "2"]) == 0
+    assert executed == ["b/01", "b/02", "b/03"] and (tmp_path / "out/sweeps/table5/report.html").exists()
+    assert main([*command, "--row", "1"]) == 0
+    assert executed[3:] == ["a/03"]  # the rest is what row 2 has made
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["run", "params/mini.yaml", "--row", "1"], "params/mini.yaml is no sweep, so it has no rows"),
+    (["run", "--table", "5", "--row", "0"], "--row 0: the sweep has rows 1 to"),
+    (["run", "--table", "5", "--row", "99", "--dry"], "--row 99: the sweep has rows 1 to"),
     (["run"], "give a parameter file, a sweep file, or --table N"),
     (["run", "a.yaml", "--table", "2"], "only one of them"),
     (["run", "--table", "2", "--only", "03"], "a sweep decides itself"),

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from chat_server import USAGE, completion, echo, serving, wrong
+from chat_server import USAGE, completion, echo, models, serving, wrong
 
 from plum_utils.jsonl import JsonlError
 from plum_utils.params import GeneratorParams
@@ -46,6 +46,49 @@ def ask(port: int, folder, asked: list[Request], **more) -> dict[str, dict]:
 def short_waits(monkeypatch):
     monkeypatch.setattr(server_module, "FIRST_WAIT", 0.1)
     monkeypatch.setenv("PLUM_TEST_KEY", KEY)
+
+
+# --- before anything is asked ---------------------------------------------------------------------------------------
+
+NO_LIST = ("generator.base_url: http://127.0.0.1:PORT/v1/ has no list of models; give the API's address, which often ends "
+           "in /v1")
+
+
+def look(listed, **more) -> str:
+    """What is wrong by the server's list of models; empty where nothing is. Nothing may have been generated."""
+    with serving(listed=listed) as served:
+        try:
+            HttpBackend(how(served.port, **more), ResponseStore("unused", "m")).check_model()
+            return ""
+        except GeneratorError as error:
+            return str(error).replace(str(served.port), "PORT")
+        finally:
+            assert served.bodies == []
+
+
+@pytest.mark.parametrize(("listed", "said"), [
+    (models("other", "m"), ""),
+    (models("b", "a"), "generator.model: http://127.0.0.1:PORT/v1/ has no 'm'; it serves a, b"),
+    (models(), "generator.model: http://127.0.0.1:PORT/v1/ has no 'm'; it serves nothing"),
+    ((401, {}, {"error": {"message": f"no such key {KEY}"}}),
+     "generator.api_key_env: http://127.0.0.1:PORT/v1/ refuses (HTTP 401) the key in PLUM_TEST_KEY"),
+    ((404, {}, {}), NO_LIST),
+    ((200, {"Content-Type": "text/html"}, b"<html></html>"), NO_LIST),
+])
+def test_the_server_is_asked_for_its_models(listed, said):
+    assert look(listed) == said
+
+
+def test_a_server_that_is_not_there_or_silent_is_told_in_seconds(monkeypatch):
+    monkeypatch.setattr(server_module, "LOOK_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(GeneratorError, match="generator.base_url: .* cannot be reached .*, tried 1 times; start"):
+            HttpBackend(how(port), ResponseStore("unused", "m")).check_model()
+    with pytest.raises(GeneratorError, match="cannot be reached"):
+        HttpBackend(how(port), ResponseStore("unused", "m")).check_model()
+    assert time.monotonic() - began < 5
 
 
 # --- answers and their store --------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ import pytest
 import torch
 from memory_trace import peak
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoConfig, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from plum_utils.models.shapes import model_config
 from plum_utils.models.weights import resolve_model
 from plum_utils.params import ParamsError, TrainingParams
 from plum_utils.provenance import ROOT
 from plum_utils.study.commands import main
+from plum_utils.study.devices import why_none
 from plum_utils.training import policy, trainers
 from plum_utils.training.memory import GIB, Setting, shape_of, tensor_parts
 from plum_utils.training.planner import SPARING, DoesNotFit, covers, is_settled, plan, settle_for, usable_bytes
@@ -22,6 +23,12 @@ from plum_utils.training.speed import prepare_process
 
 MODELS = {"llama": "deepseek-ai/deepseek-coder-6.7b-base", "qwen2": "Qwen/CodeQwen1.5-7B",
           "starcoder2": "bigcode/starcoder2-7b"}
+OTHERS = {  # widths of Llama-3-8B, Mistral-7B, Qwen3-8B and Gemma-7B
+    "llama-3": {"model_type": "llama", "intermediate_size": 14336, "num_key_value_heads": 8, "vocab_size": 128256},
+    "mistral": {"model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8, "vocab_size": 32000},
+    "qwen3": {"model_type": "qwen3", "intermediate_size": 12288, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936},
+    "gemma": {"model_type": "gemma", "hidden_size": 3072, "intermediate_size": 24576, "num_attention_heads": 16,
+              "num_key_value_heads": 16, "head_dim": 256, "vocab_size": 256000}}
 TOLERANCE = 0.05  # the promise is 0.1
 PARAMS = ROOT / "params" / "paper" / "oss_magicoder_ds_kto.yaml"
 FREE = TrainingParams(quantization="auto", fit_to_card=True)
@@ -74,6 +81,20 @@ def every_setting():
 def test_the_peak_is_that_of_the_trace(kind, nf4, checkpointing, sequences, length):
     step = one_step(sequences, length, quantization="nf4" if nf4 else "none", gradient_checkpointing=checkpointing)
     whole, beside = against_the_trace(config_of(kind, layers=2), step)
+    assert whole == pytest.approx(1, abs=TOLERANCE) and beside == pytest.approx(1, abs=2 * TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "nf4", "checkpointing"), [
+    pytest.param(*case, marks=() if case == ("qwen3", True, False) else pytest.mark.long("upgrade"))
+    for case in product(OTHERS, (False, True), (False, True))])
+def test_the_peak_of_architectures_beside_the_papers_is_that_of_the_trace(name, nf4, checkpointing):
+    shape = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 2} | OTHERS[name]
+    config = AutoConfig.for_model(**shape)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert shape_of(config).parameters == sum(weight.numel() for weight in model.parameters())
+    step = one_step(4, 512, quantization="nf4" if nf4 else "none", gradient_checkpointing=checkpointing)
+    whole, beside = against_the_trace(config, step)
     assert whole == pytest.approx(1, abs=TOLERANCE) and beside == pytest.approx(1, abs=2 * TOLERANCE)
 
 
@@ -144,7 +165,7 @@ def test_the_peak_is_that_of_a_real_step_on_the_cpu(changes, tmp_path):
     params = one_step(4, 2048, max_steps=2, **changes).training
     path, dtype = resolve_model("embedded:smollm2"), "bfloat16"  # the type that the plans are for
     prepare_process(params)
-    model, tokenizer = policy.load_policy(path, params, dtype), policy.load_tokenizer(path)
+    model, tokenizer = policy.load_policy(path, params, dtype), policy.verbatim_tokenizer(path)
     trainer = trainers.make_kto_trainer(model, tokenizer, kto_rows(), params, tmp_path, 0)
     seen, batches = SecondStep(), list(trainer.get_train_dataloader())
     trainer.add_callback(seen)
@@ -281,6 +302,7 @@ def test_without_a_card_three_sizes_are_planned(capsys):
     assert main(["plan", str(PARAMS), "-p", "training.fit_to_card=true"]) == 0
     printed = capsys.readouterr().out
     assert [f"{card} GB card" in printed for card in (24, 48, 80)] == [True] * 3
+    assert f"this machine has no GPU that can be used: {why_none()}\nso here are cards of 24, 48, 80 GB:\n" in printed
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -19,6 +19,7 @@ from plum_utils.provenance import ROOT
 from plum_utils.training import kl_order, phases, trainers
 from plum_utils.training import policy as policy_module
 from plum_utils.training.planner import is_settled
+from plum_utils.training.watching import MEASURED
 
 # --- what TRL gets ------------------------------------------------------------------------------------------------------
 
@@ -52,14 +53,14 @@ def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_w
 def test_rows_that_cannot_train_as_sampled_are_left_out(tiny):
     long = row(0, "x", True) | {"prompt": [{"role": "user", "content": "y" * 128}]}
     merged, fine = row(1, "\nx", True), row(2, "x", False)  # "?\n" + "\n": the line breaks become one token
-    tokenizer = policy_module.load_tokenizer(tiny)
+    tokenizer = policy_module.verbatim_tokenizer(tiny)
     kept, dropped = kl_order.trainable_rows(tokenizer, [long, merged, fine], 128)
     assert kept == [fine] and dropped == [long, merged]
 
 
 @pytest.mark.parametrize("side", ["completion", "chosen", "rejected"])
 def test_rows_that_would_lose_their_end_are_left_out(tiny, side):
-    tokenizer = policy_module.load_tokenizer(tiny)
+    tokenizer = policy_module.verbatim_tokenizer(tiny)
     prompt = {"instruction_id": "i", "prompt": [{"role": "user", "content": "y" * 120}]}
     short, long = ([{"role": "assistant", "content": text}] for text in ("z", "z" * 500 + END))
     sides = ("completion",) if side == "completion" else ("chosen", "rejected")
@@ -129,7 +130,7 @@ def test_the_loss_written_out_in_notebook_04_is_trls(tiny, tmp_path):
 
 def test_dpo_starts_at_ln_2(tiny, tmp_path):
     model, rows = policy_module.load_policy(tiny, params(), "float32"), all_rows()["dpo"]
-    trainer = trainers.make_dpo_trainer(model, policy_module.load_tokenizer(tiny), rows, params(), tmp_path, seed=0)
+    trainer = trainers.make_dpo_trainer(model, policy_module.verbatim_tokenizer(tiny), rows, params(), tmp_path, seed=0)
     loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
 
@@ -148,6 +149,7 @@ def test_reference_computed_before_training_gives_the_same_losses(tiny, tmp_path
 def run(tiny: str, folder: Path, objective: str, seed: int = 0, dtype: str = "float32", **changes):
     adapter, history = phases.train(objective, tiny, all_rows(), params(objective=objective, **changes), folder, seed,
                                       dtype, "the policy")
+    history = history.drop(columns=list(MEASURED), errors="ignore")  # which no two runs share
     return adapter, history, (adapter / "adapter_model.safetensors").read_bytes()
 
 
