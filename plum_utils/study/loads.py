@@ -106,5 +106,5 @@ def _engine(stage: str, what: str, shape: Shape, dtype: str, gpu_gb: float, engi
     width = DTYPE_BYTES[dtype]
     cache = 2 * shape.layers * shape.keys * width * engine.max_model_len
     work = BATCHED * width * (4 * shape.hidden + 3 * shape.inner)
-    size = (shape.parameters * width + cache + work) / engine.tensor_parallel_size + CUDA_CONTEXT
+    size = (shape.parameters * width + cache) / engine.tensor_parallel_size + work + CUDA_CONTEXT
     return Load(stage, what, dtype, round(size), round(engine.gpu_memory_utilization * planner.usable_bytes(gpu_gb)), True)

@@ -88,7 +88,7 @@ def commits(params: Params) -> dict[str, str]:
         named, there = folder / "refs" / (revision or "main"), [path.name for path in folder.glob("snapshots/*")]
         if named.is_file():
             found[key] = named.read_text().strip()
-        elif revision in there:
+        elif revision and revision in there:
             found[key] = revision
         elif revision is None and len(there) == 1:  # datasets fetches by commit, and names none
             found[key] = there[0]

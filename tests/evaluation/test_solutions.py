@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from stand_ins import INSTRUCTIONS, Memory, P, Words
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
-from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, take_program
+from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, solve_all, take_program
 from plum_utils.models.completions import Completion, draw_seeds
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
@@ -77,6 +78,31 @@ def test_solutions_are_conditioned_on_the_training_prompt(tmp_path):
     assert [(row["task_id"], row["sample_index"]) for row in rows] == [("t/0", 0), ("t/0", 1), ("t/1", 0), ("t/1", 1)]
     assert backend.calls[0]["prompts"][0] == policy_prompt(P, Words(), "Add.")
     assert rows[0]["solution"].startswith("x = ") and rows[0]["n_tokens"] == 7
+
+
+def test_as_many_jobs_are_solved_at_a_time_as_there_are_engines_and_nothing_else_changes(tmp_path, capsys):
+    both = threading.Barrier(2)
+
+    class Two(Memory):
+        replicas = 2
+
+        def generate(self, prompts, **how):
+            both.wait(10)  # passed only by two calls together
+            return super().generate(prompts, **how)
+
+    jobs = [(0.0, "a"), (0.8, "a"), (0.0, "b"), (0.8, "b")]
+    problems = [Problem("t/0", "x", "Add.", "f", "", "")]
+
+    def solved(backend, folder):
+        rows = solve_all(backend, lambda job: generate_solutions(
+            P, backend, Words(), problems, folder, n=2, temperature=job[0], max_tokens=5, adapter=None,
+            label=f"{job[0]}-{job[1]}"), jobs)
+        return rows, {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+
+    two = solved(Two(), tmp_path / "two")
+    said = capsys.readouterr().err
+    assert two == solved(Memory(), tmp_path / "one") and list(two[0]) == jobs and len(two[1]) == 4
+    assert "solutions: 4/4 suites" in said and "0.8-a" not in said, "one bar for all"
 
 
 ANSWER = "Here:\n```python\nimport re\n\ndef unused():\n    return 0\n\ndef f(x):\n    return x\n```"
