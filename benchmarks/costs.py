@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.flops import Device, decode_tokens_per_second, kto_flops
+from benchmarks.flops import Device, decode_tokens_per_second
+from plum_utils.training.flops import kto_flops
 
 MFU = 0.4  # assumed share of a data sheet's peak that training reaches
 DECODE_SHARE = 0.6  # assumed share of the memory bandwidth's bound that sampling reaches

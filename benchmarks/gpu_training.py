@@ -1,23 +1,30 @@
 """KTO with QLoRA on 7B shapes: peak memory, tokens a second against TRL's defaults, model FLOP utilisation, roofline.
 
-    python benchmarks/gpu_training.py                # the three shapes at 2,048 tokens; needs a GPU, some 25 minutes
-    python benchmarks/gpu_training.py --small        # the same code on small models of the same architectures, CPU or GPU
+    python benchmarks/gpu_training.py                # the three shapes at 2,048 tokens; needs a GPU
+    python benchmarks/gpu_training.py --shapes bigcode/starcoder2-7b    # one of them; joins the results that are there
+    python benchmarks/gpu_training.py --losses       # small models of the same architectures: losses, GPU against CPU
+    python benchmarks/gpu_training.py --small        # the same code as the first on these small models, CPU or GPU
 
-Weights are random, for speed and memory do not depend on them; every tensor has the real model's shape. Each variant is
-a process of its own (peak memory starts at zero) that loads the checkpoint as the study does and runs the real
-``KTOTrainer.train()``. The roofline is measured in the same run: large bfloat16 matrix products.
+It needs torch, transformers, accelerate, peft, trl, datasets and bitsandbytes, and ``plum_utils`` beside it. Each result is
+written when it is there. Weights are random, for speed and memory do not depend on them; every tensor has the real model's
+shape. Each variant is a process of its own (peak memory starts at zero) that loads the checkpoint as the study does and runs
+the real ``KTOTrainer.train()``. The roofline is measured in the same run: large bfloat16 matrix products.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,24 +39,52 @@ VARIANTS = {
     "card_at_hand": "bfloat16 LoRA as the plan for this card chooses",
 }
 SAMPLES = 16  # an optimizer step
+LEARNING_RATE = 1e-3  # high, so that a few steps move the losses
 
 
 def main() -> None:
+    without_lazy_loader()
     arguments = _arguments()
     if arguments.worker:
-        return work(arguments)
-    result: dict[str, Any] = {"device": device_name(), "length": arguments.length, "small": arguments.small,
-                              "roofline_tflops": round(roofline(arguments.small), 1), "shapes": {}}
-    print(f"{result['device']}: {result['roofline_tflops']} TFLOP/s in a large bfloat16 product", flush=True)
+        return (compute_losses if arguments.losses else work)(arguments)
+    if arguments.losses:
+        return compare_losses(arguments)
+    result = earlier(arguments.out, device=device_name(), length=arguments.length, small=arguments.small)
+    result["roofline_tflops"] = roofline(arguments.small)
+    print(f"{result['device']}: {result['roofline_tflops']:.3g} TFLOP/s in a large bfloat16 product", flush=True)
     for shape in arguments.shapes:
+        rows = result["shapes"][shape] = {}
         with tempfile.TemporaryDirectory(prefix="plum-shape-", dir=arguments.scratch) as folder:
             random_checkpoint(shape, arguments.small, Path(folder))
-            rows = {name: measure(name, shape, folder, arguments) for name in arguments.variants}
-        compare(rows, result["roofline_tflops"])
-        result["shapes"][shape] = rows
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+            for name in arguments.variants:
+                rows[name] = measure(name, shape, folder, arguments)
+                compare(rows, result["roofline_tflops"])
+                write_json(arguments.out, result)
         show(shape, rows)
+
+
+def without_lazy_loader() -> None:
+    """Let the package's rooms be entered where ``lazy_loader`` is not installed: only their modules are imported here."""
+    def no_name(name: str) -> Any:
+        raise AttributeError(name)
+
+    try:
+        import lazy_loader  # noqa: F401
+    except ModuleNotFoundError:
+        sys.modules["lazy_loader"] = SimpleNamespace(attach=lambda *_, **__: (no_name, list, []))  # type: ignore[assignment]
+
+
+def earlier(file: Path, **same: Any) -> dict[str, Any]:
+    """The results of an earlier call under the same conditions, to be added to; else none yet."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return found if all(found.get(key) == value for key, value in same.items()) and found else same | {"shapes": {}}
+
+
+def write_json(file: Path, result: dict[str, Any]) -> None:
+    from plum_utils import jsonl
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    jsonl.write_json(file, result)
 
 
 def compare(rows: dict[str, dict[str, Any]], roofline_tflops: float) -> None:
@@ -63,7 +98,8 @@ def compare(rows: dict[str, dict[str, Any]], roofline_tflops: float) -> None:
 
 
 def show(shape: str, rows: dict[str, dict[str, Any]]) -> None:
-    print(f"\n{shape}\n{'variant':14}{'tokens/s':>10}{'x TRL':>7}{'MFU':>7}{'roofline':>10}{'peak GiB':>10}{'planned':>9}")
+    print(f"\n{shape}\n{'variant':14}{'tokens/s':>10}{'x TRL':>7}{'MFU':>7}{'roofline':>10}{'peak GiB':>10}{'planned':>9}"
+          f"{'left GiB':>10}  losses")
     for name, one in rows.items():
         if "error" in one:
             print(f"{name:14}{one['error']}")
@@ -71,8 +107,55 @@ def show(shape: str, rows: dict[str, dict[str, Any]]) -> None:
         mfu = f"{one['mfu']:.1%}" if one["mfu"] else "-"
         planned = f"{one['planned_gib']:.2f}" if one["planned_gib"] else "-"
         print(f"{name:14}{one['tokens_per_second']:10,.0f}{one.get('speedup', float('nan')):7.2f}{mfu:>7}"
-              f"{one['share_of_roofline']:10.1%}{one['peak_gib']:10.2f}{planned:>9}", flush=True)
+              f"{one['share_of_roofline']:10.1%}{one['peak_gib']:10.2f}{planned:>9}{one['left_gib']:10.2f}  {one['losses']}",
+              flush=True)
 
+
+# --- losses on a GPU and on a CPU -------------------------------------------------------------------------------------
+
+def compare_losses(arguments: argparse.Namespace) -> None:
+    """Train small models of the shapes' architectures in float32 on both devices, and show how far their losses lie
+    apart."""
+    import torch
+
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    result: dict[str, Any] = {"device": device_name(), "length": arguments.length, "losses": {}}
+    for shape in arguments.shapes:
+        with tempfile.TemporaryDirectory(prefix="plum-shape-", dir=arguments.scratch) as folder:
+            random_checkpoint(shape, True, Path(folder))
+            found = {device: measure(device, shape, folder, arguments) for device in devices}
+        result["losses"][shape] = found
+        write_json(arguments.out, result)
+        for name in found["cpu"]:
+            apart = max(abs(a - b) for a, b in zip(found["cpu"][name], found["cuda"][name])) if "cuda" in found else None
+            print(f"{shape} {name}: CPU {found['cpu'][name]}", f"GPU {found['cuda'][name]}, at most {apart:.2g} apart"
+                  if apart is not None else "(there is no GPU to compare with)", flush=True)
+
+
+def compute_losses(arguments: argparse.Namespace) -> None:
+    """The losses of each way to train on this process's device, as one JSON line."""
+    from plum_utils.models.completions import release_memory
+    from plum_utils.params import TrainingParams
+    from plum_utils.training import policy, trainers
+
+    tokenizer, found = policy.load_tokenizer(arguments.model), {}
+    rows = full_rows(tokenizer, SAMPLES * arguments.steps, arguments.length, arguments.prompt_share)
+    for quantization, again in product(("none", "nf4"), (False, True)):
+        params = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length,
+                                max_steps=arguments.steps, save_steps=10**6, scheduler="constant_with_warmup",
+                                learning_rate=LEARNING_RATE, quantization=quantization, gradient_checkpointing=again)
+        with tempfile.TemporaryDirectory(prefix="plum-gpu-") as folder:
+            trainer = trainers.make_kto_trainer(policy.load_policy(arguments.model, params, "float32"), tokenizer, rows, params,
+                                                Path(folder), 0)
+            trainer.train()
+        name = f"{quantization}{', checkpointing' if again else ''}"
+        found[name] = [round(entry["loss"], 6) for entry in trainer.state.log_history if "loss" in entry]
+        del trainer
+        release_memory()
+    print(json.dumps(found))
+
+
+# --- what is measured, and on what ------------------------------------------------------------------------------------
 
 def device_name() -> str:
     import torch
@@ -111,24 +194,38 @@ def config_of(shape: str, small: bool) -> Any:
 
 
 def random_checkpoint(shape: str, small: bool, folder: Path) -> None:
-    """A checkpoint of the shape with random bfloat16 weights, and a byte-level tokenizer."""
+    """A checkpoint of the shape with random bfloat16 weights and no dropout, and a tokenizer with a token for each byte."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from plum_utils.study.dry import tiny_tokenizer
+    from plum_utils.training.policy import without_dropout
 
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config_of(shape, small), dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(without_dropout(config_of(shape, small)), dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+def byte_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
 
 
 def measure(name: str, shape: str, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One variant in its own process; what it could not do (out of memory, say) is its result."""
+    """One variant (or, of losses, device) in its own process; what it could not do (out of memory, say) is its result."""
     command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--shapes", shape, "--model", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if name == "cpu" else {}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | hidden)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode and arguments.losses:
+        raise SystemExit(f"{shape} on {name}: exit status {done.returncode}; its message is above")
     return json.loads(lines[-1]) if lines else {"error": f"exit status {done.returncode}; its message is above"}
 
 
@@ -139,7 +236,8 @@ def work(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from benchmarks.flops import kto_flops
+    from plum_utils.models.completions import release_memory
+    from plum_utils.training.flops import kto_flops
 
     seconds: list[float] = []
 
@@ -160,15 +258,19 @@ def work(arguments: argparse.Namespace) -> None:
     except torch.OutOfMemoryError as error:
         print(json.dumps({"error": f"out of memory: {str(error).splitlines()[0][:120]}"}))
         return
+    losses = [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
+    peak = peak_gib()
+    del trainer
+    release_memory()
     step = statistics.median(seconds[1:])
     prompt = int(arguments.length * arguments.prompt_share)
     flops = SAMPLES * kto_flops(config, prompt, arguments.length - prompt)
     print(json.dumps({
         "tokens_per_second": round(SAMPLES * arguments.length / step, 1), "seconds_a_step": round(step, 3),
-        "model_tflops": round(flops / step / 1e12, 4), "mfu": share_of_peak(flops / step), "peak_gib": peak_gib(),
-        "planned_gib": planned, "steps": len(seconds), "batch_size": params.batch_size,
+        "model_tflops": round(flops / step / 1e12, 4), "mfu": share_of_peak(flops / step), "peak_gib": peak,
+        "planned_gib": planned, "left_gib": held_gib(), "steps": len(seconds), "batch_size": params.batch_size,
         "gradient_checkpointing": params.gradient_checkpointing, "quantization": params.quantization,
-        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]}))
+        "losses": losses}))
 
 
 def now() -> float:
@@ -199,6 +301,15 @@ def peak_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
+def held_gib() -> float:
+    """Memory of the tensors that are on the GPU now; without one, what the process holds."""
+    import psutil
+    import torch
+
+    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    return round(held / 2**30, 3)
+
+
 def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any, float | None]:
     """The variant's parameters, and the GiB that the plan expects on the device; none for TRL's own way, which it does not
     know."""
@@ -207,7 +318,7 @@ def settings(name: str, config: Any, arguments: argparse.Namespace) -> tuple[Any
 
     base = TrainingParams(batch_size=4, accumulation=SAMPLES // 4, max_length=arguments.length, max_steps=arguments.steps,
                           scheduler="constant_with_warmup", save_steps=10**6, quantization="nf4", fit_to_card=True,
-                          liger=arguments.liger)
+                          learning_rate=LEARNING_RATE, liger=arguments.liger)
     if name == "trl":
         return base.model_copy(update={"gradient_checkpointing": True, "fit_to_card": False}), None
     card = 24.0 if name == "card_24" else card_memory() or 24.0
@@ -234,14 +345,23 @@ def build(name: str, params: Any, arguments: argparse.Namespace) -> Any:
 
 
 def full_rows(tokenizer: Any, count: int, length: int, prompt_share: float) -> list[dict[str, Any]]:
-    """Rows of as many instructions, half of them desirable; TRL cuts each completion at ``length`` tokens."""
-    word = "def answer(x): return x + 1 "
-    repeat = length // max(1, len(tokenizer(word)["input_ids"])) + 2
-    cut = int(length * prompt_share)
-    prompt = tokenizer.decode(tokenizer(word * repeat)["input_ids"][:cut])
-    return [{"instruction_id": f"i{one}", "prompt": [{"role": "user", "content": prompt}],
-             "completion": [{"role": "assistant", "content": word * (repeat + 2)}], "label": bool(one % 2)}
-            for one in range(count)]
+    """Rows of as many instructions, each with texts of its own; completions of desirable ones add, of the others subtract, so
+    that their gradients do not cancel. TRL cuts each completion at ``length`` tokens."""
+    dice, cut = random.Random(0), int(length * prompt_share)
+
+    def text(sign: str, least: int) -> str:
+        """Lines until there are enough tokens, which are bytes at most."""
+        lines = ""
+        while len(tokenizer(lines)["input_ids"]) < least:
+            lines += f"value_{dice.randrange(10**6)} = item_{dice.randrange(100)} {sign} {dice.randrange(1000)}\n"
+        return lines
+
+    rows = []
+    for one in range(count):
+        prompt = tokenizer.decode(tokenizer(text("*", cut))["input_ids"][:cut])
+        rows.append({"instruction_id": f"i{one}", "prompt": [{"role": "user", "content": prompt}], "label": bool(one % 2),
+                     "completion": [{"role": "assistant", "content": text("+" if one % 2 else "-", length)}]})
+    return rows
 
 
 def trl_trainer(tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder: Path, arguments: argparse.Namespace
@@ -268,6 +388,7 @@ def trl_trainer(tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--losses", action="store_true", help="small models' losses on the GPU against those on the CPU")
     parser.add_argument("--small", action="store_true", help="small models, 128 tokens: to see that everything runs")
     parser.add_argument("--shapes", nargs="*", default=SHAPES)
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
@@ -276,11 +397,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps; the first one warms up")
     parser.add_argument("--liger", action="store_true", help="Liger's kernels in ours")
     parser.add_argument("--scratch", type=Path, help="where checkpoints of 15 GB are written for a while")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/gpu_training.json")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu_training.json, or gpu_losses.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.length = arguments.length or (128 if arguments.small else 2048)
+    arguments.length = arguments.length or (128 if arguments.small or arguments.losses else 2048)
+    name = "gpu_losses.json" if arguments.losses else "gpu_training.json"
+    arguments.out = arguments.out or ROOT / "benchmarks" / "results" / name
     return arguments
 
 

@@ -174,6 +174,11 @@ class TrainingParams(_Section):
     memory plan of the card at hand, and means "none" or "no" on a CPU.
     ``fit_to_card`` also lets the plan share out ``batch_size`` times ``accumulation`` anew, their product kept.
     ``processes`` train on as many devices through ``accelerate``, with its own file ``accelerate_config`` if given.
+
+    ``report_to`` is a tracker of transformers' own. Every ``validate_steps`` steps (0: never) the policy is measured on the
+    instructions that ``data.validation_fraction`` keeps out, which changes no byte of it, and ``keep`` takes the ``last``
+    step's adapter or the ``best`` one's by that measure. ``chosen_falls``: what happens where the chosen programs' mean
+    reward lies below its start, 0, in each of the last ``chosen_window`` steps: nothing, a warning, or the training stops.
     """
 
     objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
@@ -216,6 +221,11 @@ class TrainingParams(_Section):
     compile: bool = False
     processes: Positive = 1
     accelerate_config: str | None = None
+    report_to: Literal["none", "tensorboard", "trackio", "wandb", "mlflow"] = "none"
+    validate_steps: Count = 0
+    keep: Literal["last", "best"] = "last"
+    chosen_falls: Literal["ignore", "warn", "stop"] = "warn"
+    chosen_window: Positive = 10
 
     @model_validator(mode="after")
     def _fields_agree(self) -> TrainingParams:
@@ -225,6 +235,8 @@ class TrainingParams(_Section):
         if self.sft_instructions == "unseen" and self.preference_fraction == 1:
             raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
                              "unseen, got 1")
+        if self.keep == "best" and not self.validate_steps:
+            raise ValueError("validate_steps: expected above 0, so that keep: best knows which step is, got 0")
         return self
 
 
@@ -359,6 +371,13 @@ class Params(_Section):
     evaluation: EvaluationParams = EvaluationParams()
     livecodebench: LiveCodeBenchParams = LiveCodeBenchParams()
     search: SearchParams = SearchParams()
+
+    @model_validator(mode="after")
+    def _validation_has_instructions(self) -> Params:
+        if self.training.validate_steps and not self.data.validation_fraction:
+            raise ValueError("training.validate_steps: expected data.validation_fraction above 0, the share of the "
+                             "instructions that is kept out for it, got 0")
+        return self
 
 
 def load_params(path: str | Path, overrides: dict[str, Any] | None = None) -> Params:

@@ -54,7 +54,7 @@ STAGES = (
           ("01_testgen/testgen.jsonl", "02_sampling/samples.jsonl")),
     Stage("04_train_kto", ("seed", "data", "policy", "sampling", "training"),
           ("03_preferences/kto.jsonl", "03_preferences/dpo.jsonl", "03_preferences/sft.jsonl",
-           "03_preferences/unrunnable.jsonl")),
+           "03_preferences/unrunnable.jsonl", "03_preferences/validation.jsonl")),
     Stage("05_evalplus_eval", ("seed", "rows", "data", "policy", "engine", "sampling", "sandbox", "training", "evaluation"),
           ("04_train_kto/policies.json",)),
     Stage("06_livecodebench_eval",

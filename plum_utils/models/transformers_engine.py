@@ -17,7 +17,6 @@ from tokenizers.decoders import DecodeStream
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
     DynamicCache,
     TopPLogitsWarper,
 )
@@ -28,6 +27,7 @@ from plum_utils.models.completions import Completion, Ending, Watch, draw_seeds,
 from plum_utils.models.number_types import number_type
 from plum_utils.models.stopping import stopping_point
 from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.models.weights import load_model
 
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
@@ -44,16 +44,13 @@ class TransformersBackend:
 
     name = "transformers"
 
-    def __init__(self, model_path: str, dtype: str = "auto"):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, model_path: str, dtype: str = "auto", model: Any = None):
+        """``model``: one that is there already, which is taken as it is: a policy in training, with its adapter."""
         self._tokenizer = load_tokenizer(model_path)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        attention = GROUPED if device == "cpu" else None  # a GPU's fast kernels take no groups beside a mask
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, number_type(dtype).name),
-                                                           attn_implementation=attention)
-        self._model = self._model.to(device).eval()
+        self._model = _load(model_path, dtype) if model is None else model
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._adapters: dict[str, str] = {}
 
@@ -173,6 +170,11 @@ class TransformersBackend:
     def close(self) -> None:
         del self._model
         release_memory()
+
+
+def _load(model_path: str, dtype: str) -> Any:
+    attention = None if torch.cuda.is_available() else GROUPED  # a GPU's fast kernels take no groups beside a mask
+    return load_model(model_path, number_type(dtype).name, attn_implementation=attention).eval()
 
 
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

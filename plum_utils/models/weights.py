@@ -10,6 +10,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from plum_utils.jsonl import cache_dir, new_folder, sha256_file
 from plum_utils.models.number_types import number_type
@@ -116,17 +117,37 @@ def _save_converted(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def load_model(model_path: str, dtype: str, device: str | None = None, **how: Any) -> Any:
+    """The causal language model of a folder, its weights read straight onto the device, without a copy in host memory.
+
+    Args:
+        device: by default this process's own: its current GPU, else the CPU.
+        how: more of ``from_pretrained``.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if device is None:
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    where = None if device == "cpu" else {"": device}  # a map that names the CPU makes PEFT move layers to a GPU
+    return AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype), device_map=where, **how)
+
+
 def merge_adapter(model_path: str, adapter: str, target: str, dtype: str = "auto") -> str:
     """Save a model with a LoRA adapter merged into its weights to the folder ``target``; returns it.
 
-    Merged in float32, then rounded once to ``dtype`` (``auto``: as ``number_type`` settles it).
+    PEFT adds the adapter's product in float32 and rounds the sum once, to the wider of the weights' own type and ``dtype``
+    (``auto``: as ``number_type`` settles it): what merging all in float32 gives, in half the memory. Always on the CPU, where
+    there is room beside a running engine, so that what is exported is to the last bit what was evaluated.
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    kind = getattr(torch, number_type(dtype).name)
+    stored = AutoConfig.from_pretrained(model_path).dtype or torch.float32
+    model = load_model(model_path, str(torch.promote_types(stored, kind)).removeprefix("torch."), "cpu")
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    merged.to(getattr(torch, number_type(dtype).name)).save_pretrained(target)
+    merged.to(kind).save_pretrained(target)
     load_tokenizer(model_path).save_pretrained(target)
     return target

@@ -6,6 +6,7 @@ Colours are Okabe and Ito's colour-blind safe set; nothing is shown or written h
 from __future__ import annotations
 
 import html
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,23 @@ def _seed_lines(axis: Axes, history: pd.DataFrame, name: str, colour: str) -> No
         smooth = run[name].rolling(9, min_periods=1, center=True).mean()
         axis.plot(run.step, run[name], color=colour, alpha=0.3, linewidth=0.8, marker=mark)
         axis.plot(run.step, smooth, color=colour, linewidth=1.8, label=None if number else name.split("/")[-1])
+
+
+def fig_validation(measured: pd.DataFrame, kept: dict[int, int]) -> Figure:
+    """Greedy pass@1 on kept-out instructions by step, a line a seed; the step whose adapter is kept has a ring.
+
+    Args:
+        measured: columns ``seed``, ``step`` (0: before training), ``pass@1`` in percent.
+        kept: step by seed.
+    """
+    figure, axis = new_axes(7, 3.4)
+    for (seed, run), colour in zip(measured.groupby("seed"), cycle((BLUE, ORANGE, GREEN, PINK))):
+        axis.plot(run.step, run["pass@1"], color=colour, marker="o", markersize=3, label=f"seed {seed}")
+        taken = run[run.step == kept[seed]]
+        axis.plot(taken.step, taken["pass@1"], "o", color=colour, markersize=11, fillstyle="none")
+    axis.plot([], [], "o", color=GREY, markersize=11, fillstyle="none", label="kept")
+    finish(axis, "Greedy pass@1 on kept-out instructions", "optimizer step", "pass@1 (%)", whole="x", legend=5)
+    return figure
 
 
 def fig_pass_at_k(table: pd.DataFrame) -> Figure:

@@ -82,3 +82,13 @@ def unrunnable_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> I
     chosen = frame.used & (frame.label == CHOSEN)
     for row, sample in pick(frame[bad | chosen], samples):
         yield _conversation(sample) | {"label": row.label == CHOSEN}
+
+
+def validation_rows(ids: Iterable[str], samples: Iterable[dict[str, Any]], suites: dict[str, tuple[str, ...]],
+                    references: dict[str, str]) -> list[dict[str, Any]]:
+    """The kept-out instructions as a policy in training is asked and judged: ``instruction_id``, ``prompt`` (rendered, as
+    it was sampled from), ``tests``, ``reference``; sorted by id."""
+    wanted = set(ids)
+    prompts = {row["instruction_id"]: row["prompt"] for row in samples if row["instruction_id"] in wanted}
+    return [{"instruction_id": name, "prompt": prompt, "tests": list(suites[name]), "reference": references[name]}
+            for name, prompt in sorted(prompts.items())]

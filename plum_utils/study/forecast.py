@@ -290,6 +290,9 @@ def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, fl
         a_step = how.batch_size * how.accumulation
         trained = there if how.max_steps < 0 else min(there, how.max_steps * a_step)
         seconds += speed.train(trained / how.processes, prompt, length, PASSES[phase])
+        if how.validate_steps:
+            times = 2 + trained / a_step // how.validate_steps
+            seconds += times * speed.generate(round(n * p.data.validation_fraction), 1, length, p.sampling.max_tokens, prompt)
     return 0.0, FIXED["04"] + len(how.seeds) * seconds + speed.train(DEMONSTRATED, prompt, length, PASSES["kto"])
 
 

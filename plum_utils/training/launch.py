@@ -14,13 +14,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from plum_utils.jsonl import read_jsonl, write_json, write_jsonl
-from plum_utils.params import TrainingParams
+from plum_utils.params import Params, TrainingParams
 from plum_utils.provenance import ROOT
+
+if TYPE_CHECKING:
+    from plum_utils.training.watching import Watch
 
 END_SECONDS = 15.0  # for the workers to end after the launcher was told to
 
@@ -30,7 +33,7 @@ class DistributedTrainingError(RuntimeError):
 
 
 def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-                 seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
+                 seed: int, dtype: str, adapter: Path | None, policy_name: str, watch: Watch | None = None) -> None:
     """``trainers.train_phase`` in ``params.processes`` processes; their output goes to this one's ``stderr``.
 
     Raises:
@@ -43,7 +46,8 @@ def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params
     write_jsonl(data, rows)
     write_json(job, {"phase": phase, "model_path": str(model_path), "rows": data.name, "seed": seed, "dtype": dtype,
                      "params": params.model_dump(mode="json"), "policy_name": policy_name,
-                     "adapter": str(adapter.resolve()) if adapter else None})
+                     "adapter": str(adapter.resolve()) if adapter else None,
+                     "watch": {"run": watch.run.model_dump(mode="json"), "rows": watch.rows} if watch else None})
     run_streaming(launch_command(params, job))
     job.unlink()
     data.unlink()
@@ -124,15 +128,18 @@ def work(job: Path) -> None:
 
     state = PartialState(cpu=not torch.cuda.is_available())  # first of all: it binds this process to its own device
     from plum_utils.training import trainers
+    from plum_utils.training.watching import Watch
 
     order = json.loads(job.read_text())
     params = TrainingParams.model_validate(order["params"])
     if state.num_processes != params.processes:
         raise ValueError(f"training.processes: expected {params.processes} processes, got {state.num_processes}; start "
                          "them by `accelerate launch`, with as many on each machine as it has devices")
+    given = order["watch"]
+    watch = Watch(Params.model_validate(given["run"]), given["rows"]) if given else None
     trainers.train_phase(order["phase"], order["model_path"], read_jsonl(job.parent / order["rows"]), params,
                          job.parent, order["seed"], order["dtype"],
-                         Path(order["adapter"]) if order["adapter"] else None, order["policy_name"])
+                         Path(order["adapter"]) if order["adapter"] else None, order["policy_name"], watch)
     state.destroy_process_group()
 
 

@@ -5,13 +5,14 @@ Bytes are counted for one moment after another of a KTO step of TRL 1.16 with PE
 largest moment is the peak. What is alive at each was read off the code of transformers' Llama, Qwen2 and Starcoder2
 layers (Mistral's are Llama's; Qwen3 and Gemma by their traces), PEFT's LoRA layers (as ``plum_utils.training.speed`` changes them), bitsandbytes' 4-bit products and TRL's chunked
 log-probabilities, and is held against traces of that code (tests/training/test_memory.py); DPO and SFT follow by the same
-formulas, without a trace of their own. Assumed, not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
+formulas, without a trace of their own, and so do what lesson 04 computes by hand and what reading alone takes. Assumed,
+not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plum_utils.params import ParamsError, TrainingParams
@@ -317,3 +318,21 @@ def peak_parts(shape: Shape, setting: Setting) -> tuple[str, dict[str, int]]:
         parts |= {"fragmentation (assumed)": round(FRAGMENTATION * sum(parts.values())),
                   "CUDA context (assumed)": round(CUDA_CONTEXT)}
     return moment, parts
+
+
+def forward_bytes(shape: Shape, setting: Setting, logits: int = 0) -> float:
+    """Most bytes of a forward pass that keeps nothing, weights included; ``logits``: tokens whose logits are made, in the
+    policy's type and twice in float32."""
+    made = logits * shape.vocabulary * (setting.width + 8)
+    return weight_bytes(shape, setting) + setting.tokens * setting.width * shape.hidden + max(
+        _layer_forward(shape, setting), made)
+
+
+def by_hand_bytes(shape: Shape, setting: Setting) -> float:
+    """Most bytes of lesson 04's batch by hand, which makes all logits: a forward pass over the batch, or the backward pass
+    of one of its rows, without checkpointing."""
+    one = replace(setting, training=setting.training.model_copy(update={"batch_size": 1, "gradient_checkpointing": False}))
+    back = weight_bytes(shape, one) + _kept(shape, one) + max(
+        one.tokens * shape.vocabulary * (one.width + 12), _layer_backward(shape, one))
+    stays = _adapter_bytes(shape, setting) + _gradient_bytes(shape, setting)
+    return stays + max(forward_bytes(shape, setting, setting.tokens), back)

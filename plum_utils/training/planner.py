@@ -16,6 +16,8 @@ from plum_utils.training.memory import (
     GIB,
     Setting,
     Shape,
+    by_hand_bytes,
+    forward_bytes,
     peak_parts,
     shape_of,
     weight_bytes,
@@ -222,6 +224,44 @@ def settle_for(params: TrainingParams, config: Any, gpu_gb: float | None, dtype:
     return _on_a_cpu(params) if gpu_gb is None else plan(config, params, gpu_gb, dtype).training
 
 
+def fits(size: float, gpu_gb: float) -> bool:
+    """Whether tensors of so many bytes fit a card beside what is assumed of CUDA and of fragmentation."""
+    return size * (1 + FRAGMENTATION) + CUDA_CONTEXT <= SPARING * usable_bytes(gpu_gb)
+
+
+def by_hand_type(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str, tokens: int) -> str:
+    """The number type for lesson 04's batch by hand: float32 where that fits the card, else the policy's own, in which it
+    is trained too.
+
+    Args:
+        training: that of the batch, settled.
+        tokens: of its longest row.
+    """
+    if gpu_gb is None:
+        return "float32"
+    if not covers(config, training):
+        return dtype
+    setting = Setting(training.model_copy(update={"max_length": tokens}), "float32")
+    return "float32" if fits(by_hand_bytes(shape_of(config), setting), gpu_gb) else dtype
+
+
+def read_type(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str, tokens: int) -> str:
+    """The number type for reading ``tokens`` with the merged policy, as the check of an export does: float32 where that fits
+    the card, else the policy's own."""
+    if gpu_gb is None:
+        return "float32"
+    if config.model_type not in ARCHITECTURES:
+        return dtype
+    setting = reading(training, "float32", tokens)
+    return "float32" if fits(forward_bytes(shape_of(config), setting, tokens), gpu_gb) else dtype
+
+
+def reading(training: TrainingParams, dtype: str, tokens: int) -> Setting:
+    """One sequence of ``tokens`` read by the unquantised policy."""
+    return Setting(training.model_copy(update={"quantization": "none", "batch_size": 1, "max_length": tokens,
+                                               "objective": "sft"}), dtype)
+
+
 def is_settled(params: TrainingParams) -> bool:
     """Whether nothing is left to choose."""
     return "auto" not in (params.quantization, params.gradient_checkpointing) and not params.fit_to_card
@@ -229,12 +269,19 @@ def is_settled(params: TrainingParams) -> bool:
 
 def card_memory() -> float | None:
     """The size to plan with for this machine's first CUDA device, in nominal GB, or ``None`` without one: what CUDA
-    reports is usable in full, so it is the card whose usable part that would be."""
+    reports is usable in full, so it is the card whose usable part that would be.
+
+    Of a card that others use too what is free, in whole GB, so that a plan does not hang on a window more or less. Free
+    besides is what this process keeps for reuse; its own CUDA context is in the plan.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return None
-    return torch.cuda.get_device_properties(0).total_memory / GIB / USABLE
+    free, total = torch.cuda.mem_get_info(0)
+    kept = torch.cuda.memory_reserved(0) - torch.cuda.memory_allocated(0)
+    usable = free + kept + CUDA_CONTEXT
+    return total / GIB / USABLE if usable >= total else float(int(usable / GIB / USABLE))
 
 
 def table(chosen: MemoryPlan, gpu_gb: float) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 
 from plum_utils.jsonl import write_json
 from plum_utils.models.number_types import number_type
 from plum_utils.models.tokenizer import load_tokenizer
+from plum_utils.models.weights import load_model
 from plum_utils.params import TrainingParams
 
 # Prompts are stored rendered, and completions with the end token where the policy sampled one: this template adds
@@ -49,9 +50,9 @@ def load_policy(model_path: str, params: TrainingParams, dtype: str = "auto") ->
         storage = compute if is_sharded() else torch.uint8  # the same bytes; FSDP takes floating-point tensors only
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=storage,
                                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
-    model = AutoModelForCausalLM.from_pretrained(model_path, config=without_dropout(config), dtype=compute,
-                                                 quantization_config=quantization,
-                                                 attn_implementation=params.attention)
+    device = "cpu" if is_sharded() and quantization is None else None  # FSDP hands out the shares
+    model = load_model(model_path, number_type(dtype).name, device, config=without_dropout(config),
+                       quantization_config=quantization, attn_implementation=params.attention)
     model.config.use_cache = False
     return model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU for good, for inference alone
 

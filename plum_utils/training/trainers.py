@@ -19,11 +19,14 @@ from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from plum_utils.jsonl import write_json
+from plum_utils.models.completions import release_memory
 from plum_utils.params import TrainingParams
 from plum_utils.progress import Bar
 from plum_utils.training.kl_order import kto_weights, repeat_epochs, trainable_rows
 from plum_utils.training.policy import load_policy, new_adapter, save_adapter, verbatim_tokenizer
 from plum_utils.training.speed import prepare_model, prepare_process
+from plum_utils.training.validation import PASSED, Validate, curve
+from plum_utils.training.watching import MeasureSteps, Watch, WatchChosen, add_tracker
 
 COMPLETE = "complete.json"
 
@@ -106,6 +109,7 @@ def shared_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
 
 
 def _trainer(kind: type, config: Any, model: Any, tokenizer: Any, dataset: Dataset, params: TrainingParams) -> Any:
+    config._n_gpu = 1  # a process trains on one device; transformers would copy the policy to all that it sees, TRL refuses
     trainer = kind(model=model, args=config, train_dataset=dataset, processing_class=tokenizer,
                    peft_config=new_adapter(model, params))
     prepare_model(trainer.model, params)
@@ -184,29 +188,51 @@ TRAINERS = {"kto": make_kto_trainer, "dpo": make_dpo_trainer, "sft": make_sft_tr
 
 
 def _steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a step, without the token count, which TRL starts again at zero after a resume."""
-    return [{key: value for key, value in entry.items() if key != "num_tokens"} for entry in log if "loss" in entry]
+    """One entry a step, without the token count, which TRL starts again at zero after a resume, and without what was
+    validated, which also has a step 0."""
+    return [{key: value for key, value in entry.items() if key not in ("num_tokens", PASSED)} for entry in log
+            if "loss" in entry]
 
 
 def train_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-                seed: int, dtype: str, adapter: Path | None, policy_name: str) -> None:
-    """Train one phase: ``adapter`` and ``history.json`` in ``phase_dir``. Where several processes train together, each
-    calls this, and the first one writes.
+                seed: int, dtype: str, adapter: Path | None, policy_name: str, watch: Watch | None = None) -> None:
+    """Train one phase: ``adapter``, ``outcome.json`` (how it ended, and what was validated) and, last of all,
+    ``history.json`` in ``phase_dir``. Where several processes train together, each calls this, and the first one writes.
 
     Args:
         adapter: to go on with, and to measure KTO's and DPO's rewards from; ``None`` for a new one.
+        watch: as of ``phases.train``.
     """
-    trainer = _trained(phase, model_path, rows, params, phase_dir, seed, dtype, adapter)
+    trainer = _trained(phase, model_path, rows, params, phase_dir, seed, dtype, adapter, policy_name, watch)
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None  # from all of them
     if trainer.is_world_process_zero():
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), phase_dir / "adapter", policy_name, weights)
-        write_json(phase_dir / "history.json", _steps(trainer.state.log_history))
+        validate, state = trainer.pop_callback(Validate), trainer.state
+        best = validate.take_best(phase_dir / "adapter") if validate and params.keep == "best" else None
+        if best is None:
+            save_adapter(trainer.accelerator.unwrap_model(trainer.model), phase_dir / "adapter", policy_name, weights)
+        write_json(phase_dir / "outcome.json", {
+            "steps": state.global_step, "planned": state.max_steps, "kept_step": best or state.global_step,
+            "chosen_fell": trainer.pop_callback(WatchChosen).fell, "validation": curve(state.log_history)})
+        write_json(phase_dir / "history.json", _steps(state.log_history))
         shutil.rmtree(phase_dir / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    del trainer, weights  # in a ring of references, so that the policy would stay beside the next one
+    release_memory()
+
+
+def _watch(trainer: Any, phase: str, model_path: str, params: TrainingParams, phase_dir: Path, policy_name: str,
+           watch: Watch) -> None:
+    """Add the tracker and the validation that the parameters ask for."""
+    home = phase_dir.parent  # <objective>-seed<seed>
+    name = home.name if phase == params.objective else f"{home.name}-{phase}"
+    add_tracker(trainer, params, watch, home.parent, name)
+    if params.validate_steps:
+        trainer.add_callback(Validate(trainer, model_path, watch, params.validate_steps, phase_dir / "checkpoints",
+                                      params.keep == "best", policy_name))
 
 
 def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: TrainingParams, phase_dir: Path,
-             seed: int, dtype: str, adapter: Path | None) -> Any:
+             seed: int, dtype: str, adapter: Path | None, policy_name: str, watch: Watch | None) -> Any:
     set_seed(seed)
     prepare_process(params)
     tokenizer = verbatim_tokenizer(model_path)
@@ -226,6 +252,10 @@ def _trained(phase: str, model_path: str, rows: list[dict[str, Any]], params: Tr
     trainer.add_callback(MarkComplete())
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ShowSteps(f"{phase}, seed {seed}"))
+    trainer.add_callback(MeasureSteps(trainer, phase, params))
+    trainer.add_callback(WatchChosen(params, f"{phase}, seed {seed}"))
+    if watch is not None:
+        _watch(trainer, phase, model_path, params, phase_dir, policy_name, watch)
     with trainer.accelerator.main_process_first():  # it removes incomplete ones
         checkpoint = last_checkpoint(phase_dir / "checkpoints")
     trainer.train(resume_from_checkpoint=checkpoint)

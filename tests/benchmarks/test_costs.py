@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 from benchmarks.costs import DECODE_SHARE, MFU, Rates, Workload, computed_rates, stage_times
-from benchmarks.flops import DEVICES, decode_tokens_per_second, kto_flops
+from benchmarks.flops import DEVICES, decode_tokens_per_second
+from plum_utils.training.flops import kto_flops
 
 WORK = Workload(samples=3600, prompt_tokens=100, completion_tokens=50, labelled=1800, seeds=2, epochs=1.5)
 

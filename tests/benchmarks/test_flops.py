@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.flops import DEVICES, decode_tokens_per_second, forward_flops, kto_flops, linear_weights
+from benchmarks.flops import DEVICES, decode_tokens_per_second
+from plum_utils.training.flops import forward_flops, kto_flops, linear_weights
 
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 256, "max_position_embeddings": 128}

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plum_utils.jsonl import sha256_file
 from plum_utils.models import weights as weights_module
-from plum_utils.models.weights import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, resolve_model
+from plum_utils.models.weights import CHECKSUMS, EMBEDDED, ModelNotFound, embedded_model, merge_adapter, resolve_model
 
 
 @pytest.fixture
@@ -153,3 +156,19 @@ def test_the_real_conversion_is_intact_and_in_bfloat16():
     with safe_open(folder / "model.safetensors", "pt") as weights:
         kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}
     assert kinds == {"BF16"}
+
+
+def test_an_adapter_is_merged_into_bfloat16_weights_as_into_float32_ones_that_are_rounded_once(tiny, tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(base)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                           LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
+    model.save_pretrained(adapter)
+    merged = AutoModelForCausalLM.from_pretrained(merge_adapter(str(base), str(adapter), str(tmp_path / "merged"), "bfloat16"))
+    plain = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    changed = 0
+    for name, weight in model.merge_and_unload().to(torch.bfloat16).state_dict().items():
+        assert torch.equal(weight, merged.state_dict()[name]) and merged.dtype == torch.bfloat16
+        changed += not torch.equal(weight, plain[name])
+    assert changed == 14

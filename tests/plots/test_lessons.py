@@ -60,6 +60,11 @@ def scaling(metrics=("HE",), sizes=(29, 58, 115, 231), ks=(1, 5, 10)) -> pd.Data
                          for metric in metrics for size in sizes for k in ks])
 
 
+def validated(seeds, points: int) -> pd.DataFrame:
+    return pd.DataFrame([{"seed": seed, "step": min(50 * n, 375), "pass@1": 31 + 3 * seed + 4 * np.sin(n + seed)}
+                         for seed in seeds for n in range(points)])
+
+
 def rounds(n: int = 3, metrics=("HE", "heldout_basics, T=0.8")) -> pd.DataFrame:
     return pd.DataFrame([{"round": number, "metric": metric, "value": 20.0 + 6 * number, "low": 15.0 + 6 * number,
                           "high": 26.0 + 6 * number} for metric in metrics for number in range(n + 1)])
@@ -94,6 +99,8 @@ FIGURES = {
     "training-sft": lambda: lessons.fig_training(history(columns=("loss",))),
     "training-one-step": lambda: lessons.fig_training(history(steps=1)),
     "training-nan": lambda: lessons.fig_training(history().assign(kl=NAN)),
+    "validation": lambda: lessons.fig_validation(validated((0, 1, 2), 9), {0: 100, 1: 375, 2: 50}),
+    "validation-one-point": lambda: lessons.fig_validation(validated((3,), 1), {3: 0}),
     "before_after": lambda: comparisons.fig_before_after(before_after(8), "pass@1 before and after PLUM"),
     "before_after-one": lambda: comparisons.fig_before_after(before_after(1, intervals=False), "One row"),
     "before_after-zero": lambda: comparisons.fig_before_after(before_after(3).assign(before=0.0, after=0.0, before_low=0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -15,9 +16,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from tiny_llama import all_rows, kto_rows, params
 
+from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.training import kl_order, launch, phases, trainers
 from plum_utils.training.launch import DistributedTrainingError, check_shares, launch_command
+from plum_utils.training.watching import MEASURED, Watch
 
 CONFIGS = sorted((ROOT / "params" / "accelerate").glob("*.yaml"))
 PROBE = Path(__file__).with_name("distributed_probe.py")
@@ -36,7 +39,7 @@ def run(tiny: str, folder: Path, processes: int, **changes):
     """The folder of a KTO training's phase, and its history."""
     how = params(**HOW | {"processes": processes} | changes)
     adapter, history = phases.train("kto", tiny, all_rows(), how, folder, SEED, "bfloat16", "the policy")
-    return adapter.parent, history
+    return adapter.parent, history.drop(columns=list(MEASURED), errors="ignore")  # which no two runs share
 
 
 def probed(tiny: str, folder: Path, **changes):
@@ -185,6 +188,24 @@ def test_ctrl_c_ends_the_launcher_and_what_it_started(monkeypatch):
         launch.run_streaming([sys.executable, "-c", code])
     assert len(began) >= 2
     assert not [process for process in began if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.long("cluster")
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed; make setup brings it")
+def test_validation_is_shared_out_and_one_process_reports(tiny, together, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    how = params(**HOW, processes=2, max_steps=4, validate_steps=3, keep="best", report_to="tensorboard")
+    asked = [{"instruction_id": f"k{n}", "prompt": f"ask {n}?\n", "tests": ["assert f() == 1"], "reference": "def f(): return 1"}
+             for n in range(3)]
+    watch = Watch(Params(name="two", sampling={"max_tokens": 8}), asked)
+    adapter, history = phases.train("kto", tiny, all_rows(), how, tmp_path, SEED, "bfloat16", "the policy", watch)
+    assert history.loss.tolist() == together[1].loss[:4].tolist()
+    ended = phases.outcome(adapter, "kto")
+    assert [one["step"] for one in ended["validation"]] == [0, 3, 4] and ended["kept_step"] == 3
+    files = [path for path in (tmp_path / "tensorboard").rglob("*") if path.is_file()]
+    assert [path.parent.name for path in files] == ["two-kto-seed3"]
+    assert [event.step for event in EventAccumulator(str(files[0].parent)).Reload().Scalars("eval/pass@1")] == [0, 3, 4]
 
 
 # --- other kinds ------------------------------------------------------------------------------------------------------
