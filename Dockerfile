@@ -11,8 +11,8 @@ RUN apt-get update \
 
 ARG UID=1000
 RUN if id ubuntu; then userdel --remove ubuntu; fi \
- && useradd --create-home --uid "${UID}" plum \
- && install -d -o plum /study /study/outputs /home/plum/.cache
+ && useradd --create-home --home-dir /plum --uid "${UID}" plum \
+ && install -d -o plum /study /study/outputs /plum/.cache
 USER ${UID}
 WORKDIR /study
 

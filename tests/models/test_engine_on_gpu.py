@@ -8,6 +8,7 @@ import torch
 from plum_utils.models.completions import release_memory
 from plum_utils.models.engines import open_backend
 from plum_utils.models.weights import embedded_model
+from plum_utils.params import EngineParams
 
 pytestmark = [pytest.mark.gpu, pytest.mark.long("card"),
               pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -25,7 +26,7 @@ def sampled():
 
     torch.zeros(1, device="cuda")
     before = used()
-    engine = open_backend("vllm", str(embedded_model()), max_model_len=512)
+    engine = open_backend("vllm", str(embedded_model()), engine=EngineParams(max_model_len=512))
     try:
         greedy = engine.generate(PROMPTS, max_tokens=12)
         drawn = engine.generate(PROMPTS, n=3, temperature=1.0, max_tokens=12, seed=5)

