@@ -53,7 +53,7 @@ def main() -> None:
     result["roofline_tflops"] = roofline(arguments.small)
     print(f"{result['device']}: {result['roofline_tflops']:.3g} TFLOP/s in a large bfloat16 product", flush=True)
     for shape in arguments.shapes:
-        rows = result["shapes"][shape] = {}
+        rows = result["shapes"].setdefault(shape, {})
         with tempfile.TemporaryDirectory(prefix="plum-shape-", dir=arguments.scratch) as folder:
             random_checkpoint(shape, arguments.small, Path(folder))
             for name in arguments.variants:
@@ -381,6 +381,7 @@ def trl_trainer(tokenizer: Any, rows: list[dict[str, Any]], params: Any, folder:
                        max_steps=arguments.steps, learning_rate=params.learning_rate, logging_steps=1,
                        save_strategy="no", report_to=[], use_cpu=not torch.cuda.is_available(),
                        model_init_kwargs={"dtype": "bfloat16"})
+    config._n_gpu = 1  # of several GPUs this process takes one; TRL refuses to start beside more
     return KTOTrainer(model=arguments.model, args=config, train_dataset=Dataset.from_list(rows),
                       processing_class=tokenizer, peft_config=policy.new_adapter(None, params),
                       quantization_config=quantization)

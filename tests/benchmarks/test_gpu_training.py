@@ -49,6 +49,7 @@ def with_its_needs(names: list[str]) -> set[str]:
     return found
 
 
+@pytest.mark.long("seconds")
 def test_it_runs_with_seven_packages_and_what_they_need_alone(tmp_path):
     site = tmp_path / "site-packages"  # dill knows installed packages by this name
     site.mkdir()
