@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from plum_utils.models.shapes import model_config
-from plum_utils.params import EngineParams, Params
+from plum_utils.models.weights import ModelNotFound
+from plum_utils.params import EngineParams, Params, ParamsError
 from plum_utils.stages import CONTESTS, EVALUATION, SAMPLING, TESTGEN, TRAINING
 from plum_utils.training import planner
 from plum_utils.training.memory import (
@@ -60,8 +61,7 @@ def loads(p: Params, config: Any, gpu_gb: float, dtype: str = "bfloat16") -> lis
         dtype: the policy's, settled.
 
     Raises:
-        planner.DoesNotFit, ParamsError: as ``planner.plan``, which training asks; ModelNotFound: the generator that lesson 01
-            loads itself has no known shape.
+        planner.DoesNotFit, ParamsError: as ``planner.plan``, which training asks.
     """
     return list(_loads(p, config, gpu_gb, dtype))
 
@@ -75,14 +75,14 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
     def read(kind: str = dtype) -> float:
         return forward_bytes(shape, planner.reading(p.training, kind, SHORT), SHORT)
 
-    if p.generator.backend == "vllm":
-        yield _engine(TESTGEN, f"generator {p.generator.model}", shape_of(model_config(p.generator.model)), dtype, gpu_gb,
-                      p.generator.engine or p.engine)
-    if p.generator.live_instructions:
-        yield _engine(TESTGEN, f"generator {p.generator.live_model}", shape_of(model_config(p.generator.live_model)), dtype,
-                      gpu_gb, p.engine)
+    how, by_engine = p.generator, p.sampling.backend != "transformers"
+    if how.backend == "vllm":
+        yield _engine(TESTGEN, f"generator {how.model}", _known_shape(how.model), dtype, gpu_gb, how.engine or p.engine)
+    if how.live_instructions and by_engine:
+        yield _engine(TESTGEN, f"generator {how.live_model}", _known_shape(how.live_model), dtype, gpu_gb, p.engine)
     yield load(SAMPLING, "the policy, token by token", read())
-    yield _engine(SAMPLING, "the policy's engine", shape, dtype, gpu_gb, p.engine)
+    if by_engine:
+        yield _engine(SAMPLING, "the policy's engine", shape, dtype, gpu_gb, p.engine)
     plan = planner.plan(config, p.training, gpu_gb, dtype)
     few = plan.training.model_copy(update={"batch_size": FEW, "objective": "kto", "max_length": SHORT, "processes": 1,
                                            "accumulation": 1})
@@ -94,17 +94,26 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
     yield load(TRAINING, "z0 in batches of four", forward_bytes(shape, Setting(whole, dtype)))
     short = planner.plan(config, few, gpu_gb, dtype)
     yield Load(TRAINING, "training on short rows", dtype, short.total, room)
-    for stage in (EVALUATION, CONTESTS):
+    for stage in (EVALUATION, CONTESTS) if by_engine else ():
         yield _engine(stage, "the policy's engine, with its adapters", shape, dtype, gpu_gb, p.engine)
     kind = planner.read_type(config, p.training, gpu_gb, dtype, SHORT)
     yield load("export", "the policy, and what was exported", read(kind), kind)
 
 
-def _engine(stage: str, what: str, shape: Shape, dtype: str, gpu_gb: float, engine: EngineParams) -> Load:
+def _known_shape(model: str) -> Shape | None:
+    """A generator's, which may be any model."""
+    try:
+        return shape_of(model_config(model))
+    except (ModelNotFound, ParamsError):
+        return None
+
+
+def _engine(stage: str, what: str, shape: Shape | None, dtype: str, gpu_gb: float, engine: EngineParams) -> Load:
     """vLLM's, on one of its cards: weights, what a batch works on (its logits are few), and room for one sequence of full
-    length. The rest of its share it takes for more of them."""
-    width = DTYPE_BYTES[dtype]
-    cache = 2 * shape.layers * shape.keys * width * engine.max_model_len
-    work = BATCHED * width * (4 * shape.hidden + 3 * shape.inner)
-    size = (shape.parameters * width + cache) / engine.tensor_parallel_size + work + CUDA_CONTEXT
+    length. The rest of its share it takes for more of them. Without a shape its share is all that is known."""
+    width, size = DTYPE_BYTES[dtype], float(CUDA_CONTEXT)
+    if shape:
+        cache = 2 * shape.layers * shape.keys * width * engine.max_model_len
+        work = BATCHED * width * (4 * shape.hidden + 3 * shape.inner)
+        size += (shape.parameters * width + cache) / engine.tensor_parallel_size + work
     return Load(stage, what, dtype, round(size), round(engine.gpu_memory_utilization * planner.usable_bytes(gpu_gb)), True)

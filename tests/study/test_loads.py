@@ -48,6 +48,15 @@ def test_what_is_too_large_for_a_card_does_not_fit_and_a_generator_of_lesson_01_
     assert all(one.fits for one in found if "training" in one.what)  # NF4
 
 
+def test_of_an_unknown_generator_the_engines_share_is_counted_and_of_transformers_no_engine():
+    path = ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml"
+    params = load_params(path, {"generator.backend": "vllm", "generator.model": "somebody/unknown"})
+    first = loads(params, model_config(params.policy.model), 80)[0]
+    assert first.what == "generator somebody/unknown" and first.taken == first.room and first.fits
+    params = load_params(path, {"sampling.backend": "transformers"})
+    assert not [one for one in loads(params, model_config(params.policy.model), 80) if one.is_engine]
+
+
 @pytest.mark.parametrize(("card", "kind"), [(None, "float32"), (24, "bfloat16"), (80, "float32")])
 def test_a_model_is_read_in_float32_where_that_fits(card, kind):
     config, training = model_config("bigcode/starcoder2-7b"), load_params(FILES[0]).training
