@@ -19,7 +19,8 @@ from plum_utils.jsonl import iter_jsonl, sha256_file, to_jsonl, write_bytes, wri
 from plum_utils.progress import Bar
 from plum_utils.stages import BY_NAME
 
-Part, Made = TypeVar("Part"), TypeVar("Made")
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 
 def check(condition: Any, message: str) -> None:
