@@ -62,7 +62,7 @@ def test_it_runs_with_seven_packages_and_what_they_need_alone(tmp_path):
                           env={"PYTHONPATH": f"{site}:{ROOT}", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path),
                                "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr[-2000:]
-    trl, ours = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    trl, ours = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"'))
     assert trl["planned_gib"] is None and ours["planned_gib"] > 0 and ours["mfu"] is None
     for one in (trl, ours):
         assert one["steps"] == 2 and one["tokens_per_second"] > 0 and one["peak_gib"] >= one["left_gib"] > 0
@@ -85,7 +85,6 @@ def test_a_busy_cpu_whose_products_are_slow_is_no_error():
             "card_at_hand": {"error": "out of memory"}}
     gpu_training.compare(rows, 0.004)
     assert rows["card_24"] == {"tokens_per_second": 3.0, "model_tflops": 0.002, "share_of_roofline": 0.5, "speedup": 1.5}
-    assert 0 < gpu_training.roofline(small=True)
 
 
 @pytest.mark.parametrize(("length", "kept"), [(2048, ["a"]), (128, [])])
