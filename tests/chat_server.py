@@ -7,7 +7,8 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import Handler, running
 
 USAGE = {"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
 
@@ -47,7 +48,7 @@ def serving(answer=echo, seconds: float = 0.0, listed=models("m")):
     """A real HTTP server on this machine; ``answer(body, how often this question was asked before)``."""
     served = Served(answer, seconds, listed)
 
-    class Handler(BaseHTTPRequestHandler):
+    class AsTold(Handler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with served.lock:
@@ -69,27 +70,8 @@ def serving(answer=echo, seconds: float = 0.0, listed=models("m")):
         def do_GET(self):
             self.reply(*(served.listed if self.path.endswith("/models") else (404, {}, {})))
 
-        def reply(self, status, headers, content):
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            kinds = {"Content-Type": "application/json", "Content-Length": str(len(data))}
-            self.send_response(status)
-            for name, value in (kinds | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    served.port = server.server_port
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with running(AsTold) as served.port:
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def wrong(status, message="no", code=None):

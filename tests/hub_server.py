@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from local_server import Handler, running
 
 TOKEN = "hf_mine"
 
@@ -92,31 +91,17 @@ class Hub:
 def serving() -> Iterator[Hub]:
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        def reply(self) -> None:
+    class Repositories(Handler):
+        def asked(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, content = hub.answer(self.command, self.path, body, self.headers.get("Authorization", ""))
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(status, {}, content)
 
-        do_GET = do_POST = do_PUT = reply
+        do_GET = do_POST = do_PUT = asked
 
-        def log_message(self, *_) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with running(Repositories) as port:
+        hub.url = f"http://127.0.0.1:{port}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

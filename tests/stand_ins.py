@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from plum_utils.data.instructions import Instruction
@@ -43,6 +44,20 @@ class Memory:
 
     def close(self):
         pass
+
+
+class TwoMemories(Memory):
+    """Two replicas: each call waits for a second one."""
+
+    replicas = 2
+
+    def __init__(self):
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def generate(self, prompts, **how):
+        self.both.wait(10)
+        return super().generate(prompts, **how)
 
 
 @dataclass

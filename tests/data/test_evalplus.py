@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import Handler, running
 
 from plum_utils.data import evalplus
 from plum_utils.data.evalplus import CACHED, OVERRIDES, SuiteUnavailable, evalplus_path, fetch, how_to_bring
@@ -38,36 +37,24 @@ def release_page(monkeypatch, body: bytes | None):
     """In place of the release pages on GitHub; without a body it accepts connections and stays silent."""
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Releases(Handler):
         def do_GET(self):
             asked.append(self.path)
             if body is None:
                 time.sleep(2)
                 return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(200, {}, body)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     from evalplus.data.utils import get_dataset_metadata
 
     def here(*which):
         url, path = get_dataset_metadata(*which)
-        return url.replace("https://github.com", f"http://127.0.0.1:{server.server_port}"), path
+        return url.replace("https://github.com", f"http://127.0.0.1:{port}"), path
 
-    for module in ("humaneval", "mbpp"):
-        monkeypatch.setattr(f"evalplus.data.{module}.get_dataset_metadata", here)
-    try:
+    with running(Releases) as port:
+        for module in ("humaneval", "mbpp"):
+            monkeypatch.setattr(f"evalplus.data.{module}.get_dataset_metadata", here)
         yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("suite", CACHED)

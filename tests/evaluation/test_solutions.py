@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stand_ins import INSTRUCTIONS, Memory, P, Words
+from stand_ins import INSTRUCTIONS, Memory, P, TwoMemories, Words
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
@@ -81,15 +80,6 @@ def test_solutions_are_conditioned_on_the_training_prompt(tmp_path):
 
 
 def test_as_many_jobs_are_solved_at_a_time_as_there_are_engines_and_nothing_else_changes(tmp_path, capsys):
-    both = threading.Barrier(2)
-
-    class Two(Memory):
-        replicas = 2
-
-        def generate(self, prompts, **how):
-            both.wait(10)  # passed only by two calls together
-            return super().generate(prompts, **how)
-
     jobs = [(0.0, "a"), (0.8, "a"), (0.0, "b"), (0.8, "b")]
     problems = [Problem("t/0", "x", "Add.", "f", "", "")]
 
@@ -99,7 +89,7 @@ def test_as_many_jobs_are_solved_at_a_time_as_there_are_engines_and_nothing_else
             label=f"{job[0]}-{job[1]}"), jobs)
         return rows, {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
 
-    two = solved(Two(), tmp_path / "two")
+    two = solved(TwoMemories(), tmp_path / "two")
     said = capsys.readouterr().err
     assert two == solved(Memory(), tmp_path / "one") and list(two[0]) == jobs and len(two[1]) == 4
     assert "solutions: 4/4 suites" in said and "0.8-a" not in said, "one bar for all"

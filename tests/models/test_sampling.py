@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import pytest
-from stand_ins import INSTRUCTIONS, Memory, P, Words
+from stand_ins import INSTRUCTIONS, Memory, P, TwoMemories, Words
 
 from plum_utils.models import ray_engines, sampling
 from plum_utils.models.sampling import open_policy_backend, sample_policy
@@ -40,16 +39,7 @@ def test_the_policys_engines_are_opened_where_the_parameters_say(monkeypatch, ch
 
 
 def test_as_many_shards_are_sampled_at_a_time_as_the_backend_has_replicas(tmp_path):
-    both = threading.Barrier(2)
-
-    class Two(Memory):
-        replicas = 2
-
-        def generate(self, prompts, **how):
-            both.wait(10)  # passed only by two calls together
-            return super().generate(prompts, **how)
-
-    rows = sample_policy(P, Two(), Words(), INSTRUCTIONS[:4], tmp_path / "two")
+    rows = sample_policy(P, TwoMemories(), Words(), INSTRUCTIONS[:4], tmp_path / "two")
     assert rows == sample_policy(P, Memory(), Words(), INSTRUCTIONS[:4], tmp_path / "one")
 
 

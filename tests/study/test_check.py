@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from chat_server import models, serving
+from local_server import Handler, running
 
 from plum_utils.data import evalplus
 from plum_utils.data.evalplus import OVERRIDES
@@ -56,7 +55,7 @@ def hub(monkeypatch, repositories: dict):
     and ``gated`` among the files shuts everybody out."""
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Repositories(Handler):
         def do_GET(self):
             path = self.path.partition("?")[0].removeprefix("/api/")
             if "/" in path:  # the library asks for something of its own, too
@@ -67,33 +66,15 @@ def hub(monkeypatch, repositories: dict):
             files = "RevisionNotFound" if rest not in ("", "main", "v1") else files
             code = "GatedRepo" if self.path.endswith("/auth-check") and "gated" in files else files
             if isinstance(code, str):
-                self.answer(403 if code == "GatedRepo" else 404, {}, {"X-Error-Code": code, "X-Error-Message": code})
+                self.reply(403 if code == "GatedRepo" else 404, {"X-Error-Code": code, "X-Error-Message": code}, {})
             else:
                 siblings = [{"rfilename": file, "size": size} for file, size in files.items()]
                 gated = "manual" if "gated" in files else False
-                self.answer(200, {"id": name.partition("/")[2], "sha": "a" * 40, "gated": gated, "siblings": siblings}, {})
+                self.reply(200, {}, {"id": name.partition("/")[2], "sha": "a" * 40, "gated": gated, "siblings": siblings})
 
-        def answer(self, status, content, headers):
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            kinds = {"Content-Type": "application/json", "Content-Length": str(len(data))}
-            for key, value in (kinds | headers).items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    try:
+    with running(Repositories) as port:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
         yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def found(p: Params, tmp_path, stages=STAGES) -> list:
