@@ -23,8 +23,9 @@ ROWS = {"humaneval": tiny_humaneval, "mbpp": tiny_mbpp}
 def nothing_there(monkeypatch, tmp_path):
     """An empty cache, for evalplus and for us, and no override."""
     evalplus._download.cache_clear()
-    for variable in OVERRIDES.values():
+    for suite, variable in OVERRIDES.items():
         monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(f"evalplus.data.{suite}.{variable}", None)  # evalplus reads it when it is imported
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("evalplus.data.utils.CACHE_DIR", str(tmp_path / "evalplus"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

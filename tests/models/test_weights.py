@@ -136,7 +136,7 @@ def hub(monkeypatch, tmp_path):
     import huggingface_hub
 
     def repository(files: list[str]) -> Path:
-        def snapshot(name, revision, allow_patterns):
+        def snapshot(name, revision, allow_patterns, tqdm_class):
             for file in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
                 (tmp_path / file).touch()
             return str(tmp_path)
