@@ -9,15 +9,16 @@ import sys
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, TypeVar
 
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from plum_utils.jsonl import iter_jsonl, sha256_file, to_jsonl, write_bytes, write_json, write_text
 from plum_utils.progress import Bar
 from plum_utils.stages import BY_NAME
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
@@ -65,6 +66,8 @@ class Run:
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write ``figures/<name>.png`` (150 dpi) and ``.svg``; without dates or random ids, so that the same figure is
         the same file."""
+        from matplotlib import rc_context  # a process that trains or samples draws nothing
+
         folder = self.path / "figures"
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()

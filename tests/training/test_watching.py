@@ -122,6 +122,7 @@ def test_each_tracker_is_transformers_own_and_a_run_of_its_own(tracker, monkeypa
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason=NO_TENSORBOARD)
+@pytest.mark.long("seconds")
 def test_tensorboards_files_hold_the_history_and_the_validation_of_each_phase(tiny, tmp_path, judged):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -154,8 +155,9 @@ def test_the_policy_is_asked_greedily_and_its_programs_are_judged(tiny, tmp_path
 
 
 @pytest.mark.parametrize(("objective", "dtype", "changes"), [
-    ("kto", "float32", {}), ("sft", "bfloat16", {"lora_dropout": 0.1}),
-    ("kto", "bfloat16", {"quantization": "nf4", "gradient_checkpointing": True})])
+    ("kto", "float32", {}),
+    pytest.param("sft", "bfloat16", {"lora_dropout": 0.1}, marks=pytest.mark.long("seconds")),
+    pytest.param("kto", "bfloat16", {"quantization": "nf4", "gradient_checkpointing": True}, marks=pytest.mark.long("seconds"))])
 def test_validation_changes_no_byte_of_the_policy(tiny, tmp_path, judged, objective, dtype, changes):
     _, history, alone = run(tiny, tmp_path / "a", objective, dtype=dtype, **changes)
     _, validated, watched = run(tiny, tmp_path / "b", objective, watch(), dtype, validate_steps=1, **changes)
@@ -172,6 +174,7 @@ def test_the_answers_are_those_of_the_trained_adapter_loaded_by_itself(tiny, tmp
     assert judged[-1] == [validation.extract_code(output.text, "chat") for (output,) in found]
 
 
+@pytest.mark.long("seconds")
 def test_the_best_steps_adapter_is_kept_also_after_a_kill(tiny, tmp_path, judged, monkeypatch):
     """10% before the first step, then 20, 60, 40, 60, 0: the first of the best is step 2's."""
     until_2 = run(tiny, tmp_path / "a", max_steps=2)[2]
