@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from smoke_command import FIRST_PIECE, call, command, up_to
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.study.notebooks import MARK
+from plum_utils.training.watching import MEASURED
 
 pytestmark = pytest.mark.long("seconds")
 
@@ -42,9 +44,11 @@ def kill_kernels(run: Run) -> int:
     return len(killed)
 
 
-def artifacts(folder: Path) -> dict[str, bytes]:
-    """Contents of a stage's files by their name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def artifacts(folder: Path) -> dict[str, bytes | list]:
+    """Contents of a stage's files by their name; of a training's history without the speed and memory of its steps."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return found | {name: [{key: step[key] for key in step if key not in MEASURED} for step in json.loads(content)]
+                    for name, content in found.items() if name.endswith("history.json")}
 
 
 @pytest.mark.parametrize(("stage", "kernel_too"), [
