@@ -16,7 +16,7 @@ from typing import get_args
 
 import pytest
 
-from plum_utils.models import engines, transformers_engine, vllm_engine
+from plum_utils.models import engines, number_types, transformers_engine, vllm_engine
 from plum_utils.models.completions import Completion, Metered
 from plum_utils.models.engines import open_backend
 from plum_utils.models.vllm_engine import VllmBackend, check_lengths, engine_settings, vllm_lora_rank
@@ -124,6 +124,7 @@ class Engine:
 def cards(monkeypatch, tiny):
     """A function that opens a ``VllmBackend`` of the tiny model on a machine with so many cards."""
     vllm_or_skip()
+    number_types.device()  # kept, before cards are pretended
     monkeypatch.setattr("vllm.LLM", Engine)
 
     def opened(number, **how):
