@@ -18,6 +18,9 @@ from plum_utils.models.tokenizer import load_tokenizer
 from plum_utils.progress import DownloadBar
 
 EMBEDDED = "embedded:smollm2"
+# Of a hub repository: the weights, of the first form that there is, and what else is read.
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CHECKSUMS = "plum_checksums.json"
 
@@ -50,10 +53,8 @@ def _hub_snapshot(name: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        for weights in ("*.safetensors", "pytorch_model*.bin"):
-            folder = snapshot_download(name, revision=revision,
-                                       allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", weights],
-                                       tqdm_class=DownloadBar)
+        for weights in WEIGHTS:
+            folder = snapshot_download(name, revision=revision, allow_patterns=[*BESIDE, weights], tqdm_class=DownloadBar)
             if any(Path(folder).glob(weights)):
                 return folder
     except Exception as error:

@@ -29,7 +29,6 @@ from plum_utils.study import devices, hub_access
 from plum_utils.study.forecast import count_instructions, known_config, known_shape, known_times
 from plum_utils.study.loads import loads
 from plum_utils.study.weak_hosts import check_host
-from plum_utils.testgen.server import GeneratorError, HttpBackend, ResponseStore
 from plum_utils.training import planner
 from plum_utils.training.memory import DTYPE_BYTES, GIB, Shape
 
@@ -254,6 +253,8 @@ def _generator(p: Params) -> Iterator[Finding]:
         yield Finding("generator", f"{how.model}, by vLLM in lesson 01", "" if there else
                       "install vLLM (the extra gpu or cpu), or generator.backend: openai", stops=not there)
         return
+    from plum_utils.testgen.server import ResponseStore  # it loads the vendor's client
+
     store = ResponseStore(ROOT / how.store, how.model)
     try:
         stored = len(store.read())
@@ -274,6 +275,8 @@ def _generator(p: Params) -> Iterator[Finding]:
 @cache
 def _served(how: GeneratorParams) -> str:
     """Why the server cannot be asked for the model; empty where it can."""
+    from plum_utils.testgen.server import GeneratorError, HttpBackend, ResponseStore
+
     try:
         HttpBackend(how, ResponseStore(ROOT / how.store, how.model)).check_model()
         return ""

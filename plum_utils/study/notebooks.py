@@ -14,14 +14,12 @@ from typing import Any, Iterator
 
 import nbformat
 import psutil
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.file_download import repo_folder_name
 
-from plum_utils.data.hub import HUB_SETS
 from plum_utils.jsonl import write_json
 from plum_utils.params import Params
 from plum_utils.progress import WIDTH, every_second, one_line, told_to_kernels
 from plum_utils.provenance import ROOT
+from plum_utils.study.hub_access import hub_sources
 
 MARK = "PLUM_RUN_DIR"  # in the environment of every process a run started
 PASSED = re.compile(r"^([^:\n]+): .* left(?: not known yet)?\n(?=\1: )", re.MULTILINE)  # a loop's line but its last
@@ -62,37 +60,6 @@ def vllm_log(run_dir: Path) -> Path:
                               "formatter": "lines"}},
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}}})
     return folder / "vllm_logging.json"
-
-
-def hub_sources(params: Params) -> dict[str, tuple[str, str | None, str]]:
-    """By parameter what a run asks a model hub for: repository, revision and kind (``model`` or ``dataset``)."""
-    found: dict[str, tuple[str, str | None, str]] = {
-        "policy.model": (params.policy.model, params.policy.revision, "model"),
-        "livecodebench.source": (params.livecodebench.source, None, "dataset")}
-    if params.generator.live_instructions:
-        found["generator.live_model"] = params.generator.live_model, None, "model"
-    if params.generator.backend == "vllm":
-        found["generator.model"] = params.generator.model, None, "model"
-    if params.data.train in HUB_SETS:
-        found["data.train"] = (params.data.source or HUB_SETS[params.data.train].repo, params.data.revision, "dataset")
-    return {key: one for key, one in found.items()
-            if not one[0].startswith("embedded:") and one[0] != "bundled" and not (ROOT / one[0]).exists()}
-
-
-def commits(params: Params) -> dict[str, str]:
-    """By parameter the commit that a repository's revision (``main``, where none is given) stands for in the hub's cache;
-    none, where it was not fetched or cannot be told."""
-    found: dict[str, str] = {}
-    for key, (name, revision, kind) in hub_sources(params).items():
-        folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
-        named, there = folder / "refs" / (revision or "main"), [path.name for path in folder.glob("snapshots/*")]
-        if named.is_file():
-            found[key] = named.read_text().strip()
-        elif revision and revision in there:
-            found[key] = revision
-        elif revision is None and len(there) == 1:  # datasets fetches by commit, and names none
-            found[key] = there[0]
-    return found
 
 
 def run_notebook(source: Path, folder: Path, parameters: dict[str, Any], environment: dict[str, str]) -> str:

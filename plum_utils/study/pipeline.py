@@ -22,7 +22,8 @@ from plum_utils.provenance import ROOT, code_digest, portable, provenance
 from plum_utils.runs import Run, fingerprint
 from plum_utils.stages import BY_NAME, SAMPLING, Stage
 from plum_utils.study.forecast import Forecast, announce, told_again
-from plum_utils.study.notebooks import commits, end_leftovers, kernel_environment, peak_memory, run_notebook
+from plum_utils.study.hub_access import commits
+from plum_utils.study.notebooks import end_leftovers, kernel_environment, peak_memory, run_notebook
 from plum_utils.study.reuse import lend_baseline, lender, take_over
 
 NAMING_FILES = ("policy", "generator", "data", "livecodebench")  # sections whose values may be paths

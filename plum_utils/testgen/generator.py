@@ -188,13 +188,10 @@ def _from_vllm(p: Params, instructions: list[Instruction], folder: Path) -> list
         path = resolve_model(how.model)
     except ModelNotFound as error:
         raise GeneratorError(str(error).replace("policy.model", "generator.model")) from None
-    from transformers import AutoConfig
-
     tokenizer = load_tokenizer(path)
     longest = max(len(tokenizer(render(tokenizer, generator_message(item.instruction)))["input_ids"])
                   for item in instructions)
-    context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", longest + how.max_tokens)
-    engine = (how.engine or p.engine).model_copy(update={"max_model_len": min(context, longest + how.max_tokens)})
+    engine = (how.engine or p.engine).model_copy(update={"max_model_len": longest + how.max_tokens})
     backend = open_engines(p, "vllm", path, None, engine)
     try:
         return generate_responses(p, backend, tokenizer, instructions, folder, how.model,

@@ -224,9 +224,14 @@ def settle_for(params: TrainingParams, config: Any, gpu_gb: float | None, dtype:
     return _on_a_cpu(params) if gpu_gb is None else plan(config, params, gpu_gb, dtype).training
 
 
+def on_card(size: float) -> float:
+    """Bytes of a card that tensors of so many bytes take, with what is assumed of CUDA and of fragmentation."""
+    return size * (1 + FRAGMENTATION) + CUDA_CONTEXT
+
+
 def fits(size: float, gpu_gb: float) -> bool:
-    """Whether tensors of so many bytes fit a card beside what is assumed of CUDA and of fragmentation."""
-    return size * (1 + FRAGMENTATION) + CUDA_CONTEXT <= SPARING * usable_bytes(gpu_gb)
+    """Whether tensors of so many bytes fit a card."""
+    return on_card(size) <= SPARING * usable_bytes(gpu_gb)
 
 
 def by_hand_type(config: Any, training: TrainingParams, gpu_gb: float | None, dtype: str, tokens: int) -> str:

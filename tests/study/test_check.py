@@ -22,6 +22,7 @@ from plum_utils.study import commands, devices, hub_access, probe
 from plum_utils.study.check import check, stops, table
 from plum_utils.study.devices import Card
 from plum_utils.study.pipeline import Pipeline
+from plum_utils.testgen.server import ResponseStore
 
 GIB = 2**30
 PAPER = ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml"
@@ -297,7 +298,7 @@ def test_a_server_that_is_not_there_stops_unless_all_answers_are_stored(monkeypa
     p = paper(9, **{"generator.store": str(tmp_path), "data.train_limit": 2, "generator.responses": 1})
     (one,) = check_module._generator(p)
     assert one.stops and "vllm serve m" in one.mend and "generator.backend=vllm" in one.mend
-    store = check_module.ResponseStore(tmp_path, "m")
+    store = ResponseStore(tmp_path, "m")
     store.path.write_text('{"key": "a"}\n{"key": "b"}\n')
     (one,) = check_module._generator(p)
     assert not one.stops and one.mend

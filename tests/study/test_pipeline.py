@@ -24,7 +24,7 @@ from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
-from plum_utils.study import notebooks as notebooks_module
+from plum_utils.study import hub_access
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
 from plum_utils.study.notebooks import MARK, kernel_environment
@@ -345,19 +345,19 @@ def test_bad_command_lines_are_one_clear_line(params_file, tmp_path, capsys, arg
 
 
 def test_the_commit_behind_a_revision_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebooks_module, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     p = Params(name="x", policy={"model": "org/model"}, data={"train": "oss_instruct"},
                livecodebench={"source": "org/set"}, generator={"live_instructions": 0})
-    assert notebooks_module.commits(p) == notebooks_module.commits(PARAMS) == {}
+    assert hub_access.commits(p) == hub_access.commits(PARAMS) == {}
     (tmp_path / "models--org--model/refs").mkdir(parents=True)
     (tmp_path / "models--org--model/refs/main").write_text("c0ffee")
     (tmp_path / "datasets--ise-uiuc--Magicoder-OSS-Instruct-75K/snapshots/d00d").mkdir(parents=True)
     for one in ("a", "b"):
         (tmp_path / "datasets--org--set/snapshots" / one).mkdir(parents=True)
-    assert notebooks_module.commits(p) == {"policy.model": "c0ffee", "data.train": "d00d"}
+    assert hub_access.commits(p) == {"policy.model": "c0ffee", "data.train": "d00d"}
     pinned = p.model_copy(update={"policy": p.policy.model_copy(update={"revision": "beef"})})
     (tmp_path / "models--org--model/snapshots/beef").mkdir(parents=True)
-    assert notebooks_module.commits(pinned)["policy.model"] == "beef"
+    assert hub_access.commits(pinned)["policy.model"] == "beef"
 
 
 def test_what_vllm_says_goes_to_a_file_of_the_run(tmp_path):
