@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any, Callable
 
-import psutil
-
 from plum_utils.sandbox.pool import Sandbox
 from plum_utils.sandbox.program import Limits, Program, Verdict
 from plum_utils.sandbox.status import Status
@@ -30,7 +28,8 @@ def open_sandbox(p: Any) -> Sandbox:
 def workers_here(limits: Limits) -> int:
     """One for each core that this process may run on, but no more than half of the machine's memory has room for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
-    return max(1, min(cores, psutil.virtual_memory().total // 2 // (limits.memory_mb << 20)))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, memory // 2 // (limits.memory_mb << 20)))
 
 
 def judge(sandbox: Sandbox, programs: list[Program], limits: Limits | None = None,

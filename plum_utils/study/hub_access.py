@@ -20,7 +20,6 @@ from plum_utils.progress import one_line
 from plum_utils.provenance import ROOT
 
 SECONDS = 10.0  # for an answer of the hub
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def ask(what: Wanted) -> Answer:
 def _model(what: Wanted, sizes: dict[str, int]) -> Answer:
     weights = _weights(list(sizes))
     needs = {"config.json": "config.json" in sizes, "weights (safetensors or .bin)": weights,
-             "tokenizer": set(TOKENIZERS) & set(sizes)}
+             "tokenizer.json": "tokenizer.json" in sizes}
     lacks = [name for name, there in needs.items() if not there]
     if lacks:
         return Answer(f"{what.repo} has no {' and no '.join(lacks)}", f"give another repository as {what.key}")
@@ -150,7 +149,7 @@ def _weights(names: list[str]) -> list[str]:
 
 def _in_cache(what: Wanted) -> bool:
     """Whether all files are there; of a model the weights, those that its index lists."""
-    found = {name: _cached(what, name) for name in what.files or ("config.json",)}
+    found = {name: _cached(what, name) for name in what.files or ("config.json", "tokenizer.json")}
     if not all(found.values()):
         return False
     return what.kind == "dataset" or _is_whole(Path(str(found["config.json"])).parent)

@@ -50,15 +50,29 @@ def test_as_an_ordinary_user(without):
         pytest.skip("no Python 3.11 or newer that an ordinary user may run")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
         os.chmod(folder, 0o755)
-        for source, name in ((Path(plum_utils.__file__).parent / "sandbox", "plum_utils/sandbox"), (FOLDER, "hostile")):
-            shutil.copytree(source, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
-        Path(folder, "plum_utils", "__init__.py").touch()
+        sandbox_alone(Path(folder))
+        shutil.copytree(FOLDER, Path(folder, "hostile"), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(hostile_suite.__file__, folder)
         done = subprocess.run([python, f"{folder}/hostile_suite.py", "split", *without], capture_output=True, text=True,
                               cwd=folder, user=65534, group=65534, extra_groups=[], timeout=300,
                               env={"PYTHONPATH": folder, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+
+
+def sandbox_alone(folder: Path) -> None:
+    """``plum_utils`` with the sandbox's room in it and nothing else."""
+    source = Path(plum_utils.__file__).parent / "sandbox"
+    shutil.copytree(source, folder / "plum_utils" / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "plum_utils" / "__init__.py").touch()
+
+
+def test_the_sandbox_needs_the_standard_library_only(tmp_path):
+    sandbox_alone(tmp_path)
+    code = "from plum_utils.sandbox import *; s = Sandbox(1, quiet=True); s.close(); print('opened')"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+                          env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)})
+    assert done.stdout == "opened\n", done.stderr
 
 
 def readable_python() -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from plum_utils.params import Params
@@ -15,7 +13,7 @@ from plum_utils.sandbox.program import Limits
     (2, 8, 512, 2), (64, 256, 512, 64), (64, 8, 512, 8), (64, 8, 4096, 1), (1, 1, 4096, 1)])
 def test_one_a_core_where_half_of_the_memory_has_room(monkeypatch, cores, gib, memory_mb, workers):
     monkeypatch.setattr(opening.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(opening.psutil, "virtual_memory", lambda: SimpleNamespace(total=gib << 30))
+    monkeypatch.setattr(opening.os, "sysconf", {"SC_PHYS_PAGES": gib << 18, "SC_PAGE_SIZE": 4096}.get)
     assert opening.workers_here(Limits(memory_mb=memory_mb)) == workers
 
 

@@ -206,8 +206,10 @@ def test_a_paper_row_that_lacks_nothing(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("name", "files", "said", "mend"), [
     ("models/Qwen/CodeQwen1.5-7B", None, "no model Qwen/CodeQwen1.5-7B, or it is private", "mend policy.model"),
     ("models/Qwen/CodeQwen1.5-7B", SAFE | {"gated": 1}, "is gated", "accept its terms at http"),
-    ("models/Qwen/CodeQwen1.5-7B", {"config.json": 1, "a.gguf": 2}, "no weights (safetensors or .bin) and no tokenizer",
+    ("models/Qwen/CodeQwen1.5-7B", {"config.json": 1, "a.gguf": 2}, "no weights (safetensors or .bin) and no tokenizer.json",
      "give another"),
+    ("models/Qwen/CodeQwen1.5-7B", {"config.json": 1, "model.safetensors": 2, "tokenizer.model": 1, "vocab.json": 1},
+     "has no tokenizer.json", "give another"),  # load_tokenizer would refuse it, after the download
     (f"datasets/{OSS}", {"README.md": 1}, f"{OSS} has no data-oss_instruct-decontaminated.jsonl", "mend data.train"),
     (f"datasets/{LCB}", {"test2.jsonl": 1}, f"{LCB} has no test.jsonl", "mend livecodebench.source"),
     (f"datasets/{LCB}", "GatedRepo", "is gated", f"/datasets/{LCB}, then `hf auth login`"),
@@ -221,7 +223,7 @@ def test_what_the_hub_lacks_is_named_with_its_mend(monkeypatch, tmp_path, name, 
 
 
 def test_weights_as_bin_and_a_missing_revision(monkeypatch):
-    files = {"config.json": 1, "tokenizer.model": 1, "pytorch_model.bin": 2 * 10**9}
+    files = {"config.json": 1, "tokenizer.json": 1, "pytorch_model.bin": 2 * 10**9}
     with hub(monkeypatch, {"models/a/b": files}):
         there = hub_access.ask(hub_access.Wanted("policy.model", "a/b", "model", "v1"))
         missing = hub_access.ask(hub_access.Wanted("policy.model", "a/b", "model", "v2"))
@@ -237,7 +239,8 @@ def test_an_unreachable_hub_and_what_is_in_the_cache(monkeypatch, tmp_path):
     (snapshot.parents[1] / "refs").mkdir(parents=True)
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (snapshot / name).write_text("{}")
     index = {"weight_map": {"x": "1.safetensors", "y": "2.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     (snapshot / "1.safetensors").write_text("")
