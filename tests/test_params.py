@@ -99,6 +99,8 @@ def test_overrides_win_and_reach_new_sections(tmp_path):
     ("name: a\ntraining:\n  epochs: .inf\n", "a.yaml:3 training.epochs: expected to be a finite number, got inf"),
     ("name: a\ntraining:\n  beta: big\n", "a.yaml:3 training.beta: expected to be a valid number"),
     ("name: a\ntraining:\n  batch_size: 2\n", "a.yaml:3 training.batch_size: expected at least 4 for KTO"),
+    ("name: a\ntraining:\n  accumulation: 3\n  processes: 2\n",
+     "a.yaml:3 training.accumulation: expected a multiple of training.processes (2), got 3"),
     ("name: a\ntraining:\n  sft_instructions: unseen\n", "a.yaml:2 training.preference_fraction: expected below 1"),
     ("name: a\nrows: [{table: '9', model: m, row: r}]\n", "a.yaml:2 rows.0.table: "),
     ("name: a\nevaluation:\n  suites:\n  - {name: x, n: 1}\n  - {name: y, limit: 0}\n",
