@@ -154,22 +154,23 @@ class Spread:
 
     The difference at problem i with training seed s is taken as ``mean + problem_i + seed_s + rest_is``: random parts,
     with the variances ``problems``, ``seeds`` and ``rest``. Averaged over N problems and S seeds its variance is
-    ``problems / N + seeds / S + rest / (N * S)``. (Two-way random effects without replication; one seed is the power
-    analysis of Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640.)
+    ``problems / N + seeds / S + rest / (N * S)``: two-way random effects; for one policy it is the power analysis of
+    Miller 2024, "Adding Error Bars to Evals" (arXiv:2411.00640).
 
-    Nothing may be counted twice. The problems' differences, averaged over seeds, have the variance
-    ``problems + rest / S``: over N, the first and the last term, and nothing of what a seed does to all problems alike.
-    The seeds' means have the variance ``seeds + rest / N``, so that ``rest`` is taken off before they are added.
+    Nothing is counted twice. The problems' differences, averaged over seeds, have the variance ``problems + rest / S``:
+    over N that is the first and the last term, and nothing of what a seed does to all problems alike. The seeds' means
+    have the variance ``seeds + rest / N``, of which the last term is taken off.
 
     Of greedy answers with one seed a share w of the problems is won and l lost: the variance is ``w + l - (w - l)^2``,
-    nearly the share that changed. A difference d needs a share of at least d, with a variance of ``d * (1 - d)`` where
-    none is lost. Where the measured variance is less (too few problems changed), ``problems`` and ``rest`` are scaled up to
-    that; without this a suite would be said to show one or two problems, which no test does.
+    nearly the share that changed. A difference d needs a share of at least d, whose variance is ``d * (1 - d)`` where
+    none is lost. Where less was measured, ``problems`` and ``rest`` are scaled up to that; else a suite where hardly a
+    problem changed would be said to show one or two problems, which no test does.
 
-    The variances are taken as known and the mean as normal: too hopeful for a handful of problems, and rough for two or
-    three seeds. ``seeds`` is NaN where one seed was measured: then everything holds for that one policy, not for another
-    training. All are NaN, and so all that follows, where problems do not differ at all (or there is one): an equal change
-    (or none) everywhere does not tell how far another suite would differ.
+    The variances are taken as known and the mean as normal: too hopeful for a handful of problems, and rough with two
+    or three seeds. McNemar's exact test, careful by design, finds the smallest difference in about 70 to 78%
+    (simulated, 60 to 1,000 problems). ``seeds`` is NaN where one was measured: all holds for that policy, not for
+    another training. Every part is NaN, and so is what follows, where no problem differs from another (or there is
+    one): an equal change, or none, does not tell how far another suite would differ.
     """
 
     problems: float
@@ -213,8 +214,8 @@ class Spread:
         return _least(single, (difference / DETECTED) ** 2 - self._of_seeds(seeds))
 
     def seeds_needed(self, difference: float, problems: int) -> float:
-        """The fewest training seeds with which so many problems show a difference (a rate); infinite where none suffice,
-        the problems alone being too few; NaN where one seed was measured."""
+        """The fewest training seeds with which so many problems show a difference (a rate); infinite where none
+        suffice, the problems alone being too few; NaN where one seed was measured."""
         scale = self._scale(difference)
         return _least(self.seeds + scale * self.rest / problems,
                       (difference / DETECTED) ** 2 - scale * self.problems / problems)

@@ -320,7 +320,7 @@ def test_problems_and_seeds_needed_are_the_fewest_that_show_the_difference(probl
 
 @pytest.mark.parametrize("problems, changed", [(60, 0.3), (164, 0.2), (378, 0.1), (1000, 0.05)])
 def test_power_is_what_it_says_for_greedy_answers(problems, changed):
-    """Toy suites with that difference and that variance: the normal test finds it in 80%; McNemar's, careful, in less."""
+    """Toy suites of that difference and variance: the normal test finds it in 80%; McNemar's, careful, in less."""
     spread, tries = Spread(changed, float("nan"), 0.0, greedy=True), 20_000
     d = spread.smallest(problems)
     share = changed + d ** 2

@@ -23,10 +23,10 @@ def power_table(scored: pd.DataFrame) -> pd.DataFrame:
         scored: of ``tables.long_form``; the baseline's rows have the policy ``baseline``.
 
     Returns:
-        A row a suite and decoding: problems, seeds; in points ``sd`` (of the problems' differences, averaged over seeds),
-        ``sd_seeds`` (of what a training seed does to all problems alike; NaN with one), ``smallest`` (the smallest
-        difference that is shown, also as ``smallest_problems``; see ``stats.Spread`` for NaN and infinity) and the run's
-        own ``difference``.
+        A row a suite and decoding: problems, seeds; in points ``sd`` (of the problems' differences, averaged over
+        seeds), ``sd_seeds`` (of what a training seed does to all problems alike; NaN with one), ``smallest`` (the
+        smallest difference that is shown, also as ``smallest_problems``; ``stats.Spread`` says where it is NaN or
+        infinite) and the run's own ``difference``.
     """
     rows = []
     for where, spread, values in _measured(scored):
@@ -46,8 +46,8 @@ def _measured(scored: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Spread, pd
 
 
 def power_curves(scored: pd.DataFrame) -> pd.DataFrame:
-    """For ``plots.fig_power``: columns suite, decoding, seeds, problems and ``smallest``, the smallest difference (points)
-    that so many problems of the suite's kind show with the run's seeds."""
+    """For ``plots.fig_power``: columns suite, decoding, seeds, problems and ``smallest``, the smallest difference
+    (points) that so many problems of the suite's kind show with the run's seeds."""
     return pd.DataFrame([where | {"problems": n, "smallest": 100 * spread.smallest(n, where["seeds"])}
                          for where, spread, _ in _measured(scored) for n in GRID])
 
@@ -72,8 +72,8 @@ def claims_table(scored: pd.DataFrame) -> pd.DataFrame:
     """What a suite of this kind would need to show differences of the size of the paper's claims.
 
     Returns:
-        A row a suite, decoding and claim (``paper_claims``): problems and seeds that there are, ``problems_needed`` with
-        these seeds and ``seeds_needed`` with these problems (see ``stats.Spread`` for NaN and infinity).
+        A row a suite, decoding and claim (``paper_claims``): problems and seeds that there are, ``problems_needed``
+        with these seeds and ``seeds_needed`` with these problems (``stats.Spread`` says when NaN or infinite).
     """
     claims = paper_claims()
     return pd.DataFrame([where | {"claim": claim.claim, "points": claim.points,
@@ -92,8 +92,8 @@ def describe_power(row: Any) -> str:
         return f"{about} show no difference, however large ({measured} points)."
     verdict = ("as large as that." if abs(row.difference) >= row.smallest else
                "smaller than that: to find nothing would be no sign that there is nothing.")
-    return (f"{about} show {row.smallest:.1f} points ({row.smallest_problems:.1f} problems) or more, four times in five; "
-            f"{measured}, {verdict}")
+    return (f"{about} show {row.smallest:.1f} points ({row.smallest_problems:.1f} problems) or more, four times in "
+            f"five; {measured}, {verdict}")
 
 
 def describe_claim(row: Any) -> str:
@@ -101,10 +101,10 @@ def describe_claim(row: Any) -> str:
     claim = f"{row.claim} ({row.points:.1f} points) on {row.suite}, {row.decoding}"
     if isnan(row.problems_needed):
         return f"{claim}: what it needs cannot be told."
-    by_problems = f"with {_count(row.seeds, 'training seed')} {_needed(row.problems_needed, 'problem')}"
+    told = f"{claim}: with {_count(row.seeds, 'training seed')} {_needed(row.problems_needed, 'problem')}"
     if isnan(row.seeds_needed):
-        return f"{claim}: {by_problems}."
-    return f"{claim}: {by_problems}; with {_count(row.problems, 'problem')} {_needed(row.seeds_needed, 'training seed')}."
+        return f"{told}."
+    return f"{told}; with {_count(row.problems, 'problem')} {_needed(row.seeds_needed, 'training seed')}."
 
 
 def _count(number: float, what: str) -> str:

@@ -240,8 +240,8 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
 
 
 def fig_power(curves: pd.DataFrame, suites: pd.DataFrame, claims: pd.DataFrame) -> Figure:
-    """The smallest difference that is shown against the number of problems: a curve a suite, the suite itself as a point,
-    and the paper's claims as horizontal lines.
+    """The smallest difference that is shown against the number of problems: a curve a suite, the suite itself as a
+    point, and the paper's claims as horizontal lines.
 
     Args:
         curves: columns ``suite``, ``problems``, ``smallest`` (points; NaN: cannot be told).
@@ -273,8 +273,8 @@ def _claim_lines(axis: Axes, claims: pd.DataFrame) -> None:
     for place, row in enumerate(claims.itertuples()):
         side = "top" if close[place] else "bottom" if place and close[place - 1] else "center"
         axis.axhline(row.points, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axis.text(1.01, row.points, f"{plain(row.claim, 40, 1)}: {row.points:.1f}", fontsize=9, va=side, color="#333333",
-                  transform=axis.get_yaxis_transform())
+        axis.text(1.01, row.points, f"{plain(row.claim, 40, 1)}: {row.points:.1f}", fontsize=9, va=side,
+                  color="#333333", transform=axis.get_yaxis_transform())
 
 
 NOT_PRINTED = "The paper shows bars without numbers (its Figure 3), so ours stands alone."
