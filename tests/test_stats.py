@@ -15,6 +15,7 @@ from plum_utils.data import paper
 from plum_utils.evaluation.beside_paper import claimed_gains, problems_of_gain, whole_problems
 from plum_utils.evaluation.tables import slices
 from plum_utils.stats import (
+    Spread,
     bootstrap_mean_interval,
     bootstrap_share_interval,
     compare,
@@ -266,3 +267,118 @@ def test_claimed_gains_name_what_is_missing_or_double():
         claimed_gains(paper.table(2), after="SFT")
     with pytest.raises(ValueError, match="'Baseline' or 'PLUM' twice"):
         claimed_gains(pd.concat([paper.table(2)] * 2))
+
+
+def draw_differences(spread: Spread, problems: int, seeds: int, tries: int, mean: float = 0.0) -> np.ndarray:
+    """Differences of so many runs, from the parts that ``Spread`` names: shape (tries, problems, seeds)."""
+    rng = np.random.default_rng(4)
+    parts = zip((spread.problems, spread.seeds, spread.rest), ((problems, 1), (1, seeds), (problems, seeds)))
+    return mean + sum(rng.normal(0, np.sqrt(variance), (tries, *shape)) for variance, shape in parts)
+
+
+def share_found(means: np.ndarray, variance: float) -> float:
+    return float((np.abs(means) > 1.96 * np.sqrt(variance)).mean())
+
+
+@given(st.integers(2, 400), st.data())
+def test_the_variance_of_greedy_differences_follows_from_the_problems_won_and_lost(n, data):
+    wins = data.draw(st.integers(0, n))
+    losses = data.draw(st.integers(0, n - wins))
+    spread = Spread.of(pd.DataFrame([1.0] * wins + [-1.0] * losses + [0.0] * (n - wins - losses)))
+    w, l = wins / n, losses / n
+    variance = (w + l - (w - l) ** 2) * n / (n - 1)
+    assert spread.greedy
+    assert spread.problems == pytest.approx(variance) if variance else np.isnan(spread.problems)
+
+
+def test_the_smallest_difference_in_closed_form():
+    """Two-sided 5%, power 80%: 1.960 + 0.842 standard errors."""
+    spread = Spread(0.16, float("nan"), 0.0, greedy=False)
+    assert spread.smallest(100) == pytest.approx((1.959964 + 0.841621) * 0.04, rel=1e-5)
+    assert spread.smallest(400) == pytest.approx(spread.smallest(100) / 2)
+    both = Spread(0.16, 0.0012, 0.09, greedy=False)
+    assert both.smallest(100, 3) == pytest.approx(2.801585 * np.sqrt(0.16 / 100 + 0.0012 / 3 + 0.09 / 300), rel=1e-5)
+
+
+@given(st.floats(0.001, 0.3), st.floats(0, 0.01), st.floats(0, 0.3), st.booleans(), st.floats(0.002, 0.9),
+       st.integers(1, 5))
+def test_problems_and_seeds_needed_are_the_fewest_that_show_the_difference(problems, seeds, rest, greedy, d, trained):
+    spread = Spread(problems, seeds, rest, greedy)
+    needed = spread.problems_needed(d, trained)
+    if needed < 1e7:
+        assert spread.smallest(needed, trained) <= d * (1 + 1e-6)
+        assert needed == 1 or spread.smallest(needed - 1, trained) >= d * (1 - 1e-6)
+    elif needed == np.inf:
+        assert spread.smallest(10 ** 9, trained) > d
+    needed = spread.seeds_needed(d, 150)
+    if needed < 1e7:
+        assert spread.smallest(150, needed) <= d * (1 + 1e-6)
+        assert needed == 1 or spread.smallest(150, needed - 1) >= d * (1 - 1e-6)
+    elif needed == np.inf:
+        assert spread.smallest(150, 10 ** 9) > d
+
+
+@pytest.mark.parametrize("problems, changed", [(60, 0.3), (164, 0.2), (378, 0.1), (1000, 0.05)])
+def test_power_is_what_it_says_for_greedy_answers(problems, changed):
+    """Toy suites of that difference and variance: the normal test finds it in 80%; McNemar's, careful, in less."""
+    spread, tries = Spread(changed, float("nan"), 0.0, greedy=True), 20_000
+    d = spread.smallest(problems)
+    share = changed + d ** 2
+    won, lost, _ = np.random.default_rng(5).multinomial(
+        problems, [(share + d) / 2, (share - d) / 2, 1 - share], tries).T
+    mean = (won - lost) / problems
+    own = ((won + lost) / problems - mean ** 2) / problems
+    assert share_found(mean, own) == pytest.approx(0.80, abs=0.02)
+    exact = 2 * binom.cdf(np.minimum(won, lost), won + lost, 0.5) < 0.05
+    assert 0.70 < exact.mean() < 0.80
+
+
+def test_where_too_few_problems_changed_the_variance_is_that_of_wins_alone():
+    """One problem of 164 changed: without the floor 1.3 points, two problems, would be said to be shown."""
+    one = Spread.of(pd.DataFrame([1.0] + [0.0] * 163))
+    d, square = one.smallest(164), (1.959964 + 0.841621) ** 2
+    assert d == pytest.approx(square / (164 + square), rel=1e-5) and 7 < 164 * d < 8
+    won = np.random.default_rng(6).binomial(164, d, 20_000)
+    assert share_found(won / 164, d * (1 - d) / 164) == pytest.approx(0.80, abs=0.05)  # whole problems: coarse
+    assert 0.7 < (2 * 0.5 ** won < 0.05).mean() < 0.8
+    sampled = Spread(one.problems, float("nan"), 0.0, greedy=False)
+    assert sampled.smallest(164) < d / 2
+
+
+def test_the_parts_of_a_spread_are_estimated_without_bias():
+    truth = Spread(0.04, 0.01, 0.09, greedy=False)
+    found = [Spread.of(pd.DataFrame(one)) for one in draw_differences(truth, 40, 3, 2_000)]
+    assert not any(one.greedy for one in found)
+    means = [np.mean([getattr(one, part) for one in found]) for part in ("problems", "seeds", "rest")]
+    assert means == pytest.approx([0.04, 0.01, 0.09], rel=0.07)
+
+
+def test_power_is_what_it_says_with_several_seeds_and_nothing_is_counted_twice():
+    truth, n, s = Spread(0.02, 0.001, 0.2, greedy=False), 50, 3
+    d = truth.smallest(n, s)
+    drawn = draw_differences(truth, n, s, 5_000, d)
+    means = drawn.mean(axis=(1, 2))
+    assert means.var() == pytest.approx(truth.variance(n, s), rel=0.06)
+    assert share_found(means, truth.variance(n, s)) == pytest.approx(0.80, abs=0.02)
+    added = (drawn.mean(axis=2).var(axis=1, ddof=1) / n + drawn.mean(axis=1).var(axis=1, ddof=1) / s).mean()
+    assert added - truth.variance(n, s) == pytest.approx(truth.rest / (n * s), rel=0.15)  # rest, a second time
+
+
+def test_what_cannot_be_told_is_never_a_small_difference():
+    for rows in ([[0.0]] * 9, [[1.0]] * 9, [[0.1], [0.1]], [[1.0]], [[1.0, 0.0]], [[1.0, 0.0]] * 4):
+        spread = Spread.of(pd.DataFrame(rows))
+        assert np.isnan([spread.smallest(len(rows)), spread.problems_needed(0.1), spread.seeds_needed(0.1, 9)]).all()
+
+
+def test_one_seed_holds_for_its_policy_alone():
+    spread = Spread.of(pd.DataFrame([0.0, 0.5, -0.25, 0.5]))
+    assert np.isnan(spread.seeds) and spread.smallest(200) > 0
+    assert np.isnan(spread.smallest(200, 3)) and np.isnan(spread.seeds_needed(0.1, 200))
+
+
+def test_some_suites_show_nothing_and_some_claims_need_more_of_the_other():
+    spread = Spread(0.16, 0.001, 0.05, greedy=False)
+    assert spread.smallest(1, 3) == np.inf and spread.problems_needed(0.0) == np.inf
+    assert spread.problems_needed(0.03, 1) == np.inf and spread.problems_needed(0.03, 30) < np.inf
+    assert spread.seeds_needed(0.03, 100) == np.inf and spread.seeds_needed(0.03, 5000) < np.inf
+    assert spread.problems_needed(-0.1, 3) == spread.problems_needed(0.1, 3)

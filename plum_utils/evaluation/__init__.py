@@ -6,6 +6,7 @@ NAMES = {
     "beside_paper": ["beside_table2", "beside_table4", "claimed_gains", "dumbbells", "problems_of_gain", "table2",
                      "table4"],
     "contests": ["contest_program", "contest_prompt"],
+    "power": ["claims_table", "describe_claim", "describe_power", "paper_claims", "power_curves", "power_table"],
     "protocols": ["PROTOCOLS", "load_suites"],
     "scoring": ["score", "widest"],
     "solutions": ["defines", "generate_solutions", "score_solutions", "solve_all", "take_program"],

@@ -54,6 +54,12 @@ def _pairs(scored: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.DataF
         yield suite, decoding, before, after.loc[before.index]
 
 
+def differences(scored: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Suite, decoding, and after minus before (rates): a row a problem, a column a trained policy (training seed)."""
+    for suite, decoding, before, after in _pairs(scored):
+        yield suite, decoding, after.sub(before, axis=0)
+
+
 def headline(results: pd.DataFrame) -> pd.DataFrame:
     """One row a suite and decoding: the mean over seeds where there are several."""
     several = (results.seed == "mean").any()

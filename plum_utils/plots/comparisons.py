@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -235,6 +237,44 @@ def fig_rounds(table: pd.DataFrame) -> Figure:
     axis.set_ylim(min(0, axis.get_ylim()[0]), max(1, axis.get_ylim()[1]))
     finish(axis, "From round to round", "round (0: before training)", "percent, with 95% interval", legend=2)
     return figure
+
+
+def fig_power(curves: pd.DataFrame, suites: pd.DataFrame, claims: pd.DataFrame) -> Figure:
+    """The smallest difference that is shown against the number of problems: a curve a suite, the suite itself as a
+    point, and the paper's claims as horizontal lines.
+
+    Args:
+        curves: columns ``suite``, ``problems``, ``smallest`` (points; NaN: cannot be told).
+        suites: the same, of the suites as they are.
+        claims: columns ``claim``, ``points``.
+    """
+    figure, axis = new_axes(8.6, 5)
+    for (suite, line), (colour, marker, dashes) in zip(curves.groupby("suite", sort=False), cycle(LINES)):
+        told = plain(suite, 30, 1) + ("" if line.smallest.notna().any() else ": cannot be told")
+        axis.plot(line.problems, line.smallest, dashes, color=colour, linewidth=1.4)
+        here = suites[suites.suite == suite]
+        axis.plot(here.problems, here.smallest, dashes, marker=marker, color=colour, markersize=8, label=told, zorder=3)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlim(curves.problems.min(), curves.problems.max())
+    axis.set_ylim(0.1, 100)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter("{x:,g}")
+    _claim_lines(axis, claims.sort_values("points"))
+    finish(axis, "How small a difference can be shown", "problems in the suite",
+           "smallest difference in pass@1 (points)", legend=3)
+    return figure
+
+
+def _claim_lines(axis: Axes, claims: pd.DataFrame) -> None:
+    """A dashed line a claim, named at the right; of two that are close, one above its line and one below."""
+    points = claims.points.to_numpy()
+    close = np.append(points[1:] / points[:-1] < 1.3, False)
+    for place, row in enumerate(claims.itertuples()):
+        side = "top" if close[place] else "bottom" if place and close[place - 1] else "center"
+        axis.axhline(row.points, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        axis.text(1.01, row.points, f"{plain(row.claim, 40, 1)}: {row.points:.1f}", fontsize=9, va=side,
+                  color="#333333", transform=axis.get_yaxis_transform())
 
 
 NOT_PRINTED = "The paper shows bars without numbers (its Figure 3), so ours stands alone."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from functools import cache
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,13 @@ def rounds(n: int = 3, metrics=("HE", "heldout_basics, T=0.8")) -> pd.DataFrame:
                           "high": 26.0 + 6 * number} for metric in metrics for number in range(n + 1)])
 
 
+def power(suites=("heldout_basics", "humaneval"), sds=(0.4, 0.2)) -> Figure:
+    curves = pd.DataFrame([{"suite": suite, "problems": n, "smallest": 280 * sd / np.sqrt(n)}
+                           for suite, sd in zip(suites, cycle(sds)) for n in (10, 100, 1000, 100_000)])
+    claims = pd.DataFrame({"claim": ["largest", "smallest", "close", "median"], "points": [18.3, 0.3, 3.95, 3.5]})
+    return comparisons.fig_power(curves, curves[curves.problems == 100], claims)
+
+
 TEN = tuple(f"model-{number}-of-a-family-7B" for number in range(10))
 HOSTILE = "a$b_{1}$ \\frac{ " + "x" * 80
 SCORES = pd.DataFrame({"source": ["basics"] * 6 + ["evol"] * 3, "score": [1, 1, 0.9, 0.85, 0.5, NAN, 0.2, 0.7, 0.72],
@@ -131,6 +139,9 @@ FIGURES = {
                                                                       difference_high=0.0)),
     "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
     "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
+    "power": lambda: power(),
+    "power-many": lambda: power(suites=("heldout_basics", *"abcdef", HOSTILE)),
+    "power-nothing": lambda: power(sds=(NAN, np.inf)),
     "diversity-k1": lambda: lessons.fig_diversity(pd.Series([1, 1]), 1),
 }
 
@@ -318,6 +329,21 @@ def test_scaling_has_a_line_for_each_k_on_a_doubling_axis():
     assert lines["K = 10"][0].get_ydata() == pytest.approx(2 * np.log2([29, 58, 115, 231]) + 10)
     low, high = lines["K = 1"][2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((2 * np.log2(29) - 3, 2 * np.log2(29) + 5))
+
+
+def test_power_has_the_suites_on_their_curves_and_a_line_for_each_claim():
+    axis = FIGURES["power"]().axes[0]
+    assert axis.get_legend_handles_labels()[1] == ["heldout_basics", "humaneval"]
+    drawn_at = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert drawn_at["heldout_basics"] == [[100, pytest.approx(11.2)]]
+    levels = sorted(line.get_ydata()[0] for line in axis.lines if list(line.get_xdata()) == [0, 1])
+    assert levels == [0.3, 3.5, 3.95, 18.3]
+    assert {"largest: 18.3", "median: 3.5", "smallest: 0.3"} <= {text.get_text() for text in axis.texts}
+
+
+def test_power_says_what_cannot_be_told():
+    labels = FIGURES["power-nothing"]().axes[0].get_legend_handles_labels()[1]
+    assert labels == ["heldout_basics: cannot be told", "humaneval"]
 
 
 def test_rounds_have_a_line_for_each_metric_from_round_0():
