@@ -47,10 +47,11 @@ def test_mini_stays_offline_and_keeps_its_rules():
 
 def test_the_references_file_is_mini_with_more_measured():
     mini, full = (load_params(ROOT / f"params/{name}.yaml") for name in ("mini", "reference"))
-    assert full.model_copy(update={"name": mini.name, "evaluation": mini.evaluation}) == mini
+    one_seed = full.training.model_copy(update={"seeds": mini.training.seeds})
+    assert full.model_copy(update={"name": mini.name, "evaluation": mini.evaluation, "training": one_seed}) == mini
     first = full.evaluation.suites[0]
     assert first.name == "heldout_basics" and first.n >= 10 and first.temperatures == [0.8, 1.0]
-    assert {suite.name for suite in mini.evaluation.suites} < {suite.name for suite in full.evaluation.suites}
+    assert len(full.training.seeds) == 3 and {suite.name for suite in mini.evaluation.suites} < {suite.name for suite in full.evaluation.suites}
 
 
 def test_smoke_inherits_from_mini_and_starts_no_vllm():
