@@ -172,9 +172,8 @@ class TrainingParams(_Section):
     first those alone that define what their tests call, so that they fail by what they do; or those that do not.
 
     ``dpo_loss``: with ``ipo``, ``beta`` is the tau of Azar et al. 2023, Eq. 17. TRL averages the log-ratios over an answer's
-    tokens, and draws chosen minus rejected to 1/(2 beta) nats a token, no further; the loss starts at 1/(4 beta^2). At KTO's
-    and DPO's small betas that target is out of reach (0.1: 5 nats a token), so that IPO pushes as hard as it can; beta 2.5
-    asks for 0.2, about 10 nats in an answer of 50 tokens.
+    tokens, and draws chosen minus rejected to 1/(2 beta) nats a token, no further; the loss starts at 1/(4 beta^2). So beta is
+    no scale to be taken from DPO: 0.1 asks for 5 nats a token, 250 in an answer of 50 tokens; 2.5 for 0.2 and 10.
 
     From ``precompute_reference`` on: speed and memory (docs/speed.md has what each is worth). Two of these change KTO's
     loss too, for its reference point z0 is the mean over what is computed together: with ``length_grouped`` it follows the
