@@ -27,7 +27,7 @@ import psutil
 from plum_utils.jsonl import read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[1]
-ARTIFACTS = ("verdicts", "kto", "dpo", "sft", "unrunnable")
+ARTIFACTS = ("verdicts", "kto", "dpo", "sft", "unrunnable", "defining", "undefined")
 
 
 def build(source: Path, target: Path, n_samples: int) -> None:

@@ -168,6 +168,13 @@ class TrainingParams(_Section):
     ``sft_solutions``: the policy's own chosen ones, or the data set's gold ones. ``preference_fraction`` of the
     instructions go to preference learning, and SFT takes the same ones or the rest, unseen by it (paper, section 4).
 
+    ``negatives``, KTO's rejected side: programs that run and fail (the paper's); those that cannot run (its ablation); of the
+    first those alone that define what their tests call, so that they fail by what they do; or those that do not.
+
+    ``dpo_loss``: with ``ipo``, ``beta`` is the tau of Azar et al. 2023, Eq. 17. TRL averages the log-ratios over an answer's
+    tokens, and draws chosen minus rejected to 1/(2 beta) nats a token, no further; the loss starts at 1/(4 beta^2). So beta is
+    no scale to be taken from DPO: 0.1 asks for 5 nats a token, 250 in an answer of 50 tokens; 2.5 for 0.2 and 10.
+
     From ``precompute_reference`` on: speed and memory (docs/speed.md has what each is worth). Two of these change KTO's
     loss too, for its reference point z0 is the mean over what is computed together: with ``length_grouped`` it follows the
     length of a batch's samples, with ``fit_to_card`` the card decides over how many it is taken. ``auto`` is settled by the
@@ -182,7 +189,7 @@ class TrainingParams(_Section):
     """
 
     objective: Literal["kto", "dpo", "sft", "sft+kto"] = "kto"
-    negatives: Literal["failing", "unrunnable"] = "failing"
+    negatives: Literal["failing", "unrunnable", "defining", "undefined"] = "failing"
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     quantization: Literal["none", "nf4", "auto"] = "nf4"
     lora_r: Positive | None = 16
@@ -194,6 +201,7 @@ class TrainingParams(_Section):
     batch_size: Positive = 8
     accumulation: Positive = 2
     beta: Above0 = 0.1
+    dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
     warmup_ratio: Fraction = 0.1
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     max_length: Positive = 2048
@@ -239,9 +247,18 @@ class TrainingParams(_Section):
         if self.sft_instructions == "unseen" and self.preference_fraction == 1:
             raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
                              "unseen, got 1")
+        if self.negatives != "failing" and "kto" not in self.objective:
+            raise ValueError(f"negatives: expected failing with objective {self.objective}, for KTO alone has another rejected "
+                             f"side, got {self.negatives}")
+        if self.dpo_loss != "sigmoid" and self.objective != "dpo":
+            raise ValueError(f"dpo_loss: expected sigmoid with objective {self.objective}, which has no pairs, got {self.dpo_loss}")
         if self.keep == "best" and not self.validate_steps:
             raise ValueError("validate_steps: expected above 0, so that keep: best knows which step is, got 0")
         return self
+
+    def sets(self) -> dict[str, str]:
+        """For each objective the set of stage 3 that it trains on: the name of its file, without ``.jsonl``."""
+        return {"kto": "kto" if self.negatives == "failing" else self.negatives, "dpo": "dpo", "sft": "sft"}
 
 
 class Decoding(NamedTuple):

@@ -23,6 +23,12 @@ def parsed(text: str) -> ast.Module | None:
         return None
 
 
+def defines(code: str, name: str) -> bool:
+    """Whether a program parses and defines a function or class of this name at its top level."""
+    tree = parsed(code)
+    return tree is not None and any(getattr(node, "name", None) == name for node in tree.body)
+
+
 def normalise(completion: str) -> str:
     """A completion without blanks at the ends of its lines and without blank lines: what counts as the same answer.
     Indentation, blanks within a line and all of a literal with three quotes are the program's own."""

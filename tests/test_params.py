@@ -47,10 +47,11 @@ def test_mini_stays_offline_and_keeps_its_rules():
 
 def test_the_references_file_is_mini_with_more_measured():
     mini, full = (load_params(ROOT / f"params/{name}.yaml") for name in ("mini", "reference"))
-    assert full.model_copy(update={"name": mini.name, "evaluation": mini.evaluation}) == mini
+    one_seed = full.training.model_copy(update={"seeds": mini.training.seeds})
+    assert full.model_copy(update={"name": mini.name, "evaluation": mini.evaluation, "training": one_seed}) == mini
     first = full.evaluation.suites[0]
     assert first.name == "heldout_basics" and first.n >= 10 and first.temperatures == [0.8, 1.0]
-    assert {suite.name for suite in mini.evaluation.suites} < {suite.name for suite in full.evaluation.suites}
+    assert len(full.training.seeds) == 3 and {suite.name for suite in mini.evaluation.suites} < {suite.name for suite in full.evaluation.suites}
 
 
 def test_smoke_inherits_from_mini_and_starts_no_vllm():
@@ -102,6 +103,9 @@ def test_overrides_win_and_reach_new_sections(tmp_path):
     ("name: a\ntraining:\n  accumulation: 3\n  processes: 2\n",
      "a.yaml:3 training.accumulation: expected a multiple of training.processes (2), got 3"),
     ("name: a\ntraining:\n  sft_instructions: unseen\n", "a.yaml:2 training.preference_fraction: expected below 1"),
+    ("name: a\ntraining:\n  objective: dpo\n  dpo_loss: hinge\n", "a.yaml:4 training.dpo_loss: expected"),
+    ("name: a\ntraining: {dpo_loss: ipo}\n", "a.yaml:2 training.dpo_loss: expected sigmoid with objective kto"),
+    ("name: a\ntraining: {objective: dpo, negatives: defining}\n", "a.yaml:2 training.negatives: expected failing with objective dpo"),
     ("name: a\nrows: [{table: '9', model: m, row: r}]\n", "a.yaml:2 rows.0.table: "),
     ("name: a\nevaluation:\n  suites:\n  - {name: x, n: 1}\n  - {name: y, limit: 0}\n",
      "a.yaml:5 evaluation.suites.1.limit: expected to be greater than 0"),

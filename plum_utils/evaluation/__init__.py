@@ -9,7 +9,7 @@ NAMES = {
     "power": ["claims_table", "describe_claim", "describe_power", "paper_claims", "power_curves", "power_table"],
     "protocols": ["PROTOCOLS", "load_suites"],
     "scoring": ["score", "widest"],
-    "solutions": ["defines", "generate_solutions", "score_solutions", "solve_all", "take_program"],
+    "solutions": ["generate_solutions", "score_solutions", "solve_all", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",
                "long_form", "pass_at_k_table", "platform_table", "reach_table", "results_table", "slices",
                "window_table", "wins_losses"],

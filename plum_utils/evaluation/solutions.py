@@ -18,7 +18,6 @@ from plum_utils.progress import Bar
 from plum_utils.runs import fingerprint, shards, side_by_side
 from plum_utils.sandbox import Sandbox
 from plum_utils.sandbox.pool import ADDRESS
-from plum_utils.syntax import parsed
 
 Job = TypeVar("Job")
 MOST_LINES = 150       # evalplus' sanitizer takes time with the cube of a completion's lines: 2 s at 100, 14 s at 200
@@ -56,12 +55,6 @@ def sanitised(completion: str, entry_point: str, template: str = "chat") -> str:
             return sanitize(text, entry_point)
     except (ValueError, RecursionError, OverflowError):
         return extract_code(completion, template)
-
-
-def defines(code: str, name: str) -> bool:
-    """Whether a program parses and defines a function or class of this name at its top level."""
-    tree = parsed(code)
-    return tree is not None and any(getattr(node, "name", None) == name for node in tree.body)
 
 
 def solve_all(backend: Backend, solve: Callable[[Job], list[dict[str, Any]]], jobs: list[Job]

@@ -13,6 +13,8 @@ from typing import Any, Iterable, Iterator
 import pandas as pd
 
 from plum_utils.preferences.labels import CHOSEN, REJECTED, UNRUNNABLE, pick
+from plum_utils.sandbox.splitting import split_plan
+from plum_utils.syntax import defines
 
 
 def _conversation(sample: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +84,30 @@ def unrunnable_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> I
     chosen = frame.used & (frame.label == CHOSEN)
     for row, sample in pick(frame[bad | chosen], samples):
         yield _conversation(sample) | {"label": row.label == CHOSEN}
+
+
+def names_called(suites: dict[str, tuple[str, ...]], references: dict[str, str]) -> dict[str, set[str]]:
+    """Of each instruction the names that its tests ask a candidate for: those that they neither define nor import.
+
+    Args:
+        references: instruction id -> a solution; where it defines a name that is also Python's own, the tests mean its.
+    """
+    return {name: {one for suite in tests for one in split_plan(suite, references[name]).names}
+            for name, tests in suites.items()}
+
+
+def defining_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]], called: dict[str, set[str]], defining: bool = True
+                  ) -> Iterator[dict[str, Any]]:
+    """KTO's rows, of the rejected ones those that define all that their tests call, so that the tests refute what they do
+    (they fail at content); or (``defining`` false) the others, which would fail whatever they do (at format).
+
+    Args:
+        called: of ``names_called``.
+    """
+    for row, sample in pick(frame[frame.used], samples):
+        wanted = called[row.instruction_id]
+        if row.label == CHOSEN or all(defines(sample["code"], name) for name in wanted) is defining:
+            yield _conversation(sample) | {"label": row.label == CHOSEN}
 
 
 def validation_rows(ids: Iterable[str], samples: Iterable[dict[str, Any]], suites: dict[str, tuple[str, ...]],

@@ -43,13 +43,15 @@ def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebook
 
 def execute_rounds(params: Params, folder: Path, notebooks: Path = ROOT / "notebooks", force: bool = False
                    ) -> list[Run]:
-    """Run ``params.rounds`` rounds below ``folder`` (``round1``, ``round2``, ...); finished stages are kept."""
+    """Run ``params.rounds`` rounds below ``folder`` (``round1``, ``round2``, ...); finished stages are kept, and taken over
+    from the other rounds and the runs beside ``folder``."""
     runs, policy = [], params.policy
     for number in range(1, params.rounds + 1):
         one = params.model_copy(update={"name": f"{params.name}-round{number}", "policy": policy, "rounds": 1})
         run = Run(folder / f"round{number}")
         print(f"=== round {number}/{params.rounds}: policy {Path(policy.model).name}", flush=True)
-        Pipeline(one, run, notebooks, others=runs_beside(folder, run)).execute(list(STAGES), force)
+        others = (*runs_beside(folder, run), *runs_beside(folder.parent, Run(folder)))
+        Pipeline(one, run, notebooks, others=others).execute(list(STAGES), force)
         runs.append(run)
         if number < params.rounds:
             merged = merged_policy(run, policy.model, policy.revision, f"policy-{number}", policy.dtype)

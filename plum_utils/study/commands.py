@@ -16,7 +16,7 @@ from plum_utils.jsonl import DiskFull
 from plum_utils.models.number_types import number_type
 from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import Params, ParamsError, load_params
-from plum_utils.provenance import ROOT
+from plum_utils.provenance import ROOT, portable
 from plum_utils.runs import Run
 from plum_utils.sandbox import SandboxError
 from plum_utils.stages import STAGES, Stage
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     weak, places, settings, blind = (argparse.ArgumentParser(add_help=False) for _ in range(4))
     weak.add_argument("--allow-weak-sandbox", action="store_true", help="run the model's programs although this host "
                       "cannot deny them network and files; as -p sandbox.allow_weak=true")
-    places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep the folder "
-                        "of its runs' folders, by default outputs/")
+    places.add_argument("--run-dir", type=Path, help="default: outputs/<name of the parameters>; for a sweep, or several "
+                        "files, the folder of the runs' folders, by default outputs/")
     places.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="default: notebooks/")
     settings.add_argument("-p", dest="overrides", action="append", default=[], metavar="key=value",
                           help="override a parameter, e.g. -p training.learning_rate=1e-4")
@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     run = command("run", _run, "run the notebooks that are not up to date", weak, places, settings, blind)
-    run.add_argument("params", type=Path, nargs="?", help="a run's parameters, or a sweep file")
+    run.add_argument("params", type=Path, nargs="*", help="a run's parameters or a sweep file; several are run one after "
+                     "another, and one that fails does not stop the others")
     run.add_argument("--table", metavar="N", help="the sweep of this table of the paper (2, figure3, settings, ...)")
     run.add_argument("--row", type=int, metavar="K", help="of a sweep only its K-th run: for an array of jobs, a row each")
     run.add_argument("--dry", action="store_true", help="everything but weights and data: tiny models of the real "
@@ -166,7 +167,31 @@ def _refuse_some_stages(arguments: argparse.Namespace, why: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    path = _what_to_run(arguments)
+    paths = _what_to_run(arguments)
+    return _run_one(arguments, paths[0]) if len(paths) == 1 else _run_several(arguments, paths)
+
+
+def _run_several(arguments: argparse.Namespace, paths: list[Path]) -> int:
+    _refuse_some_stages(arguments, "several files decide themselves which stages they need")
+    loaded = [load_sweep(path, _overrides(arguments)) if is_sweep(path) else load_params(path, _overrides(arguments))
+              for path in paths]  # a broken file stops all, before hours have passed
+    failed = []
+    for path, one in zip(paths, loaded):
+        print(f"##### {portable(path)}", flush=True)
+        alone = argparse.Namespace(**vars(arguments))
+        if isinstance(one, Params) and not arguments.dry:
+            alone.run_dir = (arguments.run_dir or ROOT / "outputs") / one.name
+        try:
+            failed += [path] if _run_one(alone, path) else []
+        except (StageFailed, NotReady, RunLocked) as error:
+            print(f"failed: {error}", file=sys.stderr, flush=True)
+            failed.append(path)
+    print(f"{len(paths) - len(failed)} of {len(paths)} files ran to their end"
+          + "".join(f"; not {portable(path)}" for path in failed), flush=True)
+    return int(bool(failed))
+
+
+def _run_one(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.row is not None and not is_sweep(path):
         raise ParamsError(f"--row: {path} is no sweep, so it has no rows")
     if arguments.dry or is_sweep(path):
@@ -230,10 +255,12 @@ def _of_sweep(sweep: Sweep, experiments: list[Experiment], arguments: argparse.N
     return runs, [stage for stage in STAGES if stage.number <= sweep.until]
 
 
-def _what_to_run(arguments: argparse.Namespace) -> Path:
-    if (arguments.params is None) == (arguments.table is None):
-        raise ParamsError("run: give a parameter file, a sweep file, or --table N, and only one of them")
-    return _no_folder(arguments.params or sweep_of_table(arguments.table), "run")
+def _what_to_run(arguments: argparse.Namespace) -> list[Path]:
+    if bool(arguments.params) == (arguments.table is not None):
+        raise ParamsError("run: give parameter files, sweep files, or --table N, and only one of them")
+    if len(arguments.params) > 1 and arguments.row is not None:
+        raise ParamsError("--row: give one sweep file, whose row it is")
+    return [_no_folder(path, "run") for path in arguments.params or [sweep_of_table(arguments.table)]]
 
 
 def _no_folder(path: Path, command: str) -> Path:

@@ -16,6 +16,10 @@ from plum_utils.stages import PREFERENCES
 from plum_utils.study.export import ExportError, is_made, public_name
 
 SETS = ("kto", "dpo")
+UNDESIRABLE = {  # by ``training.negatives``
+    "failing": "runs, and fails one or takes too much time or memory", "unrunnable": "cannot run",
+    "defining": "defines what the tests call, and fails one or takes too much time or memory",
+    "undefined": "runs, and does not define what the tests call"}
 MESSAGES = "a list of one message, `role` and `content`"
 COLUMNS = {
     "kto": {"instruction_id": "of the instruction", "prompt": f"{MESSAGES}: the exact text that the model was given",
@@ -26,7 +30,8 @@ COLUMNS = {
 
 
 def export_dataset(p: Params, run: Run, target: Path, force: bool = False, resume: bool = False) -> Path:
-    """Write ``kto.jsonl``, ``dpo.jsonl`` where the run has pairs, and the data card into the folder ``target``.
+    """Write ``kto.jsonl`` (with the rejected side that ``training.negatives`` names), ``dpo.jsonl`` where the run has pairs,
+    and the data card into the folder ``target``.
 
     Args:
         force: replace ``target`` if it is there.
@@ -41,11 +46,12 @@ def export_dataset(p: Params, run: Run, target: Path, force: bool = False, resum
                           "the folder of one round")
     if damaged := run.damaged(entry):
         raise ExportError(f"{run.path / damaged}: missing, or not as stage 03 left it; run stage 03 again")
-    digest = sha256_file(run.path / PREFERENCES / "kto.jsonl")
+    files = {name: run.path / PREFERENCES / f"{p.training.sets()[name]}.jsonl" for name in SETS}
+    digest = sha256_file(files["kto"])
     if is_made(target, digest, force, resume):
         return target
     with new_folder(target, replace=True) as folder:
-        counts = {name: _copy(run.path / PREFERENCES / f"{name}.jsonl", folder / f"{name}.jsonl") for name in SETS}
+        counts = {name: _copy(files[name], folder / f"{name}.jsonl") for name in SETS}
         (folder / "README.md").write_text(data_card(p, run, digest, counts))
     return target
 
@@ -122,7 +128,7 @@ A completion ends with the model's end token where it wrote one. Training adds n
 ## What became of the samples
 
 {statuses}
-All samples that were judged. Duplicates, un-runnable programs and instructions that no sample solved are not in the sets.
+All samples that were judged. Duplicates and instructions that no sample solved are not in the sets.
 
 ## How it was made
 
@@ -131,7 +137,7 @@ All samples that were judged. Duplicates, un-runnable programs and instructions 
 | instructions | {hub_set or public_name(p.data.train)}{f", {p.data.train_limit} of them" if p.data.train_limit else ""} |
 | tests | {_generator(p)} |
 | samples | {public_name(p.policy.model)}, {p.sampling.k} an instruction, temperature {p.sampling.temperature:g} |
-| labels | desirable: passes every test; undesirable: runs, and fails one or takes too much time or memory |
+| labels | desirable: passes every test; undesirable: {UNDESIRABLE[p.training.negatives]} |
 | run | parameters {p.name}; commit {commit} |
 | the run's KTO rows | sha256 {digest} |
 

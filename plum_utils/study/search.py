@@ -45,12 +45,12 @@ def search(p: Params, run: Run) -> pd.DataFrame:
         ValueError: notebook 03 of this run kept no validation instructions.
     """
     problems = _validation_problems(p, run)
-    sets = {name: read_jsonl(run.stage_dir(PREFERENCES) / f"{name}.jsonl") for name in ("kto", "dpo", "sft")}
     home = run.path / "search"
     rows = [_measured(p, problems, home, BASELINE, None, {})]
     for candidate in p.search.candidates:
         training = TrainingParams.model_validate(p.training.model_dump() | candidate)
         name = ", ".join(f"{key}={value}" for key, value in candidate.items()) or "as in the file"
+        sets = {phase: read_jsonl(run.stage_dir(PREFERENCES) / f"{one}.jsonl") for phase, one in training.sets().items()}
         rows.append(_measured(p, problems, home, name, training, sets))
         run.save_table(pd.DataFrame(rows, columns=COLUMNS).round(2), "search")
         print(", ".join(f"{column} {rows[-1][column]:.1f}" for column in ("greedy", "sampled")), "with", name, flush=True)

@@ -118,12 +118,12 @@ def _trainer(kind: type, config: Any, model: Any, tokenizer: Any, dataset: Datas
 
 def make_dpo_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], params: TrainingParams, output_dir: Path,
                      seed: int) -> Any:
-    """TRL's DPOTrainer over the balanced pairs (``prompt``, ``chosen``, ``rejected``)."""
+    """TRL's DPOTrainer over the balanced pairs (``prompt``, ``chosen``, ``rejected``), with DPO's loss or IPO's."""
     from trl import DPOConfig, DPOTrainer
 
     n_rows = round(len(rows) * params.epochs)
     config = DPOConfig(**common_arguments(params, output_dir, seed, params.learning_rate, n_rows, model.dtype),
-                       beta=params.beta)
+                       beta=params.beta, loss_type=[params.dpo_loss])
     return _trainer(DPOTrainer, config, model, tokenizer, Dataset.from_list(rows).shuffle(seed), params)
 
 

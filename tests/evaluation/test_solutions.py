@@ -12,7 +12,7 @@ from stand_ins import INSTRUCTIONS, Memory, P, TwoMemories, Words
 
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import Problem
-from plum_utils.evaluation.solutions import MOST_LINES, defines, generate_solutions, sanitised, solve_all, take_program
+from plum_utils.evaluation.solutions import MOST_LINES, generate_solutions, sanitised, solve_all, take_program
 from plum_utils.models.completions import Completion, draw_seeds
 from plum_utils.models.extract import extract_code
 from plum_utils.models.prompts import policy_prompt
@@ -141,13 +141,6 @@ def test_solutions_of_another_adapter_are_not_taken_for_these(tmp_path):
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
     solutions(backend := Memory(), tmp_path / "out", adapter)
     assert len(backend.calls) == 1 and backend.calls[0]["adapter"] == str(adapter)
-
-
-@pytest.mark.parametrize("code, found", [("def f(x):\n    return x", True), ("async def f(): pass", True),
-                                         ("class f: pass", True), ("def g():\n    def f(): pass", False),
-                                         ("def f(:", False), ("", False), ("f = 1", False)])
-def test_defines(code, found):
-    assert defines(code, "f") is found
 
 
 CHATTY = """Here is the function:

@@ -19,7 +19,7 @@ ARTIFACTS = {
     "01_testgen": ["testgen.jsonl", "table1_testgen.jsonl"],
     "02_sampling": ["samples.jsonl"],
     "03_preferences": ["verdicts.jsonl", "kto.jsonl", "dpo.jsonl", "sft.jsonl", "unrunnable.jsonl",
-                       "validation_ids.json", "validation.jsonl"],
+                       "defining.jsonl", "undefined.jsonl", "validation_ids.json", "validation.jsonl"],
     "04_train_kto": ["policies.json"],
     "05_evalplus_eval": [],  # one file a suite
     "06_livecodebench_eval": ["results.jsonl"],

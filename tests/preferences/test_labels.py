@@ -1,4 +1,4 @@
-"""The label rule and the four training sets, on verdicts written by hand and on random ones."""
+"""The label rule and the training sets, on verdicts written by hand and on random ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plum_utils.preferences import sets as sets_module
 from plum_utils.preferences.labels import CHOSEN, LABEL_OF_STATUS, REJECTED, UNRUNNABLE
 from plum_utils.preferences.static_checks import NO_CODE, TYPE_ERROR
 from plum_utils.sandbox import Status
-from plum_utils.syntax import normalise
+from plum_utils.syntax import defines, normalise
 from plum_utils.training import objectives
 
 STATUSES = [status for status in LABEL_OF_STATUS if status != Status.INFRASTRUCTURE]
@@ -150,6 +150,33 @@ def test_the_ablation_keeps_the_chosen_and_takes_unrunnable_ones_as_rejected(ite
     expected = {(f"i{instruction}", status, text) for instruction, status, text in items
                 if f"i{instruction}" in solved and LABEL_OF_STATUS[status] == UNRUNNABLE}
     assert sum(not row["label"] for row in rows) == len(expected)
+
+
+@pytest.mark.parametrize("code, found", [("def f(x):\n    return x", True), ("async def f(): pass", True),
+                                         ("class f: pass", True), ("def g():\n    def f(): pass", False),
+                                         ("def f(:", False), ("", False), ("f = 1", False)])
+def test_defines(code, found):
+    assert defines(code, "f") is found
+
+
+def test_what_tests_call_is_what_they_neither_define_nor_import():
+    tests = ("from math import pi\ndef near(a, b):\n    return abs(a - b) < 1e-9\nassert near(area(1), pi)", "assert sum([1]) == 3")
+    assert sets_module.names_called({"i": tests}, {"i": "def sum(xs):\n    return 3"}) == {"i": {"area", "sum"}}
+
+
+@given(outcomes)
+def test_kto_is_parted_into_what_defines_all_that_its_tests_call_and_what_does_not(items):
+    """Each text is its own program; texts 0 and 1 define one of the two functions that are called, 2 and 3 both."""
+    frame, samples = labelled(items)
+    programs = ("def f(): pass", "g = f = 1\ndef g(): pass", "def f(): pass\ndef g(): pass", "class f: pass\ndef g(): pass")
+    samples = [sample | {"code": programs[text]} for sample, (_, _, text) in zip(samples, items)]
+    called = {f"i{number}": {"f", "g"} for number in range(5)}
+    kto = list(sets_module.kto_rows(frame, samples))
+    content, form = (list(sets_module.defining_rows(frame, samples, called, which)) for which in (True, False))
+    chosen = [row for row in kto if row["label"]]
+    assert [row for row in content if row["label"]] == [row for row in form if row["label"]] == chosen
+    bad = [[row["completion"][0]["content"][-6] for row in part if not row["label"]] for part in (content, form)]
+    assert set(bad[0]) <= {"2", "3"} and set(bad[1]) <= {"0", "1"} and sum(map(len, bad)) == len(kto) - len(chosen)
 
 
 @pytest.mark.parametrize(("text", "same"), [

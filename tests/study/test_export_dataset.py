@@ -17,7 +17,7 @@ ROWS = all_rows()
 VERDICTS = "| status | programs |\n|---|---|\n| timeout | 7 |\n"
 
 
-def labelled_run(folder, **sets) -> Run:
+def labelled_run(folder, negatives="failing", **sets) -> Run:
     run = Run(folder)
     files = {f"03_preferences/{name}.jsonl": rows for name, rows in ({"kto": ROWS["kto"], "dpo": ROWS["dpo"]} | sets).items()}
     for name, rows in files.items():
@@ -25,7 +25,7 @@ def labelled_run(folder, **sets) -> Run:
     (run.path / "tables").mkdir()
     (run.path / "tables" / "verdicts.md").write_text(VERDICTS)
     params = {"name": "tiny", "data": {"train": "oss_instruct", "source": str(folder)},
-              "generator": {"backend": "openai", "model": "big"}}
+              "generator": {"backend": "openai", "model": "big"}, "training": {"negatives": negatives}}
     run.record_params(Params.model_validate(params).model_dump(mode="json"))
     run.update_stage("03_preferences", {"status": "done", "commit": "abc123",
                                         "outputs": {name: sha256_file(run.path / name) for name in files}})
@@ -67,6 +67,14 @@ def test_a_set_without_rows_is_left_out_and_a_text_that_is_no_utf8_too(tmp_path)
     assert "| kto | 24 | 12 | 1 |" in card and "config_name: dpo" not in card and "| `rejected` |" not in card
     read = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert read.to_list() == ROWS["kto"]
+
+
+def test_ktos_rows_are_those_with_the_rejected_side_that_the_run_trains_on(tmp_path):
+    run = labelled_run(tmp_path / "run", "unrunnable", unrunnable=ROWS["kto"][:8])
+    assert export(run, tmp_path / "set") == 0
+    read = load_dataset(str(tmp_path / "set"), "kto", split="train", cache_dir=str(tmp_path / "cache"))
+    assert read.to_list() == ROWS["kto"][:8]
+    assert "undesirable: cannot run |" in (tmp_path / "set" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("spoil", "said"), [

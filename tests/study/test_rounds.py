@@ -91,6 +91,11 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tin
     seen.clear()
     batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
     assert seen == []
+    beside = Run(tmp_path / "beside")
+    (tmp_path / "out" / "round1").rename(beside.path)
+    batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
+    assert "round1" not in {one[0] for one in seen}
+    assert Run(tmp_path / "out" / "round1").manifest()["stages"]["02_sampling"]["taken_from"] == "beside"
 
 
 def measured(run: Run, before: float, after: float) -> Run:

@@ -109,3 +109,11 @@ def test_without_a_validation_split_it_says_what_to_do(stage):
 def test_a_candidate_out_of_bounds_is_refused(stage):
     with pytest.raises(ValueError, match="learning_rate"):
         module.search(params(candidates=[{"learning_rate": -1}]), stage[0])
+
+
+def test_a_candidate_trains_on_the_rejected_side_that_it_names(stage):
+    run, _, trained = stage
+    write_jsonl(run.stage_dir("03_preferences") / "defining.jsonl",
+                [{"instruction_id": ITEMS[4].instruction_id, "label": n > 0} for n in range(3)])
+    module.search(params(candidates=[{"learning_rate": 1e-4, "negatives": "defining"}]), run)
+    assert trained == [(1e-4, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from plum_utils.data import paper
 from plum_utils.evaluation.tables import long_form, pass_at_k_table, results_table
 from plum_utils.jsonl import write_jsonl
-from plum_utils.params import ParamsError, RowParams, load_params
+from plum_utils.params import ParamsError, RowParams, TrainingParams, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.study import batches, sweep_tables, sweeps
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
+from plum_utils.yaml_files import load_yaml
 
 PAPER = ROOT / "params" / "paper"
 SWEEPS = sweeps.find_sweeps(ROOT / "params")
@@ -60,6 +62,36 @@ def test_broken_sweeps_say_where(files, text, message):
 def test_every_sweep_loads(path):
     sweep, experiments = sweeps.load_sweep(path)
     assert experiments and all(one.row.table == sweep.table for one in experiments)
+
+
+MINI = [path for path in SWEEPS if path.parent.name == "mini" and load_yaml(sweeps.Sweep, path).until >= "05"]
+OTHER_STEPS = ("one pass", "half the steps", "24 steps", "48 steps")  # what such a row is called
+
+
+@pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
+def test_methods_that_are_compared_make_as_many_steps_of_as_many_rows(path):
+    """All phases together, but for rows whose names say that they make others; three seeds, or one for a curve."""
+    _, experiments = sweeps.load_sweep(path)
+    trainings = [one.params.training for one in experiments if not one.row.row.endswith(OTHER_STEPS)]
+    assert len({(how.max_steps * len(how.objective.split("+")), how.batch_size * how.accumulation) for how in trainings}) == 1
+    assert {len(one.params.training.seeds) for one in experiments} == {1 if path.stem in ("scaling", "rounds_controlled") else 3}
+    for how in trainings:
+        assert len(trainings) == 1 or how.max_steps > 0 and min(how.epochs, how.sft_epochs) >= 8, "too few passes for max_steps"
+
+
+def test_what_several_of_our_sweeps_ask_for_is_one_run():
+    """A run's name is its folder: two sweeps that use it must ask for the same, or each would make it again."""
+    found: dict[str, list] = {}
+    for path in SWEEPS:
+        for one in sweeps.load_sweep(path)[1]:
+            found.setdefault(one.params.name, []).append(one.params)
+    assert len(found["mini_kto"]) == 6 and all(params == same[0] for same in found.values() for params in same)
+
+
+def test_the_candidates_of_the_search_make_as_many_steps_but_for_the_one_with_more():
+    p = load_params(ROOT / "params" / "mini_search.yaml")
+    each = [TrainingParams.model_validate(p.training.model_dump() | one) for one in p.search.candidates]
+    assert Counter(how.max_steps * len(how.objective.split("+")) for how in each) == {24: len(each) - 1, 48: 1}
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
@@ -133,11 +165,29 @@ def test_one_row_of_a_sweep_is_run_alone_and_the_page_has_what_there_is(files, t
     assert executed[3:] == ["a/03"]  # the rest is what row 2 has made
 
 
+def test_several_files_are_run_one_after_another_and_share_what_they_have_in_common(files, tmp_path, tiny_notebooks, executed,
+                                                                                     capsys):
+    """A sweep, a sweep of the same runs, a run with its own folder and a sweep that fails; then again, as after a kill."""
+    again = write(files.parent, "again.yaml", files.read_text())
+    one = write(files.parent, "one.yaml", "name: one\nlabels: {first_k: 2}\n")
+    bad = write(files.parent, "bad.yaml", 'title: T\ntable: "5"\nuntil: "01"\nruns: [{params: a.yaml, name: c, set: {seed: 13}}]\n')
+    command = ["run", *map(str, (bad, files, again, one)), "--run-dir", str(tmp_path / "out"), "--notebooks", str(tiny_notebooks)]
+    assert main([*command, "--no-check"]) == 1
+    assert executed[:5] == ["c/01", "a/01", "a/02", "a/03", "b/03"] and set(executed[5:]) == {f"one/0{n}" for n in range(1, 7)}
+    assert "3 of 4 files ran to their end; not " in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out/sweeps").iterdir()} == {"bad", "table5", "again"}
+    main([*command, "--no-check"])
+    assert executed[11:] == ["c/01"]
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["run", "params/mini.yaml", "--row", "1"], "params/mini.yaml is no sweep, so it has no rows"),
     (["run", "--table", "5", "--row", "0"], "--row 0: the sweep has rows 1 to"),
     (["run", "--table", "5", "--row", "99", "--dry"], "--row 99: the sweep has rows 1 to"),
-    (["run"], "give a parameter file, a sweep file, or --table N"),
+    (["run"], "give parameter files, sweep files, or --table N"),
+    (["run", "params/mini/table5.yaml", "params/mini/table6.yaml", "--row", "1"], "--row: give one sweep file"),
+    (["run", "params/mini/table5.yaml", "params/mini.yaml", "--until", "03"], "several files decide themselves"),
+    (["run", "params/mini/table5.yaml", "none.yaml"], "none.yaml: no such parameter file"),
     (["run", "a.yaml", "--table", "2"], "only one of them"),
     (["run", "--table", "2", "--only", "03"], "a sweep decides itself"),
     (["list", "nowhere"], "list takes a folder"),

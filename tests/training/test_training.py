@@ -148,6 +148,37 @@ def test_dpo_starts_at_ln_2(tiny, tmp_path):
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_the_loss_of_pairs_is_the_formula(loss, tiny, tmp_path):
+    """DPO's, and IPO's with log-ratios averaged by token, on a policy that has moved from its reference."""
+    changed, rows = params(objective="dpo", dpo_loss=loss, beta=0.7), all_rows()["dpo"]
+    model, tokenizer = policy_module.load_policy(tiny, changed, "float32"), policy_module.verbatim_tokenizer(tiny)
+    trainer = trainers.make_dpo_trainer(model, tokenizer, rows, changed, tmp_path, seed=0)
+    batch = next(iter(trainer.get_train_dataloader()))
+    ids, attention, mask = (batch[name] for name in ("input_ids", "attention_mask", "completion_mask"))
+
+    def logp() -> torch.Tensor:
+        logits = trainer.model(input_ids=ids, attention_mask=attention).logits[:, :-1].float()
+        return (logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1) * mask[:, 1:]).sum(-1)
+
+    (logp() * torch.tensor([1.0, -1.0]).repeat_interleave(len(ids) // 2)).sum().backward()
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight += 0.05 * weight.grad
+        policy = logp()
+        with trainer.model.disable_adapter():
+            ratio = policy - logp()
+        theirs = trainer.compute_loss(trainer.model, batch).item()
+    better, worse = ratio.chunk(2)
+    if loss == "ipo":
+        better, worse = (side / tokens.sum(1) for side, tokens in zip((better, worse), mask.chunk(2)))
+        ours = ((better - worse - 1 / (2 * 0.7)) ** 2).mean()
+    else:
+        ours = -torch.nn.functional.logsigmoid(0.7 * (better - worse)).mean()
+    assert (better - worse).abs().max() > 0.1 and theirs == pytest.approx(ours.item(), rel=1e-4)
+
+
 def test_reference_computed_before_training_gives_the_same_losses(tiny, tmp_path):
     losses = []
     for ahead in (False, True):

@@ -1,0 +1,77 @@
+"""Put into outputs/reference what of finished runs is committed: notebooks, tables, figures, report and manifest of the
+reference run, tables and figures of every sweep and of the rounds, and the search's table. Prints their sizes.
+
+    python benchmarks/reference.py            # of outputs/reference_run, outputs/sweeps, outputs/mini_rounds, outputs/mini_search
+
+The READMEs of the folder and of search/ are written by hand, and stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from plum_utils.provenance import ROOT
+from plum_utils.runs import Run
+from plum_utils.stages import STAGES
+
+LIMIT = 12 * 10**6  # bytes in all
+RUN = ("notebooks", "tables", "figures", "report.md", "manifest.json")
+SHOWN = ("tables", "figures")
+
+
+def collect(outputs: Path, target: Path) -> int:
+    """Replace in ``target`` the parts of each run that ``outputs`` has; what it has not stays as it is. Returns the bytes.
+
+    Raises:
+        SystemExit: the reference run is not done, or was made by more than one commit.
+    """
+    run = Run(outputs / "reference_run")
+    _whole(run)
+    _replace(run.path, target, RUN)
+    for sweep in sorted((outputs / "sweeps").glob("*/")):
+        _replace(sweep, target / "sweeps" / sweep.name, SHOWN)
+    _replace(outputs / "mini_rounds", target / "sweeps" / "rounds", SHOWN)
+    for table in (outputs / "mini_search" / "tables").glob("search.*"):
+        _copy(table, target / "search" / table.name)
+    sizes = {part.name: sum(one.stat().st_size for one in (part, *part.rglob("*")) if one.is_file())
+             for part in sorted(target.iterdir())}
+    print("\n".join(f"{size:12,}  {name}" for name, size in sizes.items()) + f"\n{sum(sizes.values()):12,}  together")
+    return sum(sizes.values())
+
+
+def _whole(run: Run) -> None:
+    entries = run.manifest()["stages"]
+    if missing := [stage.number for stage in STAGES if entries.get(stage.name, {}).get("status") != "done"]:
+        raise SystemExit(f"{run.path}: stage {', '.join(missing)} is not done; run params/reference.yaml first")
+    if len(commits := {str(entries[stage.name]["commit"]) for stage in STAGES}) > 1:
+        raise SystemExit(f"{run.path}: its stages are of {len(commits)} commits, {', '.join(sorted(commits))}; run it again from "
+                         "a clean clone")
+
+
+def _replace(source: Path, target: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        if (source / part).is_dir():
+            shutil.rmtree(target / part, ignore_errors=True)
+            shutil.copytree(source / part, target / part, ignore=shutil.ignore_patterns(".*"))
+        elif (source / part).is_file():
+            _copy(source / part, target / part)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of the runs; default: outputs/")
+    parser.add_argument("--to", type=Path, default=ROOT / "outputs" / "reference", help="default: outputs/reference/")
+    options = parser.parse_args()
+    if (size := collect(options.outputs, options.to)) > LIMIT:
+        raise SystemExit(f"{size:,} bytes are more than {LIMIT:,}; leave something out before it is committed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What is collected for outputs/reference, and from which runs it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.reference import collect
+from plum_utils.jsonl import write_text
+from plum_utils.runs import Run
+from plum_utils.stages import STAGES
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """A finished run, two sweeps, rounds and a search, each with files that belong nowhere."""
+    run = Run(tmp_path / "outputs" / "reference_run")
+    for stage in STAGES:
+        run.update_stage(stage.name, {"status": "done", "commit": "abc"})
+    for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb",
+                 "tables/.partial"):
+        write_text(run.path / name, "new")
+    for folder in ("sweeps/table5", "sweeps/table6", "mini_rounds"):
+        for name in ("tables/methods.csv", "figures/methods.svg", "report.html"):
+            write_text(run.path.parent / folder / name, folder)
+    write_text(run.path.parent / "mini_search/tables/search.csv", "s")
+    return run.path.parent
+
+
+def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_path, capsys):
+    target = tmp_path / "reference"
+    for name in ("README.md", "search/README.md", "tables/old.csv", "sweeps/table5/tables/old.csv", "sweeps/table1/tables/kept.csv"):
+        write_text(target / name, "old")
+    size = collect(outputs, target)
+    files = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
+    sweeps = {f"sweeps/{name}/{part}": source for name, source in (("table5", "sweeps/table5"), ("table6", "sweeps/table6"),
+                                                                   ("rounds", "mini_rounds"))
+              for part in ("tables/methods.csv", "figures/methods.svg")}
+    kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), "old")
+    run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), "new")
+    assert files == sweeps | kept | run | {"search/search.csv": "s", "manifest.json": files["manifest.json"]}
+    assert size == sum(map(len, files.values()))
+    assert capsys.readouterr().out.splitlines()[-1].split() == [f"{size:,}", "together"]
+
+
+@pytest.mark.parametrize(("entry", "said"), [({"status": "failed", "commit": "abc"}, "stage 05 is not done"),
+                                             ({"status": "done", "commit": "abc+changes"}, "of 2 commits, abc, abc")])
+def test_a_run_that_is_not_of_one_piece_is_not_collected(outputs, tmp_path, entry, said):
+    Run(outputs / "reference_run").update_stage("05_evalplus_eval", entry)
+    with pytest.raises(SystemExit, match=said):
+        collect(outputs, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
