@@ -191,6 +191,8 @@ def test_the_baseline_of_a_model_is_there_once(two):
     table = sweep_tables.measured(*two)
     assert list(zip(table.method, table.value)) == [("Baseline", 30.0), ("SFT", 50.0), ("KTO", 100.0)]
     assert set(table.metric) == {"HE"} and list(table.seeds) == [0, 1, 3]
+    assert table.gain.isna().tolist() == [True, False, False] and table.gain.tolist()[1:] == [20, 70]
+    assert (table.gain_low < table.gain).tolist() == [False, True, True]
 
 
 def test_methods_are_compared_problem_by_problem_within_a_group_only(two):
