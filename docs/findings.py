@@ -67,8 +67,8 @@ def printed(spec: dict[str, Any]) -> str:
         return ", ".join(f"{row['data']} {row[spec['column']]:g}" for row in rows.to_dict("records"))
     both = pd.concat([changes(number, spec) for number in spec["tables"]])
     gains = both.after - both.before
-    return (f"{spec.get('before', 'Baseline')} to {spec.get('after', 'PLUM')}: {int((gains > 0).sum())} of {len(both)} "
-            f"scores higher, {gains.mean():+.1f} points on average ({gains.min():+.1f} to {gains.max():+.1f})")
+    return (f"{int((gains > 0).sum())} of {len(both)} scores rise, mean {gains.mean():+.1f} "
+            f"({gains.min():+.1f} to {gains.max():+.1f})")
 
 
 def changes(number: int, spec: dict[str, Any]) -> pd.DataFrame:
@@ -90,8 +90,8 @@ def measurements(source: dict[str, Any], reference: Path = REFERENCE) -> list[Me
 
     Args:
         source: ``table`` below the reference run, ``rows`` (column -> value that each row has), and ``column`` of the
-            difference in points (``difference``), its interval beside it; or ``value`` with ``low``, ``high`` and
-            ``n``: a number that is no difference, and decides nothing.
+            difference in points (``difference``), its interval beside it; or ``value`` with ``low``, ``high``, ``n``
+            and what it ``shows``: a number that is no difference, and decides nothing.
     """
     path, column = reference / source["table"], source.get("value", source.get("column", "difference"))
     if not path.exists():
@@ -124,26 +124,26 @@ def verdict(claim: Claim, reference: Path = REFERENCE) -> str:
     return HOLDS if sides == {claimed} else FAILS if sides == {against} else UNTOLD
 
 
-def why(claim: Claim, reference: Path = REFERENCE) -> str:
-    """The sentence of the claim's present verdict; of an unmeasured one without a sentence, the command that measures it.
-
-    Raises:
-        KeyError: the verdict has no sentence: write one into findings.json.
-    """
-    said = verdict(claim, reference)
-    if said == UNMEASURED and UNMEASURED not in claim.get("why", {}):
-        return f"`{command(next(source for source in claim['ours'] if 'value' not in source)['table'])}` measures it."
-    if said not in claim.get("why", {}):
-        raise KeyError(f"{claim['claim']!r} is now {said!r}: findings.json has no sentence for that")
-    return claim["why"][said]
+def why(claim: Claim, reference: Path = REFERENCE) -> str | None:
+    """The sentence of the claim's present verdict; of an unmeasured one without a sentence, what measures it; ``None``
+    where the verdict has turned and findings.json has no sentence for it yet."""
+    said, sentences = verdict(claim, reference), claim.get("why", {})
+    if said == UNMEASURED and UNMEASURED not in sentences:
+        return f"`{parameter_file(claim['ours'][0]['table'])}` measures it."
+    return sentences.get(said)
 
 
-def command(table: str) -> str:
-    """What writes a table of the reference run: the parameter file of its sweep, or of the run itself."""
-    return f".venv/bin/python -m plum_utils run {parameter_file(table)}"
+def unexplained() -> list[str]:
+    """Present verdicts that findings.json has no sentence for, or that a section of the page does not explain."""
+    said = {claim["claim"]: verdict(claim) for claim in claims()}
+    silent = [claim["claim"] for claim in claims() if why(claim) is None]
+    missing = [f"docs/findings.json: no sentence for {said[name]!r} of {name!r}" for name in silent]
+    return missing + [f"docs/findings.md: the section on {name!r} explains {explained!r}; it is now {said[name]!r}"
+                      for name, explained in EXPLAINED.items() if said[name] != explained]
 
 
 def parameter_file(table: str) -> str:
+    """What makes a table of the reference run: the parameter file of its sweep, or of the run itself."""
     parts = Path(table).parts
     return f"params/mini/{parts[1]}.yaml" if parts[0] == "sweeps" else "params/reference.yaml"
 
@@ -164,7 +164,8 @@ def _here(claim: Claim) -> str:
 def _told(source: dict[str, Any]) -> str:
     """A source's measurements in words, with a link to its table."""
     found = measurements(source)
-    text = "; ".join(_measured(one, sign="" if "value" in source else "+") for one in found)
+    text = "<br>".join(_measured(one, sign="" if "value" in source else "+") for one in found)
+    text = f"{source['shows']}:<br>{text}" if "shows" in source else text
     table = f"../outputs/reference/{Path(source['table']).with_suffix('.md')}"
     return f"{text} ([{Path(table).stem}]({table}))" if found else UNMEASURED
 
@@ -230,4 +231,6 @@ EXPLAINED = {"KTO is better than SFT on correct solutions": FAILS,
 
 
 if __name__ == "__main__":
+    if missing := unexplained():
+        sys.exit("\n".join(missing))
     paper_audit.main(sys.argv[1:], PAGE, BLOCKS)
