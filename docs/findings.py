@@ -152,8 +152,8 @@ def parameter_file(table: str) -> str:
 
 def claims_block() -> str:
     """A row a claim: the claim, the paper's numbers, ours, the verdict and why."""
-    rows = [{"claim": f"{claim['claim']} ({claim['where']})", "the paper": printed(claim["paper"]), "here": _here(claim),
-             "verdict": f"**{verdict(claim)}**", "why": why(claim)} for claim in claims()]
+    rows = [{"claim": f"{claim['claim']} ({claim['where']})", "the paper": printed(claim["paper"]),
+             "here": _here(claim), "verdict": f"**{verdict(claim)}**", "why": why(claim)} for claim in claims()]
     return markdown_table(pd.DataFrame(rows), [False] * 5)
 
 
@@ -182,13 +182,14 @@ def run_block() -> str:
     run = Run(REFERENCE)
     manifest, results = run.manifest(), run.load_table("results")
     stage, params = manifest["stages"][EVALUATION], manifest["params"]
+    instructions, seeds = len(run.load_table("figure2")), ", ".join(map(str, params["training"]["seeds"]))
     problems = ", ".join(f"{suite} {n}" for suite, n in results.groupby("suite", sort=False).problems.first().items())
     said = pd.Series([verdict(claim) for claim in claims()])
     counts = ", ".join(f"{int((said == one).sum())} *{one}*" for one in (HOLDS, FAILS, UNTOLD, UNMEASURED))
     text = (f"The reference run: parameters `{params['name']}`, finished {stage['finished'][:10]} at commit "
-            f"`{stage['commit'][:8]}`; {len(run.load_table('figure2'))} instructions, K = {params['sampling']['k']} at T = "
-            f"{params['sampling']['temperature']:g}; training seeds {', '.join(map(str, params['training']['seeds']))}. "
-            f"Problems: {problems}.\n\nOf {len(said)} claims: {counts}.")
+            f"`{stage['commit'][:8]}`; {instructions} instructions, K = {params['sampling']['k']} at T = "
+            f"{params['sampling']['temperature']:g}; training seeds: {seeds}. Problems: {problems}."
+            f"\n\nOf {len(said)} claims: {counts}.")
     return f"{text}\n\n{markdown_table(_sweeps(), [False, False, True, True])}"
 
 

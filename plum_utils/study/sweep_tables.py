@@ -47,7 +47,7 @@ def _both_sides(one: Experiment, row: Any, name: str, seeds: int) -> list[dict[s
 
 
 def _value(row: Any, side: str) -> dict[str, float]:
-    """``before`` or ``after`` of a row of ``stats.compare``, with its interval; ``after`` with its gain over ``before``."""
+    """``before`` or ``after`` of a row of ``stats.compare``, with its interval; ``after`` with its gain too."""
     value = {"value": getattr(row, side), "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
     gain = {"gain": row.difference, "gain_low": row.difference_low, "gain_high": row.difference_high}
     return value | (gain if side == "after" else {})
