@@ -9,29 +9,31 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Callable
 
 from docs import paper_claims, published
 
 NOTES = Path(__file__).with_name("paper_notes.md")
-BLOCKS = {"inconsistencies": paper_claims.inconsistencies_markdown, "claims": paper_claims.claims_markdown,
+Blocks = dict[str, Callable[[], str]]  # name of a pair of markers -> what stands between them
+BLOCKS: Blocks = {"inconsistencies": paper_claims.inconsistencies_markdown, "claims": paper_claims.claims_markdown,
           **{function.__name__: lambda made=function: made().to_markdown(index=False, disable_numparse=True)
              for function in (published.baselines, published.mixed_suites, published.contest_baselines,
                               published.best_windows, published.contest_mixtures)}}
 
 
-def filled(page: str) -> str:
+def filled(page: str, blocks: Blocks = BLOCKS) -> str:
     """The page with each block between its markers as the numbers have it."""
-    for name, block in BLOCKS.items():
+    for name, block in blocks.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         page = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{block()}\n{end}", page, flags=re.DOTALL)
     return page
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], page: Path = NOTES, blocks: Blocks = BLOCKS) -> None:
     if "--write" in arguments:
-        NOTES.write_text(filled(NOTES.read_text()))
+        page.write_text(filled(page.read_text(), blocks))
     else:
-        print("\n\n".join(f"## {name}\n\n{block()}" for name, block in BLOCKS.items()))
+        print("\n\n".join(f"## {name}\n\n{block()}" for name, block in blocks.items()))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,9 @@ def _difficulties(sweep: Sweep, experiments: list[Experiment], outputs: Path) ->
 
 
 def _scaling(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
-    table = sweep_tables.scaling(experiments, outputs)
-    return {"scaling": table}, {"scaling": comparisons.fig_scaling(table)} if len(table) else {}
+    table, versus = sweep_tables.scaling(experiments, outputs), sweep_tables.comparisons(experiments, outputs)
+    tables = {"scaling": table} | ({"comparisons": versus} if len(versus) else {})
+    return tables, {"scaling": comparisons.fig_scaling(table)} if len(table) else {}
 
 
 def _sources(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:

@@ -17,7 +17,8 @@ from plum_utils.stages import CONTESTS, EVALUATION, TESTGEN
 from plum_utils.stats import compare, holm, paired_rates
 from plum_utils.study.sweeps import Experiment
 
-LONG = ["group", "method", "metric", "value", "low", "high", "problems", "seeds", "origin"]
+LONG = ["group", "method", "metric", "value", "low", "high", "gain", "gain_low", "gain_high", "problems", "seeds",
+        "origin"]
 BASELINE = "Baseline"
 
 
@@ -26,7 +27,8 @@ def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
     Returns:
         Columns ``LONG``: group (the data set, or the model where there is one data set), method (``Baseline`` or the
-        row's name), metric, value, low, high, problems, seeds, origin; a group's baseline is there once.
+        row's name), metric, value, low, high, gain (over the baseline, problem by problem, in points) and its interval,
+        problems, seeds, origin; a group's baseline is there once, and has no gain.
     """
     rows: list[dict[str, Any]] = []
     for one, run in _finished(experiments, outputs):
@@ -45,8 +47,10 @@ def _both_sides(one: Experiment, row: Any, name: str, seeds: int) -> list[dict[s
 
 
 def _value(row: Any, side: str) -> dict[str, float]:
-    """``before`` or ``after`` of a row of ``stats.compare``, with its interval."""
-    return {"value": getattr(row, side), "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
+    """``before`` or ``after`` of a row of ``stats.compare``, with its interval; ``after`` with its gain too."""
+    value = {"value": getattr(row, side), "low": getattr(row, f"{side}_low"), "high": getattr(row, f"{side}_high")}
+    gain = {"gain": row.difference, "gain_low": row.difference_low, "gain_high": row.difference_high}
+    return value | (gain if side == "after" else {})
 
 
 def _baselines_once(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -143,13 +147,15 @@ def rounds_table(runs: list[Run]) -> pd.DataFrame:
     """pass@1 (percent, with its 95% interval over problems) of the policy before the first round (0) and after each.
 
     Returns:
-        Columns round, metric, value, low, high.
+        Columns round, metric, value, low, high, and of a round's pass@1 gain (over the policy before it, problem by
+        problem, in points), its interval and problems.
     """
     rows = []
     for number, run in enumerate(runs, 1):
         sides = (("before", 0), ("after", 1)) if number == 1 else (("after", number),)
         for side, place in sides:
-            rows += [{"round": place, "metric": metric(row.suite, row.decoding)} | _value(row, side)
+            rows += [{"round": place, "metric": metric(row.suite, row.decoding), "problems": row.problems}
+                     | _value(row, side)
                      for row in headline(run.load_table("results")).itertuples()]
             rows += [{"round": place} | row for row in _reach(run, "baseline" if side == "before" else "PLUM")]
     return pd.DataFrame(rows)

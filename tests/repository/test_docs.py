@@ -31,10 +31,10 @@ from plum_utils.study.sweeps import sweep_of_table
 from plum_utils.testgen.suites import build_suites
 
 README, NOTES, SANDBOX = ROOT / "README.md", ROOT / "docs" / "paper_notes.md", ROOT / "docs" / "sandbox.md"
-EXPERIMENTS = ROOT / "docs" / "experiments.md"
+EXPERIMENTS, FINDINGS = ROOT / "docs" / "experiments.md", ROOT / "docs" / "findings.md"
 SPEED, BOXES = ROOT / "docs" / "speed.md", ROOT / "docs" / "boxes.md"
 COURSE, TEACHING = ROOT / "docs" / "course.md", ROOT / "teaching" / "README.md"
-DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, SPEED, BOXES, COURSE, TEACHING]
+DOCS = [README, NOTES, SANDBOX, EXPERIMENTS, FINDINGS, SPEED, BOXES, COURSE, TEACHING]
 MINE = Path("params/mine.yaml")  # the reader's own file
 
 

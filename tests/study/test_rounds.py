@@ -99,9 +99,10 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tin
 
 
 def measured(run: Run, before: float, after: float) -> Run:
-    interval = {f"{side}_{end}": value for side, value in (("before", before), ("after", after)) for end in ("low", "high")}
-    run.save_table(pd.DataFrame([{"suite": "heldout_basics", "decoding": "greedy", "seed": 0, "before": before,
-                                  "after": after} | interval]), "results")
+    sides = {"before": before, "after": after, "difference": after - before}
+    interval = {f"{side}_{end}": value for side, value in sides.items() for end in ("low", "high")}
+    run.save_table(pd.DataFrame([{"suite": "heldout_basics", "decoding": "greedy", "seed": 0, "problems": 10}
+                                 | sides | interval]), "results")
     run.save_table(pd.DataFrame([{"suite": "heldout_basics", "temperature": 0.8, "k": k, "policy": policy,
                                   "value": value, "low": value, "high": value}
                                  for k in (1, 5) for policy, value in (("baseline", before + k), ("PLUM", after + k))]),
@@ -115,6 +116,7 @@ def test_the_table_starts_with_the_untrained_policy_and_ends_with_the_last(tmp_p
     greedy, reach = (table[table.metric == name] for name in
                      ("heldout_basics, greedy", "heldout_basics, T=0.8, pass@5"))
     assert list(zip(greedy["round"], greedy.value)) == [(0, 20), (1, 30), (2, 35)]
+    assert greedy.gain.tolist()[1:] == [10, 5] and set(greedy.problems) == {10}
     assert list(zip(reach["round"], reach.value)) == [(0, 25), (1, 35), (2, 40)]
 
 

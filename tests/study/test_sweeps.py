@@ -14,7 +14,7 @@ from plum_utils.jsonl import write_jsonl
 from plum_utils.params import ParamsError, RowParams, TrainingParams, load_params
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
-from plum_utils.study import batches, sweep_tables, sweeps
+from plum_utils.study import batches, sweep_page, sweep_tables, sweeps
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
 from plum_utils.yaml_files import load_yaml
@@ -241,6 +241,8 @@ def test_the_baseline_of_a_model_is_there_once(two):
     table = sweep_tables.measured(*two)
     assert list(zip(table.method, table.value)) == [("Baseline", 30.0), ("SFT", 50.0), ("KTO", 100.0)]
     assert set(table.metric) == {"HE"} and list(table.seeds) == [0, 1, 3]
+    assert table.gain.isna().tolist() == [True, False, False] and table.gain.tolist()[1:] == [20, 70]
+    assert (table.gain_low < table.gain).tolist() == [False, True, True]
 
 
 def test_methods_are_compared_problem_by_problem_within_a_group_only(two):
@@ -250,6 +252,18 @@ def test_methods_are_compared_problem_by_problem_within_a_group_only(two):
     assert table.loc[0, "difference"] == 50 and table.loc[0, "p_holm"] == table.loc[0, "p_permutation"]
     apart = [experiments[0], experiment("two", "KTO", model="other")]
     assert sweep_tables.comparisons(apart, outputs).empty
+
+
+def test_the_runs_of_a_scaling_sweep_are_compared_with_each_other(two):
+    experiments, outputs = two
+    for name in ("one", "two"):
+        run = Run(outputs / name)
+        run.save_table(pd.DataFrame({"fate": ["chosen", "rejected"], "samples": [3, 4]}), "label_flow")
+        run.save_table(pd.DataFrame({"correctness_ratio": [0.5]}), "figure2")
+    sweep = sweeps.Sweep(title="t", table="scaling", runs=["one.yaml"])
+    tables, _ = sweep_page._shown(sweep, experiments, outputs)
+    assert tables["scaling"].difference.tolist() == [20, 70] and tables["comparisons"].difference.tolist() == [50]
+    assert list(sweep_page._shown(sweep, experiments[:1], outputs)[0]) == ["scaling"]
 
 
 def test_the_papers_rows_stand_in_the_same_form():
