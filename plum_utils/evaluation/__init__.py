@@ -8,6 +8,8 @@ NAMES = {
     "contests": ["contest_program", "contest_prompt"],
     "protocols": ["PROTOCOLS", "load_suites"],
     "scoring": ["score", "widest"],
+    "sharpness": ["describe_entropy", "describe_equal_entropy", "equal_entropy_table", "measure_entropies",
+                  "sharpness_table"],
     "solutions": ["defines", "generate_solutions", "score_solutions", "solve_all", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",
                "long_form", "pass_at_k_table", "platform_table", "reach_table", "results_table", "slices",

@@ -178,6 +178,31 @@ def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict
     axis.set_ylim(len(groups) - 0.5, -0.5)
 
 
+def fig_sharpness(table: pd.DataFrame) -> Figure:
+    """pass@1 against the entropy per token, a line a policy from temperature to temperature, one panel a suite: above the
+    baseline's line is what was learned, along it what was only sharpened.
+
+    Args:
+        table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``, where
+            several models or data sets have panels of their own.
+    """
+    groups = list(table.groupby([name for name in ("group", "suite") if name in table], sort=False))
+    figure, axes = new_panels(len(groups), "pass@1 (%)")
+    styles = method_styles(sorted(table.policy.unique(), key=lambda name: name.lower() != "baseline"))
+    for axis, (names, group) in zip(axes, groups):
+        for policy, (colour, marker) in styles.items():
+            line = group[group.policy == policy].sort_values("temperature")
+            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, label=plain(policy))
+            for row in line.itertuples():
+                axis.annotate(f"T={row.temperature:g}", (row.entropy_per_token, row.pass_at_1), (5, 5), fontsize=8,
+                              textcoords="offset points", color=colour)
+        axis.margins(0.15)
+        finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
+    axes[0].set_ylim(0, max(1, axes[0].get_ylim()[1]))
+    legend_below(figure, axes[0], columns=6)
+    return figure
+
+
 def fig_scaling(table: pd.DataFrame) -> Figure:
     """Gain in pass@1 against the number of instructions, one panel a metric and one line for each K.
 
