@@ -78,7 +78,8 @@ def measure_entropies(p: Params, model_path: str, solutions: dict[Job, list[dict
                                  for policy, name, decoding in jobs), make, mark, bar)
     if model.cache_info().currsize:
         model().close()
-    return pd.DataFrame(shard_rows(paths), columns=[*KEY, *MEASURES, "tokens_read"])
+    rows = pd.DataFrame(shard_rows(paths), columns=[*KEY, *MEASURES, "tokens_read"])
+    return rows.astype(dict.fromkeys(["temperature", *MEASURES], float))
 
 
 def sharpness_table(scored: pd.DataFrame, entropies: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

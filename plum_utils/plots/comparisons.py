@@ -179,8 +179,8 @@ def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict
 
 
 def fig_sharpness(table: pd.DataFrame) -> Figure:
-    """pass@1 against the entropy per token, a line a policy from temperature to temperature, one panel a suite: above the
-    baseline's line is what was learned, along it what was only sharpened.
+    """pass@1 against the entropy per token, a line a policy from temperature to temperature (the numbers in its marks), one
+    panel a suite: above the baseline's line is what was learned, along it what was only sharpened.
 
     Args:
         table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``, where
@@ -192,13 +192,13 @@ def fig_sharpness(table: pd.DataFrame) -> Figure:
     for axis, (names, group) in zip(axes, groups):
         for policy, (colour, marker) in styles.items():
             line = group[group.policy == policy].sort_values("temperature")
-            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, label=plain(policy))
+            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, markersize=14, label=plain(policy))
             for row in line.itertuples():
-                axis.annotate(f"T={row.temperature:g}", (row.entropy_per_token, row.pass_at_1), (5, 5), fontsize=8,
-                              textcoords="offset points", color=colour)
-        axis.margins(0.15)
+                axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, color="white", ha="center",
+                          va="center_baseline", fontweight="bold")
+        axis.margins(0.1)
         finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
-    axes[0].set_ylim(0, max(1, axes[0].get_ylim()[1]))
+    axes[0].set_ylim(min(0, axes[0].get_ylim()[0]), max(1, axes[0].get_ylim()[1]))
     legend_below(figure, axes[0], columns=6)
     return figure
 
