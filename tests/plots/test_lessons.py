@@ -139,7 +139,7 @@ FIGURES = {
     "sharpness": lambda: comparisons.fig_sharpness(sharpness()),
     "sharpness-one-temperature": lambda: comparisons.fig_sharpness(sharpness(temperatures=(0.8,))),
     "sharpness-methods": lambda: comparisons.fig_sharpness(pd.concat(
-        sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO")).assign(group=group) for group in ("OSS-Instruct: M", HOSTILE))),
+        sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO"), (0.4, 0.8, 1.0)).assign(group=group) for group in ("OSS-Instruct: M", HOSTILE))),
     "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
     "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
     "diversity-k1": lambda: lessons.fig_diversity(pd.Series([1, 1]), 1),
