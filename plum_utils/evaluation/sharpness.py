@@ -198,7 +198,8 @@ def describe_equal_entropy(row: Any) -> str:
         return (f"{row.suite}: in {unit} the policies share no range at the temperatures they were sampled at (baseline "
                 f"{row.before_least:.2f} to {row.before_greatest:.2f}, PLUM {row.after_least:.2f} to {row.after_greatest:.2f}), "
                 "so that nothing can be said at equal entropy: sample at more temperatures (evaluation.suites[].temperatures).")
-    meaning = {"better": "it learned more than to be sharp", "worse": "what it has is sharpness, and less"}.get(
-        direction(row.difference_low, row.difference_high), "its gain at one temperature can be sharpness alone")
+    way = direction(row.difference_low, row.difference_high)
+    meaning = {"better": "it learned more than to be sharp", "worse": "less often right at the same sharpness"}.get(
+        way, f"{way}: what it gains at one temperature can be sharpness alone")
     return (f"{row.suite}: at {row.entropy:.2f} {unit} both, pass@1 {row.before:.1f}% (baseline) against {row.after:.1f}% (PLUM), "
             f"{row.difference:+.1f} points ({row.difference_low:+.1f} to {row.difference_high:+.1f}): {meaning}.")

@@ -180,7 +180,9 @@ def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict
 
 def fig_sharpness(table: pd.DataFrame) -> Figure:
     """pass@1 against the entropy per token, a line a policy from temperature to temperature (the numbers in its marks), one
-    panel a suite: above the baseline's line is what was learned, along it what was only sharpened.
+    panel a suite: above the baseline's line is what was learned, along it what was only sharpened. By token, for it separates
+    policies better than the entropy of an answer, which a few long ones decide: at T=0.8 the embedded policy's answers to 20
+    problems had a standard deviation of 0.48 of the mean by token, and 1.05 of it by answer.
 
     Args:
         table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``, where
