@@ -2,8 +2,8 @@
 
 The entropy of an answer (all its tokens together) is by the chain rule the expected sum of the entropies of its next
 tokens, each given those before it. So that sum over an answer which the policy drew is an unbiased estimate of it, and the
-mean over the answer's tokens one of the entropy per token; both are averaged over problems. (The log-probability of what was
-drawn would estimate the same with more noise.)
+mean over the answer's tokens one of the entropy per token; both are averaged over problems. (The log-probability of what
+was drawn would estimate the same with more noise.)
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PROBLEMS = 100  # of a suite whose first sample is read: seconds a policy and te
 MEASURES = ["entropy_per_token", "entropy_per_answer"]
 KEY = ["suite", "temperature", "policy", "task_id"]
 Job = tuple[Policy, str, Decoding]
-Curve = tuple[pd.DataFrame, pd.DataFrame]  # pass rates (problems, temperatures), and the policy's rows of sharpness_table
+Curve = tuple[pd.DataFrame, pd.DataFrame]  # pass rates (problems, temperatures); the policy's rows of sharpness_table
 SHARPNESS = ["suite", "temperature", "policy", *MEASURES, "tokens", "distinct", "pass_at_1",
              *(f"{name}_change{end}" for name in (*MEASURES, "tokens") for end in ("", "_low", "_high"))]
-EQUAL = ["measure", "before_least", "before_greatest", "after_least", "after_greatest", "entropy", "problems", "before", "after",
-         "difference", "difference_low", "difference_high", "wins", "losses", "p_permutation"]
+EQUAL = ["measure", "before_least", "before_greatest", "after_least", "after_greatest", "entropy", "problems", "before",
+         "after", "difference", "difference_low", "difference_high", "wins", "losses", "p_permutation"]
 
 
 def measure_entropies(p: Params, model_path: str, solutions: dict[Job, list[dict[str, Any]]], folder: Path
@@ -61,12 +61,13 @@ def measure_entropies(p: Params, model_path: str, solutions: dict[Job, list[dict
         return [row for row in solutions[job] if row["sample_index"] == 0][:PROBLEMS]
 
     def make(job: Job) -> list[dict[str, Any]]:
-        policy, suite, decoding = job
-        read = model().entropies([row["prompt"] for row in first(job)], [row["completion"] + row["end"] for row in first(job)],
-                                 decoding.temperature, str(policy.adapter) if policy.adapter else None)
+        (policy, suite, decoding), rows = job, first(job)
+        answers = [row["completion"] + row["end"] for row in rows]
+        read = model().entropies([row["prompt"] for row in rows], answers, decoding.temperature,
+                                 str(policy.adapter) if policy.adapter else None)
         return [{"suite": suite, "temperature": decoding.temperature, "policy": policy.name, "task_id": row["task_id"],
                  "entropy_per_token": sum(each) / max(1, len(each)), "entropy_per_answer": sum(each),
-                 "tokens_read": len(each)} for row, each in zip(first(job), read)]
+                 "tokens_read": len(each)} for row, each in zip(rows, read)]
 
     def mark(job: Job) -> str:
         asked = [[row[name] for name in ("task_id", "prompt", "completion", "end")] for row in first(job)]
@@ -82,7 +83,8 @@ def measure_entropies(p: Params, model_path: str, solutions: dict[Job, list[dict
     return rows.astype(dict.fromkeys(["temperature", *MEASURES], float))
 
 
-def sharpness_table(scored: pd.DataFrame, entropies: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def sharpness_table(scored: pd.DataFrame, entropies: pd.DataFrame, n_resamples: int = 2000, seed: int = 0
+                    ) -> pd.DataFrame:
     """How sharp baseline and PLUM (averaged over seeds) are at each temperature, where entropies were measured.
 
     Args:
@@ -129,14 +131,12 @@ def _side(policy: pd.Series) -> pd.Series:
 def describe_entropy(row: Any) -> str:
     """What one of PLUM's rows of ``sharpness_table`` says, whichever way it points."""
     way = {"better": "less sharp than", "worse": "sharper than"}.get(
-        direction(row.entropy_per_answer_change_low, row.entropy_per_answer_change_high), "about as sharp as")
-    told = [f"{value - change:.{digits}f} to {value:.{digits}f} {unit} ({change:+.{digits}f}, {low:+.{digits}f} to "
-            f"{high:+.{digits}f})" for value, change, low, high, unit, digits in (
-        (row.entropy_per_answer, row.entropy_per_answer_change, row.entropy_per_answer_change_low,
-         row.entropy_per_answer_change_high, "nats an answer", 1),
-        (row.entropy_per_token, row.entropy_per_token_change, row.entropy_per_token_change_low,
-         row.entropy_per_token_change_high, "nats a token", 2),
-        (row.tokens, row.tokens_change, row.tokens_change_low, row.tokens_change_high, "tokens an answer", 1))]
+        direction(row.entropy_per_token_change_low, row.entropy_per_token_change_high), "about as sharp as")
+    told = []
+    for name, unit in (("entropy_per_token", "nats a token"), ("entropy_per_answer", "nats an answer"),
+                       ("tokens", "tokens an answer")):
+        value, change, low, high = (getattr(row, name + end) for end in ("", "_change", "_change_low", "_change_high"))
+        told.append(f"{value - change:.3g} to {value:.3g} {unit} ({change:+.3g}, {low:+.3g} to {high:+.3g})")
     return f"{row.suite}, T={row.temperature:g}: PLUM is {way} the baseline: {', '.join(told)}."
 
 
@@ -154,16 +154,16 @@ def curves(scored: pd.DataFrame, table: pd.DataFrame) -> dict[tuple[str, str], C
 
 
 def equal_entropy(first: Curve, second: Curve, n_resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
-    """pass@1 of two policies at the same entropy, the middle of the range that both reach at the temperatures that they were
-    sampled at: what is left of a difference when neither is sharper. A row for each of the ``MEASURES``.
+    """pass@1 of two policies at the same entropy, the middle of the range that both reach at the temperatures that they
+    were sampled at: what is left of a difference when neither is sharper. A row for each of the ``MEASURES``.
 
-    Between two temperatures each problem's pass rate is interpolated linearly in the mean entropy. Those means are taken as
-    they were measured: the interval is over the problems' rates alone.
+    Between two temperatures each problem's pass rate is interpolated linearly in the mean entropy. Those means are taken
+    as they were measured: the interval is over the problems' rates alone.
 
     Returns:
-        Rows of ``EQUAL``: the measure, the least and greatest mean entropy of either policy (nats), the entropy at which they
-        are compared, and of ``stats.compare`` (second minus first; percent, points) what it gives. Where the two ranges share no
-        more than a point (with one temperature always), ``entropy`` is NaN and the comparison is left out.
+        Rows of ``EQUAL``: the measure, the least and greatest mean entropy of either policy (nats), the entropy at which
+        they are compared, and what ``stats.compare`` gives (second minus first; percent, points). Where the two ranges
+        share no more than a point (with one temperature always), ``entropy`` and the comparison are NaN.
     """
     rows = []
     for measure in MEASURES:
@@ -172,7 +172,8 @@ def equal_entropy(first: Curve, second: Curve, n_resamples: int = 2000, seed: in
         row = {"measure": measure, "before_least": one.min(), "before_greatest": one.max(), "after_least": two.min(),
                "after_greatest": two.max(), "entropy": (low + high) / 2 if low < high else float("nan")}
         if low < high:
-            row |= compare(_rates_at(row["entropy"], first[0], one), _rates_at(row["entropy"], second[0], two), n_resamples, seed)
+            before, after = _rates_at(row["entropy"], first[0], one), _rates_at(row["entropy"], second[0], two)
+            row |= compare(before, after, n_resamples, seed)
         rows.append({name: row.get(name, float("nan")) for name in EQUAL})
     return rows
 
@@ -183,7 +184,8 @@ def _rates_at(place: float, rates: pd.DataFrame, entropy: pd.Series) -> pd.Serie
     return rates[known.index].apply(lambda row: np.interp(place, known, row), axis=1)
 
 
-def equal_entropy_table(scored: pd.DataFrame, table: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def equal_entropy_table(scored: pd.DataFrame, table: pd.DataFrame, n_resamples: int = 2000, seed: int = 0
+                        ) -> pd.DataFrame:
     """Baseline and PLUM at equal entropy: suite, and the columns of ``equal_entropy``; arguments as of ``curves``."""
     found = curves(scored, table)
     return pd.DataFrame([{"suite": suite} | row for suite in table.suite.unique()
@@ -195,11 +197,11 @@ def describe_equal_entropy(row: Any) -> str:
     """What one row of ``equal_entropy_table`` says, whichever way it points."""
     unit = "nats a token" if row.measure == "entropy_per_token" else "nats an answer"
     if np.isnan(row.entropy):
-        return (f"{row.suite}: in {unit} the policies share no range at the temperatures they were sampled at (baseline "
-                f"{row.before_least:.2f} to {row.before_greatest:.2f}, PLUM {row.after_least:.2f} to {row.after_greatest:.2f}), "
-                "so that nothing can be said at equal entropy: sample at more temperatures (evaluation.suites[].temperatures).")
+        return (f"{row.suite}: the policies share no range of {unit} (baseline {row.before_least:.2f} to "
+                f"{row.before_greatest:.2f}, PLUM {row.after_least:.2f} to {row.after_greatest:.2f}), so that nothing can "
+                "be said at equal entropy: sample at more temperatures (evaluation.suites[].temperatures).")
     way = direction(row.difference_low, row.difference_high)
     meaning = {"better": "it learned more than to be sharp", "worse": "less often right at the same sharpness"}.get(
         way, f"{way}: what it gains at one temperature can be sharpness alone")
-    return (f"{row.suite}: at {row.entropy:.2f} {unit} both, pass@1 {row.before:.1f}% (baseline) against {row.after:.1f}% (PLUM), "
-            f"{row.difference:+.1f} points ({row.difference_low:+.1f} to {row.difference_high:+.1f}): {meaning}.")
+    return (f"{row.suite}: at {row.entropy:.2f} {unit} both, pass@1 {row.before:.1f}% (baseline) against {row.after:.1f}% "
+            f"(PLUM), {row.difference:+.1f} points ({row.difference_low:+.1f} to {row.difference_high:+.1f}): {meaning}.")

@@ -180,13 +180,13 @@ def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict
 
 def fig_sharpness(table: pd.DataFrame) -> Figure:
     """pass@1 against the entropy per token, a line a policy from temperature to temperature (the numbers in its marks), one
-    panel a suite: above the baseline's line is what was learned, along it what was only sharpened. By token, for it separates
-    policies better than the entropy of an answer, which a few long ones decide: at T=0.8 the embedded policy's answers to 20
-    problems had a standard deviation of 0.48 of the mean by token, and 1.05 of it by answer.
+    panel a suite: above the baseline's line is what was learned, along it what was only sharpened. By token, for that
+    separates policies better than the entropy of an answer, which a few long ones decide: at T=0.8 the embedded policy's
+    answers to 20 problems had a standard deviation of 0.48 of the mean by token, and 1.05 of it by answer.
 
     Args:
-        table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``, where
-            several models or data sets have panels of their own.
+        table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``,
+            where several models or data sets have panels of their own.
     """
     groups = list(table.groupby([name for name in ("group", "suite") if name in table], sort=False))
     figure, axes = new_panels(len(groups), "pass@1 (%)")
@@ -194,10 +194,11 @@ def fig_sharpness(table: pd.DataFrame) -> Figure:
     for axis, (names, group) in zip(axes, groups):
         for policy, (colour, marker) in styles.items():
             line = group[group.policy == policy].sort_values("temperature")
-            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, markersize=14, label=plain(policy))
+            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, markersize=14,
+                      label=plain(policy))
             for row in line.itertuples():
-                axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, color="white", ha="center",
-                          va="center_baseline", fontweight="bold")
+                axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, fontweight="bold",
+                          color="white", ha="center", va="center_baseline")
         axis.margins(0.1)
         finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
     axes[0].set_ylim(min(0, axes[0].get_ylim()[0]), max(1, axes[0].get_ylim()[1]))

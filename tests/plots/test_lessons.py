@@ -36,7 +36,8 @@ def before_after(rows: int = 3, intervals: bool = True) -> pd.DataFrame:
 def sharpness(policies=("baseline", "PLUM"), temperatures=(0.4, 0.6, 0.8, 1.0)) -> pd.DataFrame:
     """Each policy sharper than the one before it, and a little better."""
     return pd.DataFrame([{"suite": "heldout_basics", "policy": policy, "temperature": temperature,
-                          "entropy_per_token": temperature ** 2 / (1 + place), "pass_at_1": 40 - 26 * temperature ** 2 / (1 + place) + 5 * place}
+                          "entropy_per_token": temperature ** 2 / (1 + place),
+                          "pass_at_1": 40 - 26 * temperature ** 2 / (1 + place) + 5 * place}
                          for place, policy in enumerate(policies) for temperature in temperatures])
 
 
@@ -139,7 +140,8 @@ FIGURES = {
     "sharpness": lambda: comparisons.fig_sharpness(sharpness()),
     "sharpness-one-temperature": lambda: comparisons.fig_sharpness(sharpness(temperatures=(0.8,))),
     "sharpness-methods": lambda: comparisons.fig_sharpness(pd.concat(
-        sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO"), (0.4, 0.8, 1.0)).assign(group=group) for group in ("OSS-Instruct: M", HOSTILE))),
+        sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO"), (0.4, 0.8, 1.0)).assign(group=group)
+        for group in ("OSS-Instruct: M", HOSTILE))),
     "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
     "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
     "diversity-k1": lambda: lessons.fig_diversity(pd.Series([1, 1]), 1),
