@@ -136,7 +136,7 @@ def describe_entropy(row: Any) -> str:
     for name, unit in (("entropy_per_token", "nats a token"), ("entropy_per_answer", "nats an answer"),
                        ("tokens", "tokens an answer")):
         value, change, low, high = (getattr(row, name + end) for end in ("", "_change", "_change_low", "_change_high"))
-        told.append(f"{value - change:.3g} to {value:.3g} {unit} ({change:+.3g}, {low:+.3g} to {high:+.3g})")
+        told.append(f"{value - change:.2f} to {value:.2f} {unit} ({change:+.2f}, {low:+.2f} to {high:+.2f})")
     return f"{row.suite}, T={row.temperature:g}: PLUM is {way} the baseline: {', '.join(told)}."
 
 

@@ -168,7 +168,7 @@ def test_sentences_follow_the_numbers():
                          for policy, _ in passes for temperature, nats in ((0.8, 10), (1.0, 20))})
     table = sharpness_table(scored, read, 200)
     told = [describe_entropy(row) for row in table[table.policy == "PLUM"].itertuples()]
-    assert "T=0.8: PLUM is sharper than the baseline: 1 to 0.9 nats a token (-0.1, -0.1 to -0.1), 10 to 9 nats an" in told[0]
+    assert "T=0.8: PLUM is sharper than the baseline: 1.00 to 0.90 nats a token (-0.10, -0.10 to -0.10), 10.00 to" in told[0]
     found = equal_entropy_table(scored, table, 200)
     assert found.entropy.tolist() == pytest.approx([1.4, 14]) and found.wins.tolist() == [20, 20]
     assert "+100.0 points (+100.0 to +100.0): it learned" in describe_equal_entropy(next(found.itertuples()))
