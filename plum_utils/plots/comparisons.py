@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from plum_utils.plots.style import (
@@ -198,10 +199,12 @@ def fig_sharpness(table: pd.DataFrame) -> Figure:
                       label=plain(policy))
             for row in line.itertuples():
                 axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, fontweight="bold",
-                          color="white", ha="center", va="center_baseline")
+                          color="white", ha="center", va="center_baseline",
+                          path_effects=[withStroke(linewidth=2, foreground=colour)])
         axis.margins(0.1)
         finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
-    axes[0].set_ylim(min(0, axes[0].get_ylim()[0]), max(1, axes[0].get_ylim()[1]))
+    most = max(1, table.pass_at_1.max())
+    axes[0].set_ylim(-0.08 * most, 1.15 * most)  # no mark is cut
     legend_below(figure, axes[0], columns=6)
     return figure
 
