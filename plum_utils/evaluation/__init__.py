@@ -9,6 +9,8 @@ NAMES = {
     "power": ["claims_table", "describe_claim", "describe_power", "paper_claims", "power_curves", "power_table"],
     "protocols": ["PROTOCOLS", "load_suites"],
     "scoring": ["score", "widest"],
+    "sharpness": ["describe_entropy", "describe_equal_entropy", "equal_entropy_table", "measure_entropies",
+                  "sharpness_table"],
     "solutions": ["generate_solutions", "score_solutions", "solve_all", "take_program"],
     "tables": ["describe_change", "describe_reach", "describe_sharpness", "difficulty_table", "direction", "headline",
                "long_form", "pass_at_k_table", "platform_table", "reach_table", "results_table", "slices",

@@ -88,9 +88,9 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         program: takes the program for a problem out of a completion; without, ``take_program``.
 
     Returns:
-        Rows ``task_id``, ``sample_index``, ``prompt_digest``, ``completion``, ``solution`` (by
-        ``evaluation.postprocess``; taken out of the completion here, not kept in the shards), ``finish_reason``,
-        ``n_tokens``.
+        Rows ``task_id``, ``sample_index``, ``prompt``, ``prompt_digest``, ``completion``, ``end`` (the end token's text,
+        where one was sampled), ``solution`` (by ``evaluation.postprocess``; taken out of the completion here, not kept in
+        the shards), ``finish_reason``, ``n_tokens``.
     """
     by_id = {problem.task_id: problem for problem in problems}
     trained = adapter_digest(adapter)
@@ -108,9 +108,9 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
             return program(p, problem, completion)
         return take_program(problem, completion, p.evaluation.postprocess, p.policy.prompt)
 
-    return [{"task_id": row["task_id"], "sample_index": row["sample_index"], "prompt_digest": fingerprint(row["prompt"]),
-             "completion": row["completion"], "solution": taken(by_id[row["task_id"]], row["completion"]),
-             "finish_reason": row["finish_reason"], "n_tokens": row["n_tokens"]} for row in rows]
+    kept = ("task_id", "sample_index", "prompt", "completion", "end", "finish_reason", "n_tokens")
+    return [{name: row[name] for name in kept} | {"prompt_digest": fingerprint(row["prompt"]), "solution":
+                                                  taken(by_id[row["task_id"]], row["completion"])} for row in rows]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,

@@ -13,6 +13,7 @@ NAMES = {
     "shapes": ["model_config"],
     "stopping": ["stopping_point"],
     "tokenizer": ["load_tokenizer", "spelled"],
+    "transformers_engine": ["entropy"],
     "weights": ["load_model", "resolve_model"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=NAMES)

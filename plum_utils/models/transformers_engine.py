@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import commonprefix
 from typing import Any, Callable, Iterator
 
 import psutil
@@ -32,6 +33,7 @@ from plum_utils.models.weights import load_model
 MOST_ROWS = 512  # of a batch: more are no faster, and wait longer for the longest
 ROOM = 32  # tokens by which a cache grows at a time
 CROWDED = 7 / 8  # share of rows still running at which the others leave the batch; each time the cache is copied once
+AT_ONCE = 64  # tokens whose logits are turned into entropies together: 77 MB with 100,000 of a vocabulary
 GROUPED = "plum_grouped_sdpa"
 
 
@@ -78,6 +80,30 @@ class TransformersBackend:
                     watch(sum(len(row.ids) for row in rows), sum(bool(row.finish) for row in rows))
         completions = [self._completion(row, ends) for row in rows]
         return [completions[i * draws:(i + 1) * draws] * (n // draws) for i in range(len(prompts))]
+
+    def entropies(self, prompts: list[str], answers: list[str], temperature: float, adapter: str | None = None
+                  ) -> list[list[float]]:
+        """How unsure the policy was at each token of answers that are there already: ``entropy`` of its next token, in nats,
+        given the prompt and the tokens before. One answer is read at a time, so that none depends on its neighbours.
+
+        Args:
+            answers: what followed each prompt, with the end token's text where one was sampled. A prompt and its answer are
+                split into tokens as one text, as in training; where the policy had split its answer in another way,
+                that one is not read.
+
+        Returns:
+            A list for each answer, one number for each of its tokens.
+        """
+        self._use(adapter)
+        return [self._read(prompt, answer, temperature) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def _read(self, prompt: str, answer: str, temperature: float) -> list[float]:
+        asked, whole = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, prompt + answer))
+        told = len(whole) - len(commonprefix([asked, whole]))
+        with torch.inference_mode():
+            logits = self._model(input_ids=torch.tensor([whole], device=self._model.device), use_cache=False,
+                                 logits_to_keep=told + 1).logits[0, :-1]
+            return [value for part in logits.split(AT_ONCE) for value in entropy(part, temperature).tolist()]
 
     def _sample(self, rows: list[_Row], choose: Callable, max_tokens: int, ends: Callable) -> Iterator[None]:
         """Complete the rows; yields after every step. ``ends``: ``stopping_point`` of a text."""
@@ -175,6 +201,18 @@ class TransformersBackend:
 def _load(model_path: str, dtype: str) -> Any:
     attention = None if torch.cuda.is_available() else GROUPED  # a GPU's fast kernels take no groups beside a mask
     return load_model(model_path, number_type(dtype).name, attn_implementation=attention).eval()
+
+
+def entropy(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Entropy of softmax(logits / temperature), in nats and float32.
+
+    Args:
+        logits: (tokens, vocabulary).
+
+    Returns:
+        (tokens,), each between 0 and the logarithm of the vocabulary's size.
+    """
+    return torch.special.entr((logits.float() / temperature).softmax(-1)).sum(-1)
 
 
 def choose_tokens(logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

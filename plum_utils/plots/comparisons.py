@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from plum_utils.plots.style import (
@@ -178,6 +179,36 @@ def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict
                   transform=axis.get_yaxis_transform(), va="center", fontsize=9, color="#555555")
     axis.hlines(np.arange(len(groups) - 1) + 0.5, 0, 1, transform=axis.get_yaxis_transform(), color="#DDDDDD", lw=0.7)
     axis.set_ylim(len(groups) - 0.5, -0.5)
+
+
+def fig_sharpness(table: pd.DataFrame) -> Figure:
+    """pass@1 against the entropy per token, a line a policy from temperature to temperature (the numbers in its marks), one
+    panel a suite: above the baseline's line is what was learned, along it what was only sharpened. By token, for that
+    separates policies better than the entropy of an answer, which a few long ones decide: at T=0.8 the embedded policy's
+    answers to 20 problems had a standard deviation of 0.48 of the mean by token, and 1.05 of it by answer.
+
+    Args:
+        table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``,
+            where several models or data sets have panels of their own.
+    """
+    groups = list(table.groupby([name for name in ("group", "suite") if name in table], sort=False))
+    figure, axes = new_panels(len(groups), "pass@1 (%)")
+    styles = method_styles(sorted(table.policy.unique(), key=lambda name: name.lower() != "baseline"))
+    for axis, (names, group) in zip(axes, groups):
+        for policy, (colour, marker) in styles.items():
+            line = group[group.policy == policy].sort_values("temperature")
+            axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, markersize=14,
+                      label=plain(policy))
+            for row in line.itertuples():
+                axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, fontweight="bold",
+                          color="white", ha="center", va="center_baseline",
+                          path_effects=[withStroke(linewidth=2, foreground=colour)])
+        axis.margins(0.1)
+        finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
+    most = max(1, table.pass_at_1.max())
+    axes[0].set_ylim(-0.08 * most, 1.15 * most)  # no mark is cut
+    legend_below(figure, axes[0], columns=6)
+    return figure
 
 
 def fig_scaling(table: pd.DataFrame) -> Figure:

@@ -20,8 +20,8 @@ FATES = {"kept": BLUE, "chosen": GREEN, "rejected": ORANGE, "un-runnable": "#444
          "no chosen solution": GREY}
 STYLE: dict[Any, Any] = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12}
 # A method keeps its colour and its marker in every figure; the marker tells it in grey print.
-METHODS = {"Baseline": (GREY, "o"), "SFT": (ORANGE, "s"), "DPO": (GREEN, "^"), "PLUM": (BLUE, "D"), "KTO": (BLUE, "D"),
-           "PLUM-KTO": (BLUE, "D"), "un-runnable negatives": (RED, "X")}
+METHODS = {"Baseline": (GREY, "o"), "baseline": (GREY, "o"), "SFT": (ORANGE, "s"), "DPO": (GREEN, "^"), "PLUM": (BLUE, "D"),
+           "KTO": (BLUE, "D"), "PLUM-KTO": (BLUE, "D"), "un-runnable negatives": (RED, "X")}
 OTHERS = ((PINK, "P"), (SKY, "v"), ("#444444", "*"), (GREEN, "<"), (ORANGE, ">"), (RED, "p"), (BLUE, "h"))
 
 

@@ -298,8 +298,9 @@ def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, fl
 
 def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
     from plum_utils.evaluation.protocols import PROTOCOLS  # not before it is asked: the engines come with it
+    from plum_utils.evaluation.sharpness import PROBLEMS
 
-    policies, seconds, programs = 1 + len(p.training.seeds), 0.0, 0
+    policies, seconds, read, programs = 1 + len(p.training.seeds), 0.0, 0.0, 0
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)
         most = PROTOCOLS[p.evaluation.protocol_of(suite)].asking(p, suite.name)["max_tokens"]
@@ -307,7 +308,9 @@ def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
         for way in suite.decodings():
             seconds += policies * speed.generate(problems, way.n, length, most, prompt)
             programs += policies * problems * way.n
-    return seconds, FIXED["05"] + 2 * PROGRAM * programs
+            if way.temperature:
+                read += policies * speed.train(min(problems, PROBLEMS), prompt, length, 1)  # its entropy: a forward pass
+    return seconds, FIXED["05"] + 2 * PROGRAM * programs + read
 
 
 def _suite(name: str, limit: int | None) -> tuple[int, float]:

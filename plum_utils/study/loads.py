@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from plum_utils.evaluation.protocols import PROTOCOLS
 from plum_utils.models.shapes import model_config
 from plum_utils.models.weights import ModelNotFound
 from plum_utils.params import EngineParams, Params, ParamsError
@@ -93,10 +94,21 @@ def _loads(p: Params, config: Any, gpu_gb: float, dtype: str) -> Iterator[Load]:
     yield load(TRAINING, "z0 in batches of four", forward_bytes(shape, Setting(whole, dtype)))
     short = planner.plan(config, few, gpu_gb, dtype)
     yield Load(TRAINING, "training on short rows", dtype, short.total, room)
-    for stage in (EVALUATION, CONTESTS) if by_engine else ():
-        yield _engine(stage, "the policy's engine, with its adapters", shape, dtype, gpu_gb, p.engine)
+    for stage in (EVALUATION, CONTESTS):
+        if by_engine:
+            yield _engine(stage, "the policy's engine, with its adapters", shape, dtype, gpu_gb, p.engine)
+        if stage == EVALUATION and (most := _longest_read(p)):
+            yield load(stage, "the policy, reading its answers",
+                       forward_bytes(shape, planner.reading(p.training, dtype, SHORT + most), most))
     kind = planner.read_type(config, p.training, gpu_gb, dtype, SHORT)
     yield load("export", "the policy, and what was exported", read(kind), kind)
+
+
+def _longest_read(p: Params) -> int:
+    """Most tokens of an answer whose entropy lesson 05 measures; 0 where nothing is sampled there."""
+    how = p.evaluation
+    return max((PROTOCOLS[how.protocol_of(suite)].asking(p, suite.name)["max_tokens"] for suite in how.suites
+                if len(suite.decodings()) > 1), default=0)
 
 
 def _known_shape(model: str) -> Shape | None:

@@ -31,6 +31,8 @@ from plum_utils.study.sweeps import Experiment, Sweep, find_sweeps, load_sweep
 CAPTIONS = {
     "table1": "Bars: share of self-consistent responses by source, ours beside the paper's.",
     "methods": "Dumbbells: pass@1 of each method from its baseline, ours with intervals, beside the paper's.",
+    "sharpness": "Lines: pass@1 against the entropy per token, marked with temperatures; above another's line is what was learned, "
+                 "along it what was only sharpened.",
     "difficulties": "Dumbbells: pass@1 by difficulty, ours with intervals, beside the paper's.",
     "scaling": "Lines: gain in pass@1 against the number of instructions, one for each K, with intervals.",
     "rounds": "Lines: pass@1 by round, with intervals.",
@@ -107,7 +109,11 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     if len(versus):
         tables["comparisons"] = versus
     draw = comparisons.fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
-    return tables, {"methods": draw(tables["methods"], sweep.title)} if len(ours) else {}
+    figures = {"methods": draw(tables["methods"], sweep.title)} if len(ours) else {}
+    if len(sharp := sweep_tables.sharpness(experiments, outputs)):
+        tables |= {"sharpness": sharp, "equal_entropy": sweep_tables.equal_entropies(experiments, outputs)}
+        figures["sharpness"] = comparisons.fig_sharpness(sharp)
+    return tables, figures
 
 
 def _difficulties(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from plum_utils.data import paper
 from plum_utils.evaluation.beside_paper import NAMES
+from plum_utils.evaluation.sharpness import EQUAL, SHARPNESS, curves, equal_entropy
 from plum_utils.evaluation.tables import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
@@ -117,10 +118,45 @@ def comparisons(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
 def _rates(run: Run) -> dict[str, pd.Series]:
     """Metric -> each problem's pass rate, averaged over training seeds, of the trained policies."""
-    paths = sorted((run.path / EVALUATION).glob("*.jsonl"))
-    scored = long_form([row for path in paths for row in read_jsonl(path)])
     return {metric(suite, decoding): paired_rates(group)[1].mean(axis=1)
-            for (suite, decoding), group in scored.groupby(["suite", "decoding"], sort=False)}
+            for (suite, decoding), group in _scored(run).groupby(["suite", "decoding"], sort=False)}
+
+
+def _scored(run: Run) -> pd.DataFrame:
+    paths = sorted((run.path / EVALUATION).glob("*.jsonl"))
+    return long_form([row for path in paths for row in read_jsonl(path)])
+
+
+def sharpness(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """Lesson 05's table ``sharpness`` of all runs that have one: group, and its own columns, where ``policy`` is the method; a
+    group's baseline is there once."""
+    parts = [_sharpness(run).replace({"policy": {"baseline": BASELINE, "PLUM": one.row.row}}).assign(group=group_of(one))
+             for one, run in _finished(experiments, outputs)]
+    table = pd.concat([pd.DataFrame(columns=["group", *SHARPNESS]), *(part for part in parts if len(part))])
+    return table.drop_duplicates(["group", "suite", "temperature", "policy"], ignore_index=True)
+
+
+def _sharpness(run: Run) -> pd.DataFrame:
+    """Empty where nothing was sampled, and for an older run."""
+    there = (run.path / "tables" / "sharpness.csv").exists()
+    return run.load_table("sharpness") if there else pd.DataFrame(columns=SHARPNESS)
+
+
+def equal_entropies(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """Every two methods of a group, its baseline among them, at equal entropy: whether one's edge is more than sharpness.
+
+    Returns:
+        Columns group, suite, first, second, those of ``equal_entropy`` (``before`` is the first's), and p_holm over all rows.
+    """
+    found: dict[tuple[str, str, str], Any] = {}
+    for one, run in _finished(experiments, outputs):
+        for (suite, policy), curve in curves(_scored(run), _sharpness(run)).items():
+            found.setdefault((group_of(one), suite, BASELINE if policy == "baseline" else one.row.row), curve)
+    rows = [{"group": group, "suite": suite, "first": first, "second": second} | row
+            for (group, suite, first), (*others, second) in combinations(found, 2) if [group, suite] == others
+            for row in equal_entropy(found[group, suite, first], found[group, suite, second])]
+    table = pd.DataFrame(rows, columns=["group", "suite", "first", "second", *EQUAL])
+    return table.assign(p_holm=holm(table.p_permutation))
 
 
 def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:

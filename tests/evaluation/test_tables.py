@@ -95,9 +95,21 @@ def test_reach_gives_each_side_its_best_temperature():
     assert "no sign that more problems" in tables.describe_reach(row)
 
 
+def test_accuracy_is_compared_where_each_side_is_most_accurate_and_greedy_is_a_temperature():
+    drawn = scored_rows({0: [[1, 1], [0, 1]]}, [[1, 0], [0, 0]])
+    greedy = scored_rows({0: [[1], [0]]}, [[1], [0]], "greedy").assign(temperature=0.0)
+    both = pd.concat([greedy, drawn])
+    row = next(tables.reach_table(both, 200, k=1).itertuples())
+    assert (row.k, row.before_temperature, row.before, row.after_temperature, row.after) == (1, 0, 50, 0.8, 75)
+    assert "best pass@1 50.0% (baseline, T=0) against 75.0%" in tables.describe_reach(row)
+    assert "no difference beyond chance" in tables.describe_reach(row)
+    certain = row._replace(difference_low=1.0)
+    assert tables.describe_reach(certain).endswith(": more often right.")
+
+
 def test_reach_of_greedy_answers_is_not_asked():
     greedy = scored_rows({0: [[1]]}, [[0]], "greedy").assign(temperature=0.0)
-    assert tables.reach_table(greedy).empty
+    assert tables.reach_table(greedy).empty and tables.reach_table(greedy, k=1).empty
 
 
 def test_a_tiny_p_value_is_not_zero():

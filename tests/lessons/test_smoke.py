@@ -26,9 +26,9 @@ ARTIFACTS = {
 }
 TABLES = ["table1", "tests_per_instruction", "dropped_reasons", "sampling_summary", "verdicts", "label_flow",
           "mypy_disagreement", "figure2", "training_history", "training_summary", "results", "table2", "pass_at_k",
-          "wins_losses", "power", "power_claims", "table4"]
+          "best_temperature", "sharpness", "equal_entropy", "wins_losses", "power", "power_claims", "table4"]
 FIGURES = ["table1", "tests_per_instruction", "lengths", "verdicts", "figure2", "label_flow", "training", "table2",
-           "power", "pass_at_k", "table4"]
+           "power", "pass_at_k", "sharpness", "table4"]
 
 
 @pytest.fixture(scope="module")

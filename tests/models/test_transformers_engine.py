@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 
+import numpy as np
 import pytest
 import torch
 from tiny_llama import END
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from plum_utils.models import transformers_engine
 from plum_utils.models.completions import Completion
-from plum_utils.models.transformers_engine import TransformersBackend, choose_tokens
+from plum_utils.models.transformers_engine import TransformersBackend, choose_tokens, entropy
 
 PROMPTS = ["ask 22?\n", "ask 1 and then another 2?\n", "x", "ask 333?\n", "ask 22?\n"]
 DRAWN = {"n": 6, "temperature": 1.5, "max_tokens": 50, "seed": 3, "stop": ["a", "\n", "Z"]}
@@ -200,3 +201,32 @@ def test_a_program_ends_a_row_and_an_opening_fence_does_not(backend, scripted):
     scripted(*ids(backend, written))
     out, = backend.generate(["x"], max_tokens=90, stop_after_program=True)[0]
     assert (out.text, out.finish_reason) == (written.removesuffix("and more"), "stop_string")
+
+
+@pytest.mark.parametrize(("shares", "temperature", "nats"), [
+    ([0.5, 0.25, 0.25], 1.0, 1.5 * np.log(2)), ([0.5, 0.25, 0.25], 0.5, np.log(6) - 4 / 6 * np.log(4)),
+    ([0.25] * 4, 0.3, np.log(4)), ([0, 1, 0], 1.0, 0.0), ([0, 0.5, 0.5], 2.0, np.log(2))])
+def test_entropy_has_the_closed_form(shares, temperature, nats):
+    assert entropy(torch.tensor([shares]).log(), temperature).item() == pytest.approx(nats, abs=1e-6)
+
+
+def test_the_entropy_of_half_precision_is_computed_in_float32():
+    assert entropy(torch.zeros(1, 100_000, dtype=torch.bfloat16), 1.0).item() == pytest.approx(np.log(100_000), abs=1e-4)
+
+
+def test_an_answers_entropies_are_those_of_a_loop_over_its_tokens_whatever_stands_beside_it(sharp, backend, monkeypatch):
+    """A byte each, an end token, and a line break that joins the prompt's."""
+    monkeypatch.setattr(transformers_engine, "AT_ONCE", 5)  # answers of several parts
+    answers = ["good 22!", "\nno" + END, "a longer answer" * 7]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(sharp, dtype=torch.float32), backend._tokenizer
+    read = backend.entropies(PROMPTS[:3], answers, 0.1)
+    assert [len(each) for each in read] == [8, 4, 105] and np.ptp(sum(read, [])) > 0.5
+    for prompt, answer, ours in zip(PROMPTS, answers, read):
+        whole = torch.tensor([ids(backend, prompt + answer)])
+        start = whole.shape[1] - len(ours)
+        assert tokenizer.decode(whole[0, start:]).endswith(answer)
+        with torch.no_grad():
+            alone = [model(whole[:, :place]).logits[0, -1] / 0.1 for place in range(start, whole.shape[1])]
+        assert ours == pytest.approx([torch.distributions.Categorical(logits=one).entropy().item() for one in alone], abs=1e-5)
+        assert backend.entropies([prompt], [answer], 0.1)[0] == ours
+    assert backend.entropies(["x"], [""], 0.1) == [[]]

@@ -34,6 +34,14 @@ def before_after(rows: int = 3, intervals: bool = True) -> pd.DataFrame:
     return frame
 
 
+def sharpness(policies=("baseline", "PLUM"), temperatures=(0.4, 0.6, 0.8, 1.0)) -> pd.DataFrame:
+    """Each policy sharper than the one before it, and a little better."""
+    return pd.DataFrame([{"suite": "heldout_basics", "policy": policy, "temperature": temperature,
+                          "entropy_per_token": temperature ** 2 / (1 + place),
+                          "pass_at_1": 40 - 26 * temperature ** 2 / (1 + place) + 5 * place}
+                         for place, policy in enumerate(policies) for temperature in temperatures])
+
+
 def pass_at_k(suites=("heldout_basics",), temperatures=(0.8,), ks=(1, 2, 5, 10)) -> pd.DataFrame:
     return pd.DataFrame([{"suite": suite, "policy": policy, "temperature": temperature, "k": k,
                           "value": shift + 15 * np.log2(k + 1)}
@@ -137,6 +145,11 @@ FIGURES = {
     "scaling-one": lambda: comparisons.fig_scaling(scaling(sizes=(231,), ks=(5,)).assign(difference_low=NAN)),
     "scaling-zeros": lambda: comparisons.fig_scaling(scaling().assign(difference=0.0, difference_low=0.0,
                                                                       difference_high=0.0)),
+    "sharpness": lambda: comparisons.fig_sharpness(sharpness()),
+    "sharpness-one-temperature": lambda: comparisons.fig_sharpness(sharpness(temperatures=(0.8,))),
+    "sharpness-methods": lambda: comparisons.fig_sharpness(pd.concat(
+        sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO"), (0.4, 0.8, 1.0)).assign(group=group)
+        for group in ("OSS-Instruct: M", HOSTILE))),
     "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
     "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
     "power": lambda: power(),
@@ -350,3 +363,11 @@ def test_rounds_have_a_line_for_each_metric_from_round_0():
     axis = comparisons.fig_rounds(rounds(2)).axes[0]
     assert axis.get_legend_handles_labels()[1] == ["HE", "heldout_basics, T=0.8"]
     assert list(axis.containers[0][0].get_ydata()) == [20, 26, 32] and list(axis.get_xticks()) == [0, 1, 2]
+
+
+def test_a_policys_line_goes_from_temperature_to_temperature_each_labelled():
+    figure = comparisons.fig_sharpness(sharpness(temperatures=(1.0, 0.4)).iloc[::-1])
+    baseline, trained = figure.axes[0].lines
+    assert list(baseline.get_xdata()) == pytest.approx([0.16, 1]) and list(trained.get_xdata()) == pytest.approx([0.08, 0.5])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.4", "1"] * 2
+    assert baseline.get_color() == style.GREY != trained.get_color()

@@ -48,6 +48,19 @@ def test_what_is_too_large_for_a_card_does_not_fit_and_a_generator_of_lesson_01_
     assert all(one.fits for one in found if "training" in one.what)  # NF4
 
 
+def test_a_policy_that_reads_its_sampled_answers_is_counted_by_the_longest_of_them():
+    path = ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml"
+
+    def reading(suites: list[dict]) -> list[int]:
+        params = load_params(path, {"evaluation.suites": suites})
+        found = loads(params, model_config(params.policy.model), 80)
+        return [one.bytes for one in found if one.what == "the policy, reading its answers"]
+
+    greedy, drawn = {"name": "humaneval"}, {"n": 2, "temperatures": [0.8]}
+    short, long = ([{"name": "humaneval", "protocol": name} | drawn] for name in ("codeqwen_base", "codeqwen_chat"))
+    assert reading([greedy]) == [] and reading(short)[0] + 1e9 < reading(long)[0]  # 512 and 2,048 tokens' logits
+
+
 def test_of_an_unknown_generator_the_engines_share_is_counted_and_of_transformers_no_engine():
     path = ROOT / "params" / "paper" / "oss_codeqwen_base_kto.yaml"
     params = load_params(path, {"generator.backend": "vllm", "generator.model": "somebody/unknown"})

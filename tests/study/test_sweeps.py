@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from plum_utils.data import paper
+from plum_utils.evaluation.sharpness import SHARPNESS
 from plum_utils.evaluation.tables import long_form, pass_at_k_table, results_table
 from plum_utils.jsonl import write_jsonl
 from plum_utils.params import ParamsError, RowParams, TrainingParams, load_params
@@ -272,6 +273,38 @@ def test_the_papers_rows_stand_in_the_same_form():
     assert row.value.tolist() == [39.6] and set(table.origin) == {"paper"}
     assert set(sweep_tables.printed("3").group) >= {"Evol-Instruct: WizardCoder-CL-7B"}
     assert sweep_tables.printed("figure3").empty
+
+
+def sampled(path, passed: dict[float, int], nats: dict[float, float]) -> None:
+    """Adds a sampled suite to a finished run: its policy passes so many of ten problems by temperature, the baseline 6 at 0.4
+    and 2 at 0.8; and the entropies of either."""
+    run, baseline = Run(path), {0.4: 6, 0.8: 2}
+    rows = [{"suite": "basics", "decoding": f"T={temperature:g}", "temperature": temperature, "policy": policy, "seed": seed,
+             "task_id": task, "base_passed": place < many, "plus_passed": None}
+            for policy, seed, by in (("baseline", None, baseline), ("kto-seed0", 0, passed))
+            for temperature, many in by.items() for place, task in enumerate(TASKS)]
+    write_jsonl(run.stage_dir("05_evalplus_eval") / "basics.jsonl", rows)
+    run.save_table(pd.DataFrame([{"suite": "basics", "temperature": temperature, "policy": policy,
+                                  "entropy_per_token": value / 10, "entropy_per_answer": value, "pass_at_1": 10 * by[temperature]}
+                                 for policy, by, known in (("baseline", baseline, {0.4: 10, 0.8: 20}), ("PLUM", passed, nats))
+                                 for temperature, value in known.items()]).reindex(columns=SHARPNESS), "sharpness")
+
+
+def test_methods_are_compared_at_equal_entropy_where_it_was_measured(two):
+    """SFT at its temperatures moves along the baseline's line; KTO lies above it."""
+    experiments, outputs = two
+    assert sweep_tables.sharpness(*two).empty and sweep_tables.equal_entropies(*two).empty
+    sampled(outputs / "one", {0.4: 8, 0.8: 4}, {0.4: 5, 0.8: 15})
+    sampled(outputs / "two", {0.4: 9, 0.8: 7}, {0.4: 10, 0.8: 20})
+    table = sweep_tables.sharpness(*two)
+    assert list(zip(table.policy, table.temperature)) == [(name, temperature) for name in ("Baseline", "SFT", "KTO")
+                                                          for temperature in (0.4, 0.8)]
+    equal = sweep_tables.equal_entropies(*two).query("measure == 'entropy_per_answer'")
+    assert list(zip(equal["first"], equal["second"], equal.entropy, equal.difference.round(6))) == [
+        ("Baseline", "SFT", 12.5, 0), ("Baseline", "KTO", 15, 40), ("SFT", "KTO", 12.5, 35)]
+    assert (equal.p_holm >= equal.p_permutation).all() and set(equal.suite) == {"basics"}
+    shown = sweep_page._methods(sweeps.Sweep(title="T", table="5", runs=["one.yaml"]), experiments, outputs)
+    assert {"sharpness", "equal_entropy"} <= set(shown[0]) and set(shown[1]) == {"methods", "sharpness"}
 
 
 @pytest.mark.parametrize(("suite", "decoding", "name"), [
