@@ -240,6 +240,10 @@ class TrainingParams(_Section):
         if "kto" in self.objective and self.batch_size < 4:
             raise ValueError(f"batch_size: expected at least 4 for KTO (its KL term pairs neighbours of a batch), got "
                              f"{self.batch_size}")
+        if self.accumulation % self.processes and not self.fit_to_card:  # the plan shares out by itself
+            raise ValueError(f"accumulation: expected a multiple of training.processes ({self.processes}), got "
+                             f"{self.accumulation}: a step takes accumulation batches of batch_size rows, whole ones in "
+                             "each process")
         if self.sft_instructions == "unseen" and self.preference_fraction == 1:
             raise ValueError("preference_fraction: expected below 1, so that instructions are left for sft_instructions: "
                              "unseen, got 1")

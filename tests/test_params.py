@@ -100,6 +100,8 @@ def test_overrides_win_and_reach_new_sections(tmp_path):
     ("name: a\ntraining:\n  epochs: .inf\n", "a.yaml:3 training.epochs: expected to be a finite number, got inf"),
     ("name: a\ntraining:\n  beta: big\n", "a.yaml:3 training.beta: expected to be a valid number"),
     ("name: a\ntraining:\n  batch_size: 2\n", "a.yaml:3 training.batch_size: expected at least 4 for KTO"),
+    ("name: a\ntraining:\n  accumulation: 3\n  processes: 2\n",
+     "a.yaml:3 training.accumulation: expected a multiple of training.processes (2), got 3"),
     ("name: a\ntraining:\n  sft_instructions: unseen\n", "a.yaml:2 training.preference_fraction: expected below 1"),
     ("name: a\ntraining:\n  objective: dpo\n  dpo_loss: hinge\n", "a.yaml:4 training.dpo_loss: expected"),
     ("name: a\ntraining: {dpo_loss: ipo}\n", "a.yaml:2 training.dpo_loss: expected sigmoid with objective kto"),

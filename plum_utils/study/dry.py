@@ -42,7 +42,7 @@ SMALL = {
     "generator.responses": 2, "generator.max_cost": None, "generator.live_instructions": 0,
     "sampling.k": 6, "sampling.max_tokens": 40, "sampling.shard_size": 8,
     "training.quantization": "none", "training.seeds": [0], "training.lora_r": 4, "training.batch_size": 4,
-    "training.accumulation": 1, "training.max_steps": 2, "training.save_steps": 1, "training.max_length": 512,
+    "training.max_steps": 2, "training.save_steps": 1, "training.max_length": 512,
     "evaluation.k": [1, 2], "evaluation.max_tokens": 40, "evaluation.bootstrap": 200,
     "livecodebench.limit": 2, "livecodebench.max_tokens": 40, "livecodebench.start_date": None,
     "livecodebench.end_date": None, "livecodebench.platforms": [],
@@ -93,6 +93,7 @@ def dry_params(params: Params, parts: Path) -> Params:
         "data.source": portable(tiny_data(params.data.train, parts)), "data.revision": None,
         "data.train_limit": N_INSTRUCTIONS, "livecodebench.source": portable(bundled_path()),
         "generator.store": portable(parts / "responses"), "rounds": 1,
+        "training.accumulation": params.training.processes,  # a batch a process
         "sampling.backend": "auto" if params.sampling.backend == "vllm" else params.sampling.backend,
         "evaluation.suites": [suite.model_dump() | {"limit": 2, "n": min(suite.n, 2)} for suite in params.evaluation.suites],
     }

@@ -51,7 +51,7 @@ LENGTHS = {"sampling": 52, "heldout_basics": 45, "heldout_intermediate": 45, "he
            "mbpp": 60, "livecodebench": 250}      # tokens of an answer that ends at a stop string
 WITHOUT_STOP = 3                                  # times as long where none is given
 LABELLED, A_SIDE = 0.24, 0.83                     # rows to train on, of each sample; at most, for each of max_per_side
-PASSES = {"kto": 5, "dpo": 8, "sft": 3}           # forward passes' worth of a training row (flops.kto_flops)
+ROW_PASSES = {"kto": 5, "dpo": 6, "sft": 2}       # forward passes' worth of a row: flops.PASSES, which loads torch
 # problems, and tokens of a prompt
 HUB_SUITES: dict[str, tuple[int, float]] = {"humaneval": (164, 180), "mbpp": (378, 120)}
 RELEASES = {f"release_v{number}": n for number, n in enumerate((400, 511, 612, 713, 880, 1055), 1)}
@@ -289,11 +289,11 @@ def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, fl
         there = rows * (how.sft_epochs if phase == "sft" else how.epochs) / {"kto": 1, "dpo": 3, "sft": 3}[phase]
         a_step = how.batch_size * how.accumulation
         trained = there if how.max_steps < 0 else min(there, how.max_steps * a_step)
-        seconds += speed.train(trained / how.processes, prompt, length, PASSES[phase])
+        seconds += speed.train(trained / how.processes, prompt, length, ROW_PASSES[phase])
         if how.validate_steps:
             times = 2 + trained / a_step // how.validate_steps
             seconds += times * speed.generate(round(n * p.data.validation_fraction), 1, length, p.sampling.max_tokens, prompt)
-    return 0.0, FIXED["04"] + len(how.seeds) * seconds + speed.train(DEMONSTRATED, prompt, length, PASSES["kto"])
+    return 0.0, FIXED["04"] + len(how.seeds) * seconds + speed.train(DEMONSTRATED, prompt, length, ROW_PASSES["kto"])
 
 
 def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:

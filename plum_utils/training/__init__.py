@@ -3,7 +3,7 @@
 import lazy_loader
 
 NAMES = {
-    "kl_order": ["kto_weights", "order_for_kl", "trainable_rows"],
+    "kl_order": ["kto_weights", "order_for_kl", "repeat_epochs", "trainable_rows"],
     "memory": ["GIB"],
     "objectives": ["gold_rows", "training_sets"],
     "phases": ["memory_used", "outcome", "settle", "train"],

@@ -37,10 +37,8 @@ def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params
     """``trainers.train_phase`` in ``params.processes`` processes; their output goes to this one's ``stderr``.
 
     Raises:
-        ValueError: ``accumulation`` cannot be shared out.
         DistributedTrainingError: a worker failed. Checkpoints are kept: the same call goes on from the last one.
     """
-    check_shares(params)
     phase_dir = phase_dir.resolve()
     job, data = phase_dir / "job.json", phase_dir / "rows.jsonl"
     write_jsonl(data, rows)
@@ -51,14 +49,6 @@ def launch_phase(phase: str, model_path: str, rows: list[dict[str, Any]], params
     run_streaming(launch_command(params, job))
     job.unlink()
     data.unlink()
-
-
-def check_shares(params: TrainingParams) -> None:
-    """Raise ``ValueError`` where ``accumulation`` cannot be shared out among the processes."""
-    if params.accumulation % params.processes:
-        raise ValueError(f"training.accumulation: expected a multiple of training.processes ({params.processes}), got "
-                         f"{params.accumulation}: a step takes accumulation batches of batch_size rows, whole ones in "
-                         "each process")
 
 
 def launch_command(params: TrainingParams, job: Path) -> list[str]:

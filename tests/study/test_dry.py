@@ -66,6 +66,7 @@ def test_every_experiment_of_the_paper_has_a_dry_form_that_keeps_what_it_is_abou
     small = dry.dry_params(p, parts)
     assert small.policy.prompt == p.policy.prompt and small.training.objective == p.training.objective
     assert small.training.negatives == p.training.negatives and small.data.train == p.data.train
+    assert dry.dry_params(load_params(path, {"training.processes": 8}), parts).training.accumulation == 8
     assert small.sampling.backend == "auto" and dry.dry_params(
         load_params(path, {"sampling.backend": "transformers"}), parts).sampling.backend == "transformers"
     assert small.generator.backend == p.generator.backend and small.sampling.temperature == p.sampling.temperature

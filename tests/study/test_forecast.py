@@ -17,6 +17,7 @@ from plum_utils.study import forecast as forecast_module
 from plum_utils.study.forecast import Speed, announce, foresee, known_shape, told_again
 from plum_utils.study.pipeline import Pipeline
 from plum_utils.study.probe import look
+from plum_utils.training import flops
 
 NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)
@@ -238,3 +239,8 @@ def test_the_study_says_it_before_its_first_lesson_and_other_notebooks_do_not(tm
 def test_the_probe_measures_a_product(dtype):
     flops, device, what = look(dtype, 576, 1536)
     assert 1e8 < flops < 1e16 and device in ("cpu", "cuda") and what
+
+
+def test_a_row_of_training_costs_what_its_tokens_cost():
+    sequences = {"kto": 1, "dpo": 2, "sft": 1}
+    assert forecast_module.ROW_PASSES == {phase: flops.PASSES[phase] * n for phase, n in sequences.items()}

@@ -19,7 +19,7 @@ from tiny_llama import all_rows, kto_rows, params
 from plum_utils.params import Params
 from plum_utils.provenance import ROOT
 from plum_utils.training import kl_order, launch, phases, trainers
-from plum_utils.training.launch import DistributedTrainingError, check_shares, launch_command
+from plum_utils.training.launch import DistributedTrainingError, launch_command
 from plum_utils.training.watching import MEASURED, Watch
 
 CONFIGS = sorted((ROOT / "params" / "accelerate").glob("*.yaml"))
@@ -151,12 +151,6 @@ def test_what_a_worker_raises_stands_above_the_error(tiny, tmp_path, capfd):
         phases.train("kto", tiny, {"kto": [row | {"label": True} for row in kto_rows()]}, params(**HOW, processes=2),
                        tmp_path, SEED, "float32")
     assert re.search(r"KTO needs both labels; got \d+ desirable and 0 undesirable", capfd.readouterr().err)
-
-
-def test_accumulation_that_cannot_be_shared_out_is_an_error_before_anything_starts(tiny, tmp_path):
-    with pytest.raises(ValueError, match=r"training.accumulation: expected a multiple of training.processes \(2\), g"):
-        run(tiny, tmp_path, 2, accumulation=3)
-    check_shares(params(accumulation=4, processes=2))
 
 
 def test_another_number_of_processes_than_the_job_says_is_an_error(tmp_path):

@@ -40,6 +40,19 @@ def test_batches_arrive_in_our_order_and_kl_completions_are_the_left_neighbours(
     assert seen == [(one["prompt"][0]["content"], one["completion"][0]["content"]) for one in expected]
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_weights_and_first_loss_are_those_of_the_rows_that_fill_batches(tiny, tmp_path, grouped):
+    how = params(length_grouped=grouped, max_steps=1)
+    rows = kto_rows()[:-3]  # 12 of one label, 9 of the other: the order decides which one fills no batch
+    trainer = kto_trainer(tiny, tmp_path, rows, how)
+    counts = Counter(one["label"] for one in kl_order.repeat_epochs(rows, how.epochs, how.batch_size, 3, grouped))
+    weights = kl_order.kto_weights(counts[True], counts[False], how.desirable_ratio)
+    assert (trainer.args.desirable_weight, trainer.args.undesirable_weight) == weights
+    trainer.train()
+    (loss,) = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert min(weights) / 2 - 1e-4 <= loss <= max(weights) / 2 + 1e-4  # the policy is still its reference
+
+
 def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_was_sampled(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
     tokenizer, expected = trainer.processing_class, kl_order.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
