@@ -109,8 +109,9 @@ def generate_solutions(p: Params, backend: Backend, tokenizer: Any, problems: li
         return take_program(problem, completion, p.evaluation.postprocess, p.policy.prompt)
 
     kept = ("task_id", "sample_index", "prompt", "completion", "end", "finish_reason", "n_tokens")
-    return [{name: row[name] for name in kept} | {"prompt_digest": fingerprint(row["prompt"]), "solution":
-                                                  taken(by_id[row["task_id"]], row["completion"])} for row in rows]
+    return [{name: row[name] for name in kept} | {"prompt_digest": fingerprint(row["prompt"]),
+                                                  "solution": taken(by_id[row["task_id"]], row["completion"])}
+            for row in rows]
 
 
 def score_solutions(p: Params, problems: list[Any], solutions: list[dict[str, Any]], sandbox: Sandbox, folder: Path,
