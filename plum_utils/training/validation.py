@@ -129,5 +129,6 @@ def curve(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def best_step(measured: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first of the best entries after step 0, where nothing is trained yet."""
-    return max((entry for entry in measured if entry["step"]), key=lambda entry: entry["pass@1"], default=None)
+    """The first of the best entries, of those where something is trained: not before step 2, for warm-up begins with a learning
+    rate of 0."""
+    return max((entry for entry in measured if entry["step"] > 1), key=lambda entry: entry["pass@1"], default=None)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_training import Killed, KillOnce
 from tiny_llama import all_rows, params
 from transformers import AutoConfig, TrainerControl, TrainerState
@@ -191,6 +192,15 @@ def test_the_best_steps_adapter_is_kept_also_after_a_kill(tiny, tmp_path, judged
     del judged[3:]  # steps 0, 1 and 2: what came after the checkpoint is measured again
     adapter, resumed, weights = run(tiny, tmp_path / "c", **how)
     assert weights == best and resumed.equals(history) and phases.outcome(adapter, "kto") == ended
+
+
+def test_a_step_that_trained_nothing_is_never_the_best(tiny, tmp_path, monkeypatch):
+    measured = iter([10.0, 60.0, 20.0, 20.0])
+    monkeypatch.setattr(validation, "passed", lambda programs, watch: next(measured))
+    adapter, history, _ = run(tiny, tmp_path, max_steps=3, watched=watch(), validate_steps=1, keep="best")
+    assert history.learning_rate.iloc[0] == 0 and phases.outcome(adapter, "kto")["kept_step"] == 2
+    weights = load_file(adapter / "adapter_model.safetensors")
+    assert any(value.any() for name, value in weights.items() if "lora_B" in name)
 
 
 def test_validation_without_instructions_is_an_error(tiny, tmp_path):
