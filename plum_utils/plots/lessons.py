@@ -156,6 +156,9 @@ def fig_validation(measured: pd.DataFrame, kept: dict[int, int]) -> Figure:
         taken = run[run.step == kept[seed]]
         axis.plot(taken.step, taken["pass@1"], "o", color=colour, markersize=11, fillstyle="none")
     axis.plot([], [], "o", color=GREY, markersize=11, fillstyle="none", label="kept")
+    axis.set_ylim(max(-4, measured["pass@1"].min() - 10), min(104, measured["pass@1"].max() + 10))
+    low, high = axis.get_ylim()
+    axis.set_yticks([tick for tick in axis.get_yticks() if max(0, low) <= tick <= min(100, high)])
     finish(axis, "Greedy pass@1 on kept-out instructions", "optimizer step", "pass@1 (%)", whole="x", legend=5)
     return figure
 

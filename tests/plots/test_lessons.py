@@ -117,6 +117,7 @@ FIGURES = {
     "training-nan": lambda: lessons.fig_training(history().assign(kl=NAN)),
     "validation": lambda: lessons.fig_validation(validated((0, 1, 2), 9), {0: 100, 1: 375, 2: 50}),
     "validation-one-point": lambda: lessons.fig_validation(validated((3,), 1), {3: 0}),
+    "validation-all": lambda: lessons.fig_validation(validated((3,), 4).assign(**{"pass@1": 100.0}), {3: 0}),
     "before_after": lambda: comparisons.fig_before_after(before_after(8), "pass@1 before and after PLUM"),
     "before_after-one": lambda: comparisons.fig_before_after(before_after(1, intervals=False), "One row"),
     "before_after-zero": lambda: comparisons.fig_before_after(before_after(3).assign(before=0.0, after=0.0, before_low=0.0,
