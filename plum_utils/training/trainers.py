@@ -39,7 +39,7 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
     Raises:
         ValueError: the policy is float16 and what is trained of it would not be float32, which loss scaling needs.
     """
-    steps = math.ceil(n_rows / (params.batch_size * params.accumulation))
+    steps = max(1, math.ceil(n_rows / (params.batch_size * params.accumulation)))
     steps = steps if params.max_steps < 0 else min(steps, params.max_steps)
     on_gpu = torch.cuda.is_available()
     scaled = on_gpu and dtype == torch.float16
@@ -50,7 +50,8 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
                 gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
                 max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
                 fp16=scaled,
-                warmup_steps=max(1, round(params.warmup_ratio * steps)), lr_scheduler_type=params.scheduler,
+                warmup_steps=min(steps - 1, max(1, round(params.warmup_ratio * steps))),  # its first one has a rate of 0
+                lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
                 save_total_limit=2, report_to=[], use_cpu=not on_gpu, dataloader_pin_memory=on_gpu,

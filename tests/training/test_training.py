@@ -53,6 +53,12 @@ def test_weights_and_first_loss_are_those_of_the_rows_that_fill_batches(tiny, tm
     assert min(weights) / 2 - 1e-4 <= loss <= max(weights) / 2 + 1e-4  # the policy is still its reference
 
 
+def test_a_training_of_a_single_step_trains(tiny, tmp_path):
+    adapter, history = phases.train("kto", tiny, all_rows(), params(max_steps=1), tmp_path, 0, "float32")
+    assert history.learning_rate.tolist() == [params().learning_rate]  # warm-up, which begins at 0, would be all of it
+    assert any(value.any() for name, value in load_file(adapter / "adapter_model.safetensors").items() if "lora_B" in name)
+
+
 def test_exactly_the_completion_is_trained_on_with_an_end_token_only_where_one_was_sampled(tiny, tmp_path):
     trainer = kto_trainer(tiny, tmp_path, kto_rows(), params())
     tokenizer, expected = trainer.processing_class, kl_order.repeat_epochs(kto_rows(), 1.0, 4, seed=3)
