@@ -59,10 +59,10 @@ class Protocol:
     """One way to measure a policy on a problem.
 
     ``prompt`` (of parameters, tokenizer, problem) is the exact string that the policy is given; ``stops`` (of
-    parameters, suite) are the strings that end a completion (None: it ends as samples do); ``solution`` (of parameters, problem, completion) is the
-    program that is judged. It is judged as it stands where it is ``alone``, else after the prompt's imports and helper
-    functions. What asks to complete a prompt keeps these, or its ``solution`` has the prompt in it; only
-    CodeQwen's (chat) and OpenCodeInterpreter's authors do neither.
+    parameters, suite) are the strings that end a completion (None: it ends as samples do); ``solution`` (of
+    parameters, problem, completion) is the program that is judged. It is judged as it stands where it is ``alone``,
+    else after the prompt's imports and helper functions. What asks to complete a prompt keeps these, or its
+    ``solution`` has the prompt in it; only CodeQwen's (chat) and OpenCodeInterpreter's authors do neither.
     """
 
     measures: str

@@ -4,8 +4,9 @@
     rows = sample_policy(p, backend, ...)                                  # asks for eight shards at a time
 
 An engine is an actor that opens the ordinary backend on its own GPU (or GPUs: ``engine.tensor_parallel_size``), or on
-one CPU where the cluster has no GPU. A call to ``generate`` goes to one engine as it is: the unit of determinism stays one call (``backends``), so completions
-are those of a single engine of the same kind on the same hardware, and which engine makes a shard changes nothing.
+one CPU where the cluster has no GPU. A call to ``generate`` goes to one engine as it is: the unit of determinism
+stays one call (``backends``), so completions are those of a single engine of the same kind on the same hardware, and
+which engine makes a shard changes nothing.
 
 If an engine or its node dies, Ray starts it again on a device that is free, and the call is made again. An engine that
 finds no device in ``start_seconds`` is given up, and the others go on; only when none is left, or when one call has

@@ -1,9 +1,9 @@
 """Dry runs: everything of an experiment but its weights and its hub data.
 
-In place of the model stands a tiny one of its real architecture with a tokenizer of its kind, random weights fitted for
-seconds to answer with one of three programs (right, wrong, un-runnable), so that every label occurs; in place of the data
-set a few rows in its real file format; and the generator's responses lie in its store, as if they had been paid for. All six notebooks run for real,
-with the experiment's own prompt template, objective and data conversion.
+In place of the model stands a tiny one of its real architecture with a tokenizer of its kind, random weights fitted
+for seconds to answer with one of three programs (right, wrong, un-runnable), so that every label occurs; in place of
+the data set a few rows in its real file format; and the generator's responses lie in its store, as if they had been
+paid for. All six notebooks run for real, with the experiment's own prompt template, objective and data conversion.
 """
 
 from __future__ import annotations

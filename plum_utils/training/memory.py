@@ -3,10 +3,11 @@
 Bytes are counted for one moment after another of a KTO step of TRL 1.16 with PEFT 0.21: its
 ``KTOTrainer._compute_loss`` runs the policy on the KL pairs, the policy, the reference on both, then backward. The
 largest moment is the peak. What is alive at each was read off the code of transformers' Llama, Qwen2 and Starcoder2
-layers (Mistral's are Llama's; Qwen3 and Gemma by their traces), PEFT's LoRA layers (as ``plum_utils.training.speed`` changes them), bitsandbytes' 4-bit products and TRL's chunked
-log-probabilities, and is held against traces of that code (tests/training/test_memory.py); DPO and SFT follow by the same
-formulas, without a trace of their own, and so do what lesson 04 computes by hand and what reading alone takes. Assumed,
-not derived, are ``CUDA_CONTEXT`` and ``FRAGMENTATION``.
+layers (Mistral's are Llama's; Qwen3 and Gemma by their traces), PEFT's LoRA layers (as ``plum_utils.training.speed``
+changes them), bitsandbytes' 4-bit products and TRL's chunked log-probabilities, and is held against traces of that
+code (tests/training/test_memory.py); DPO and SFT follow by the same formulas, without a trace of their own, and so do
+what lesson 04 computes by hand and what reading alone takes. Assumed, not derived, are ``CUDA_CONTEXT`` and
+``FRAGMENTATION``.
 """
 
 from __future__ import annotations
