@@ -50,7 +50,8 @@ def common_arguments(params: TrainingParams, output_dir: Path, seed: int, learni
                 gradient_accumulation_steps=params.accumulation // params.processes, learning_rate=learning_rate,
                 max_steps=steps, optim=params.optimizer, use_liger_kernel=params.liger, bf16=params.autocast,
                 fp16=scaled,
-                warmup_steps=min(steps - 1, max(1, round(params.warmup_ratio * steps))),  # its first one has a rate of 0
+                # The first step of a warm-up has a learning rate of 0.
+                warmup_steps=0 if steps == 1 else max(1, round(params.warmup_ratio * steps)),
                 lr_scheduler_type=params.scheduler,
                 weight_decay=params.weight_decay, max_grad_norm=params.max_grad_norm, seed=seed, data_seed=seed,
                 max_length=params.max_length, logging_steps=1, save_strategy="steps", save_steps=params.save_steps,
