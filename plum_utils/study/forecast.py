@@ -22,12 +22,15 @@ from plum_utils.data.hub import HUB_SETS
 from plum_utils.data.instructions import load_instructions
 from plum_utils.data.livecodebench import bundled_path
 from plum_utils.data.problems import load_suite
+from plum_utils.evaluation.protocols import PROTOCOLS
+from plum_utils.evaluation.sharpness import PROBLEMS
 from plum_utils.models.shapes import bundled_shapes
 from plum_utils.models.weights import EMBEDDED
 from plum_utils.params import Params
 from plum_utils.progress import every_second, one_line, spoken
 from plum_utils.provenance import ROOT
 from plum_utils.stages import SAMPLING
+from plum_utils.training.flops import PASSES
 from plum_utils.training.memory import Shape, shape_of
 
 LONG = 90 * 60  # seconds; a run that takes more says what to do
@@ -51,7 +54,7 @@ LENGTHS = {"sampling": 52, "heldout_basics": 45, "heldout_intermediate": 45, "he
            "mbpp": 60, "livecodebench": 250}      # tokens of an answer that ends at a stop string
 WITHOUT_STOP = 3                                  # times as long where none is given
 LABELLED, A_SIDE = 0.24, 0.83                     # rows to train on, of each sample; at most, for each of max_per_side
-ROW_PASSES = {"kto": 5, "dpo": 6, "sft": 2}       # forward passes' worth of a row: flops.PASSES, which loads torch
+ROW_PASSES = PASSES | {"dpo": 2 * PASSES["dpo"]}  # forward passes' worth of a row: a pair is two sequences
 # problems, and tokens of a prompt
 HUB_SUITES: dict[str, tuple[int, float]] = {"humaneval": (164, 180), "mbpp": (378, 120)}
 RELEASES = {f"release_v{number}": n for number, n in enumerate((400, 511, 612, 713, 880, 1055), 1)}
@@ -297,9 +300,6 @@ def _training(p: Params, speed: Speed, n: int, prompt: float) -> tuple[float, fl
 
 
 def _evaluation(p: Params, speed: Speed) -> tuple[float, float]:
-    from plum_utils.evaluation.protocols import PROTOCOLS  # not before it is asked: the engines come with it
-    from plum_utils.evaluation.sharpness import PROBLEMS
-
     policies, seconds, read, programs = 1 + len(p.training.seeds), 0.0, 0.0, 0
     for suite in p.evaluation.suites:
         problems, prompt = _suite(suite.name, suite.limit)

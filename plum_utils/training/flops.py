@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
-
 from plum_utils.params import TrainingParams
 
 # Forward passes' worth of a token that a step trains on, with LoRA, whose backward pass computes gradients of activations
@@ -20,6 +17,9 @@ PASSES = {"kto": 5, "dpo": 3, "sft": 2}
 
 def linear_weights(config: Any) -> tuple[int, int]:
     """Weights of all linear layers but the head, and of the head: counted on the model itself, without memory."""
+    import torch  # which the forecast, for ``PASSES``, does without
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
