@@ -73,7 +73,7 @@ def test_an_unreachable_network_costs_seconds_and_is_asked_once(monkeypatch):
     with release_page(monkeypatch, None) as asked:
         began = time.monotonic()
         assert "timed out" in fetch("mbpp") and "timed out" in fetch("mbpp")
-        assert time.monotonic() - began < 2 and len(asked) == 1
+        assert time.monotonic() - began < 10 and len(asked) == 1
     assert evalplus_path("mbpp") is None
 
 

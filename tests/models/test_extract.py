@@ -403,4 +403,4 @@ HOSTILE = [
 def test_hostile_text_takes_no_noticeable_time(text, template):
     started = time.process_time()
     extract_code(text, template)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # 0.4 s here, 2 on a loaded machine; what is quadratic takes minutes

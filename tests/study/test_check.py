@@ -97,12 +97,12 @@ def pretend(monkeypatch, *cards: Card) -> None:
 
 # --- the embedded model -----------------------------------------------------------------------------------------------
 
-def test_mini_is_well_asks_no_network_and_takes_no_second(monkeypatch, tmp_path):
+def test_mini_is_well_asks_no_network_and_takes_seconds(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.HfApi", None)  # whoever asks the hub fails
     p = load_params(ROOT / "params" / "mini.yaml")
     began = time.process_time()
     findings = found(p, tmp_path)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5  # a model loaded takes longer
     assert not [one for one in findings if one.mend]
     assert {one.about for one in findings} == {"evalplus' data", "GPU", "disk"}
 

@@ -192,4 +192,4 @@ def test_hostile_text_takes_no_noticeable_time(text):
             read(text)
         except MalformedResponse:
             pass
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # 0.2 s here, 2 on a loaded machine; what is quadratic takes minutes
