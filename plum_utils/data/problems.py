@@ -13,9 +13,10 @@ from typing import Any
 from plum_utils.data.evalplus import SuiteUnavailable, evalplus_rows, evalplus_tests, how_to_bring, presence_counts
 from plum_utils.data.judges import source
 from plum_utils.jsonl import read_jsonl
+from plum_utils.params import BENCHMARKS
 
 BUNDLED = ("heldout_basics", "heldout_intermediate", "heldout_public")
-SUITES = (*BUNDLED, "humaneval", "mbpp")
+SUITES = (*BUNDLED, *BENCHMARKS)
 SECONDS = {"base": 62.0, "plus": 120.0}  # evalplus' of many tests together; twice that: the reference runs beside
 EVALPLUS_MB = 4096
 PATIENCE = {"cpu": 10.0, "wall": 1.0}  # wall seconds for one of processor time, by ``evaluation.clock``
@@ -69,9 +70,9 @@ class Problem:
 
     def limits(self, suite: str, given: Any) -> Any:
         """evalplus' limits of a whole program; each call has its own in the tests, so that endless ones cost a second.
-        The base tests of a bundled suite make do with the sandbox's, ``given``."""
+        The base tests of other suites make do with the sandbox's, ``given``."""
         given = replace(given, patience=PATIENCE[self.clock])
-        if self.suite in BUNDLED and suite == "base":
+        if self.suite not in BENCHMARKS and suite == "base":
             return given
         seconds = max(SECONDS[suite], given.seconds)
         return replace(given, seconds=seconds, least_seconds=seconds, memory_mb=max(EVALPLUS_MB, given.memory_mb))

@@ -26,7 +26,7 @@ from plum_utils.runs import Run, fingerprint
 from plum_utils.sandbox.opening import open_sandbox
 from plum_utils.stages import PREFERENCES, TESTGEN
 from plum_utils.stats import bootstrap_mean_interval, problem_rates
-from plum_utils.testgen.suites import suites_by_instruction
+from plum_utils.testgen.suites import references_by_instruction, suites_by_instruction
 from plum_utils.training.objectives import training_sets
 from plum_utils.training.phases import settle, train
 
@@ -59,10 +59,10 @@ def search(p: Params, run: Run) -> pd.DataFrame:
 
 def _validation_problems(p: Params, run: Run) -> list[Problem]:
     kept_out = set(json.loads((run.stage_dir(PREFERENCES) / "validation_ids.json").read_text()))
-    suites = suites_by_instruction(read_jsonl(run.stage_dir(TESTGEN) / "testgen.jsonl"))
-    problems = [Problem(item.instruction_id, "validation", item.instruction, "", "", suites[item.instruction_id])
-                for item in training_instructions(p)
-                if item.instruction_id in kept_out & set(suites)]
+    generated = read_jsonl(run.stage_dir(TESTGEN) / "testgen.jsonl")
+    suites, references = suites_by_instruction(generated), references_by_instruction(generated)
+    problems = [Problem(name, "validation", item.instruction, "", references[name], suites[name])
+                for item in training_instructions(p) if (name := item.instruction_id) in kept_out & set(suites)]
     if not problems:
         raise ValueError("no validation instructions: set data.validation_fraction above 0 and run notebooks 01 to 03")
     return problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -34,11 +35,18 @@ class Backend:
         for place, prompt in enumerate(prompts):
             code = next(code for text, code in SOLUTIONS.items() if text in prompt)
             right = adapter is not None or place % 2 == 0
-            rows.append([Completion(f"```python\n{code if right else 'x = 1'}\n```\n", "end_token", 9)] * n)
+            wrong = code.partition(":\n")[0] + ":\n    while True: pass"
+            rows.append([Completion(f"```python\n{code if right else wrong}\n```\n", "end_token", 9)] * n)
         return rows
 
     def close(self):
         pass
+
+
+def spend() -> float:
+    """Seconds of processor time of all ended processes of this one."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def stage(tmp_path, monkeypatch):
     """A run after notebook 03, with a model and a trainer that only look like ones."""
     run, backend, trained = Run(tmp_path), Backend(), []
     rows = [{"instruction_id": item.instruction_id, "attempt": 0, "consistent": True,
-             "test_code": parse_response(item.responses[0]).test_code} for item in ITEMS]
+             "test_code": parse_response(item.responses[0]).test_code, "solution": SOLUTIONS[item.instruction]} for item in ITEMS]
     write_jsonl(run.stage_dir("01_testgen") / "testgen.jsonl", rows)
     write_json(run.stage_dir("03_preferences") / "validation_ids.json", KEPT_OUT)
     for name in ("kto", "dpo", "sft"):
@@ -81,7 +89,9 @@ def params(**search) -> Params:
 
 def test_each_candidate_is_trained_and_measured_on_validation_instructions_only(stage):
     run, backend, trained = stage
+    judged = spend()
     table = module.search(params(), run)
+    assert spend() - judged < 30, "endless programs are to cost a second each, not the minute of EvalPlus' limits"
     assert trained == [(1e-4, 4), (2e-4, 4)]  # two rows of each label
     assert table.candidate.tolist() == ["baseline", "learning_rate=0.0001", "learning_rate=0.0002"]
     assert table.greedy.tolist() == [50, 100, 100] and table.sampled.tolist() == [50, 100, 100]
