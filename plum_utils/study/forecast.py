@@ -38,11 +38,12 @@ PATIENCE = 30   # seconds that a run waits for the probe, which takes about four
 REMEDIES = ("\nMore than 90 minutes. To have less: params/smoke.yaml (minutes, to see that everything runs), a GPU, or "
             "fewer samples (-p sampling.k=..., -p data.train_limit=..., fewer in evaluation.suites)")
 
-# Calibration: params/mini.yaml with SmolLM2-135M on two AVX2-only cores in float32, where the probe reaches 152 GFLOP/s
-# (lesson 02: 242 tokens/s; lesson 04: 19.4 s a step of 16 rows). PROGRAM and the answers' lengths are outputs/reference's
-# (manifest.json, tables). What is said of GPUs is assumed. To calibrate again: divide a share by measured over foretold
-# seconds of its lesson.
-SHARES = {"cpu": (0.5, 0.8, 0.63), "cuda": (0.15, 0.5, 0.35)}  # of the probe's rate: decoding, prefill, training
+# Calibration: params/mini.yaml with SmolLM2-135M on two kinds of two cores: AVX2 alone in float32, where the probe reaches
+# 152 GFLOP/s (lesson 02: 242 tokens/s; lesson 04: 19.4 s a step of 16 rows), and AMX in bfloat16, 1,640 GFLOP/s (641
+# tokens/s, 7.9 s a step): fast products leave what is no product. PROGRAM and the answers' lengths are outputs/reference's
+# (manifest.json, tables). What is said of GPUs is assumed.
+SHARES = {"cpu": (0.7, 0.8, 0.96), "cuda": (0.15, 0.5, 0.35)}  # of the probe's rate: decoding, prefill, training
+ELEMENTWISE = {"cpu": 4.9e-8, "cuda": 0.0}        # seconds of all but products, for a token, a layer and a unit of its width
 WITHOUT_VLLM = 0.8                                # of vLLM's rate of decoding, by transformers (docs/speed.md)
 STEP = {"cpu": 0.03, "cuda": 0.01}                # seconds that a decoding step takes besides
 AT_A_TIME = 256                                   # sequences that an engine decodes together
@@ -78,13 +79,18 @@ class Speed:
         tokens, read = prompts * n * length, prompts * prompt
         decode *= 1 if self.vllm else WITHOUT_VLLM
         work = 2 * (weights + head) * tokens / decode + 2 * weights * read / prefill
-        return work / self.flops + STEP[self.device] * (tokens / AT_A_TIME + most) if tokens else 0.0
+        besides = self._elementwise(tokens) + STEP[self.device] * (tokens / AT_A_TIME + most)
+        return work / self.flops + besides if tokens else 0.0
 
     def train(self, rows: float, prompt: float, completion: float, passes: float) -> float:
         """Rows of a prompt and a completion, of which the output head sees the latter alone."""
         forward = 2 * self.shape.linear_weights * (prompt + completion)
         forward += 2 * self.shape.vocabulary * self.shape.hidden * completion
-        return rows * passes * forward / (SHARES[self.device][2] * self.flops)
+        products = forward / (SHARES[self.device][2] * self.flops)
+        return rows * passes * (products + self._elementwise(prompt + completion))
+
+    def _elementwise(self, tokens: float) -> float:
+        return ELEMENTWISE[self.device] * tokens * self.shape.layers * self.shape.hidden
 
 
 @dataclass(frozen=True)
