@@ -31,7 +31,7 @@ from plum_utils.training.objectives import training_sets
 from plum_utils.training.phases import settle, train
 
 BASELINE = "baseline"
-COLUMNS = ["candidate", "rows", "steps", "greedy", "greedy_low", "greedy_high", "sampled", "sampled_low", "sampled_high"]
+DECODINGS = ("greedy", "sampled")
 
 
 def search(p: Params, run: Run) -> pd.DataFrame:
@@ -39,22 +39,34 @@ def search(p: Params, run: Run) -> pd.DataFrame:
 
     Returns:
         Columns ``candidate``, ``rows`` (training samples), ``steps``, ``greedy``, ``sampled`` (pass@1 in percent on the
-        validation instructions), each with ``_low`` and ``_high`` (95% bootstrap interval over instructions).
+        validation instructions), ``greedy_change`` and ``sampled_change`` (against the untrained policy on the same
+        instructions), each of the four with ``_low`` and ``_high`` (95% bootstrap interval over instructions).
 
     Raises:
         ValueError: notebook 03 of this run kept no validation instructions.
     """
     problems = _validation_problems(p, run)
     home = run.path / "search"
-    rows = [_measured(p, problems, home, BASELINE, None, {})]
+    untrained = _measured(p, problems, home, BASELINE, None, {})
+    rows = [_row(p, untrained, untrained)]
     for candidate in p.search.candidates:
         training = TrainingParams.model_validate(p.training.model_dump() | candidate)
         name = ", ".join(f"{key}={value}" for key, value in candidate.items()) or "as in the file"
         sets = {phase: read_jsonl(run.stage_dir(PREFERENCES) / f"{one}.jsonl") for phase, one in training.sets().items()}
-        rows.append(_measured(p, problems, home, name, training, sets))
-        run.save_table(pd.DataFrame(rows, columns=COLUMNS).round(2), "search")
-        print(", ".join(f"{column} {rows[-1][column]:.1f}" for column in ("greedy", "sampled")), "with", name, flush=True)
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows.append(_row(p, _measured(p, problems, home, name, training, sets), untrained))
+        run.save_table(pd.DataFrame(rows).round(2), "search")
+        print(", ".join(f"{label} {rows[-1][label]:.1f}" for label in DECODINGS), "with", name, flush=True)
+    return pd.DataFrame(rows)
+
+
+def _row(p: Params, measured: dict[str, Any], untrained: dict[str, Any]) -> dict[str, Any]:
+    row = {name: measured[name] for name in ("candidate", "rows", "steps")}
+    for label in DECODINGS:
+        rates = pd.Series(measured[label])
+        for name, values in {label: rates, f"{label}_change": rates - pd.Series(untrained[label])}.items():
+            low, high = bootstrap_mean_interval(values, p.evaluation.bootstrap, p.seed)
+            row |= {name: 100 * values.mean(), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+    return row
 
 
 def _validation_problems(p: Params, run: Run) -> list[Problem]:
@@ -70,6 +82,7 @@ def _validation_problems(p: Params, run: Run) -> list[Problem]:
 
 def _measured(p: Params, problems: list[Problem], home: Path, name: str, training: TrainingParams | None,
               sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """``candidate``, ``rows``, ``steps``, and of each decoding the share of passing answers by instruction."""
     folder = home / fingerprint([name, training and training.model_dump(), p.seed, [one.task_id for one in problems]])
     if (folder / "result.json").exists():
         return json.loads((folder / "result.json").read_text())
@@ -86,15 +99,14 @@ def _measured(p: Params, problems: list[Problem], home: Path, name: str, trainin
     return row
 
 
-def _pass_rates(p: Params, model: str, problems: list[Problem], folder: Path, adapter: Path | None) -> dict[str, float]:
+def _pass_rates(p: Params, model: str, problems: list[Problem], folder: Path, adapter: Path | None
+                ) -> dict[str, dict[str, float]]:
     tokenizer = load_tokenizer(model)
-    rates: dict[str, float] = {}
+    rates = {}
     with closing(open_policy_backend(p, model, p.training.lora_r)) as backend, open_sandbox(p) as sandbox:
-        for label, n, temperature in (("greedy", 1, 0.0), ("sampled", p.search.n, p.sampling.temperature)):
+        for label, n, temperature in zip(DECODINGS, (1, p.search.n), (0.0, p.sampling.temperature)):
             solutions = generate_solutions(p, backend, tokenizer, problems, folder / "shards", n=n,
                                            temperature=temperature, max_tokens=p.sampling.max_tokens, adapter=adapter,
                                            label=label)
-            passed = problem_rates(pd.DataFrame(score(problems, solutions, sandbox, progress=False)))
-            low, high = bootstrap_mean_interval(passed, p.evaluation.bootstrap, p.seed)
-            rates |= {label: 100 * passed.mean(), f"{label}_low": 100 * low, f"{label}_high": 100 * high}
+            rates[label] = problem_rates(pd.DataFrame(score(problems, solutions, sandbox, progress=False))).to_dict()
     return rates

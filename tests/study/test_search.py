@@ -95,6 +95,7 @@ def test_each_candidate_is_trained_and_measured_on_validation_instructions_only(
     assert trained == [(1e-4, 4), (2e-4, 4)]  # two rows of each label
     assert table.candidate.tolist() == ["baseline", "learning_rate=0.0001", "learning_rate=0.0002"]
     assert table.greedy.tolist() == [50, 100, 100] and table.sampled.tolist() == [50, 100, 100]
+    assert table.sampled_change.tolist() == [0, 50, 50] and (table.sampled_change_low[1:] < 50).all()
     assert table.steps.tolist() == [0, 2, 2]
     assert all(any(item.instruction in prompt for item in ITEMS[:4]) for prompt in backend.prompts)
     assert (run.path / "tables/search.csv").exists()
