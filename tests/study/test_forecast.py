@@ -23,7 +23,7 @@ NUMBERS = [stage.number for stage in STAGES]
 NEW = dict.fromkeys(NUMBERS)
 MINI = load_params(ROOT / "params" / "mini.yaml")
 PROBE = forecast_module.probe
-BASE = {"sampling.backend": "vllm", "data.train_limit": 200}
+BASE = {"sampling.backend": "vllm", "data.train_limit": 200, "training.max_steps": -1}  # as many steps as there are rows
 
 
 @pytest.fixture(autouse=True)
