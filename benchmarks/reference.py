@@ -1,5 +1,6 @@
 """Put into outputs/reference what of finished runs is committed: notebooks, tables, figures, report and manifest of the
-reference run, tables and figures of every sweep and of the rounds, and the search's table. Prints their sizes.
+reference run, its first policy's adapter in half precision, tables and figures of every sweep and of the rounds, and the
+search's table. Prints their sizes.
 
     python benchmarks/reference.py            # of outputs/reference_run, outputs/sweeps, outputs/mini_rounds, outputs/mini_search
 
@@ -9,12 +10,18 @@ The READMEs of the folder and of search/ are written by hand, and stay.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
+from plum_utils.jsonl import write_json
+from plum_utils.models.adapters import load_policies
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+from plum_utils.study.export import hub_id
 
 LIMIT = 12 * 10**6  # bytes in all
 RUN = ("notebooks", "tables", "figures", "report.md", "manifest.json")
@@ -30,6 +37,7 @@ def collect(outputs: Path, target: Path) -> int:
     run = Run(outputs / "reference_run")
     _whole(run)
     _replace(run.path, target, RUN)
+    _give_adapter(run, target / "adapters")
     for sweep in sorted((outputs / "sweeps").glob("*/")):
         _replace(sweep, target / "sweeps" / sweep.name, SHOWN)
     _replace(outputs / "mini_rounds", target / "sweeps" / "rounds", SHOWN)
@@ -48,6 +56,19 @@ def _whole(run: Run) -> None:
     if len(commits := {str(entries[stage.name]["commit"]) for stage in STAGES}) > 1:
         raise SystemExit(f"{run.path}: its stages are of {len(commits)} commits, {', '.join(sorted(commits))}; run it again from "
                          "a clean clone")
+
+
+def _give_adapter(run: Run, target: Path) -> None:
+    """The first trained policy's, as PEFT reads it, on the base model's public name."""
+    policy = load_policies(run)[1]
+    assert policy.adapter is not None
+    config = json.loads((policy.adapter / "adapter_config.json").read_text())
+    shutil.rmtree(target, ignore_errors=True)
+    weights = load_file(policy.adapter / "adapter_model.safetensors")
+    (target / policy.name).mkdir(parents=True)
+    save_file({name: tensor.half() for name, tensor in weights.items()}, target / policy.name / "adapter_model.safetensors")
+    write_json(target / policy.name / "adapter_config.json",
+               config | {"base_model_name_or_path": hub_id(run.manifest()["params"]["policy"]["model"])})
 
 
 def _replace(source: Path, target: Path, parts: tuple[str, ...]) -> None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
+from safetensors.torch import load, save_file
 
 from benchmarks.reference import collect
-from plum_utils.jsonl import write_text
+from plum_utils.jsonl import write_json, write_text
+from plum_utils.models.adapters import adapter_digest
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
 
 
 @pytest.fixture
 def outputs(tmp_path):
-    """A finished run, two sweeps, rounds and a search, each with files that belong nowhere."""
+    """A finished run of two policies, two sweeps, rounds and a search, each with files that belong nowhere."""
     run = Run(tmp_path / "outputs" / "reference_run")
     for stage in STAGES:
         run.update_stage(stage.name, {"status": "done", "commit": "abc"})
+    write_json(run.path / "manifest.json", run.manifest() | {"params": {"policy": {"model": "embedded:smollm2"}}})
+    policies = []
+    for seed in (0, 1):
+        folder = run.path / f"04_train_kto/kto-seed{seed}/adapter"
+        write_json(folder / "adapter_config.json", {"r": 2, "base_model_name_or_path": "/somewhere/else"})
+        save_file({"lora_A": torch.tensor([0.1, 1.0])}, folder / "adapter_model.safetensors")
+        policies.append({"objective": "kto", "seed": seed, "digest": adapter_digest(folder),
+                         "adapter": folder.relative_to(run.path).as_posix()})
+    write_json(run.path / "04_train_kto/policies.json", policies)
     for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb",
                  "tables/.partial"):
         write_text(run.path / name, "new")
@@ -31,13 +45,18 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
     for name in ("README.md", "search/README.md", "tables/old.csv", "sweeps/table5/tables/old.csv", "sweeps/table1/tables/kept.csv"):
         write_text(target / name, "old")
     size = collect(outputs, target)
-    files = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
-    sweeps = {f"sweeps/{name}/{part}": source for name, source in (("table5", "sweeps/table5"), ("table6", "sweeps/table6"),
+    files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    adapter = {f"adapters/kto-seed0/{name}": files[f"adapters/kto-seed0/{name}"]
+               for name in ("adapter_config.json", "adapter_model.safetensors")}
+    sweeps = {f"sweeps/{name}/{part}": source.encode() for name, source in (("table5", "sweeps/table5"), ("table6", "sweeps/table6"),
                                                                    ("rounds", "mini_rounds"))
               for part in ("tables/methods.csv", "figures/methods.svg")}
-    kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), "old")
-    run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), "new")
-    assert files == sweeps | kept | run | {"search/search.csv": "s", "manifest.json": files["manifest.json"]}
+    kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), b"old")
+    run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
+    assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
+    config = json.loads(files["adapters/kto-seed0/adapter_config.json"])
+    assert config == {"r": 2, "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    assert load(files["adapters/kto-seed0/adapter_model.safetensors"])["lora_A"].equal(torch.tensor([0.1, 1.0]).half())
     assert size == sum(map(len, files.values()))
     assert capsys.readouterr().out.splitlines()[-1].split() == [f"{size:,}", "together"]
 
