@@ -5,7 +5,7 @@ A sweep file names parameter files; which row of the table each stands for is wr
     title: SFT against PLUM-KTO
     table: "5"
     until: "05"
-    runs: [sft.yaml, kto.yaml, {params: kto.yaml, name: kto_small, row: KTO on 50, set: {labels.instructions: 50}}]
+    runs: [sft.yaml, base.yaml, {params: base.yaml, name: kto_small, row: KTO on 50, set: {labels.instructions: 50}}]
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def test_what_several_of_our_sweeps_ask_for_is_one_run():
     for path in SWEEPS:
         for one in sweeps.load_sweep(path)[1]:
             found.setdefault(one.params.name, []).append(one.params)
-    assert len(found["mini_kto"]) == 6 and all(params == same[0] for same in found.values() for params in same)
+    assert len(found["reference_run"]) == 7 and all(params == same[0] for same in found.values() for params in same)
 
 
 def test_the_candidates_of_the_search_make_as_many_steps_but_for_the_one_with_more():
