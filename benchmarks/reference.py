@@ -21,7 +21,6 @@ from plum_utils.models.adapters import load_policies
 from plum_utils.provenance import ROOT
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
-from plum_utils.study.export import hub_id
 
 LIMIT = 12 * 10**6  # bytes in all
 RUN = ("notebooks", "tables", "figures", "report.md", "manifest.json")
@@ -59,7 +58,7 @@ def _whole(run: Run) -> None:
 
 
 def _give_adapter(run: Run, target: Path) -> None:
-    """The first trained policy's, as PEFT reads it, on the base model's public name."""
+    """The first trained policy's, as PEFT reads it, on the model's name in the parameters instead of a path."""
     policy = load_policies(run)[1]
     assert policy.adapter is not None
     config = json.loads((policy.adapter / "adapter_config.json").read_text())
@@ -68,7 +67,7 @@ def _give_adapter(run: Run, target: Path) -> None:
     (target / policy.name).mkdir(parents=True)
     save_file({name: tensor.half() for name, tensor in weights.items()}, target / policy.name / "adapter_model.safetensors")
     write_json(target / policy.name / "adapter_config.json",
-               config | {"base_model_name_or_path": hub_id(run.manifest()["params"]["policy"]["model"])})
+               config | {"base_model_name_or_path": run.manifest()["params"]["policy"]["model"]})
 
 
 def _replace(source: Path, target: Path, parts: tuple[str, ...]) -> None:

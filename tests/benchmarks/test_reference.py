@@ -55,7 +55,7 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
     run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
     assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
     config = json.loads(files["adapters/kto-seed0/adapter_config.json"])
-    assert config == {"r": 2, "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    assert config == {"r": 2, "base_model_name_or_path": "embedded:smollm2"}
     assert load(files["adapters/kto-seed0/adapter_model.safetensors"])["lora_A"].equal(torch.tensor([0.1, 1.0]).half())
     assert size == sum(map(len, files.values()))
     assert capsys.readouterr().out.splitlines()[-1].split() == [f"{size:,}", "together"]
