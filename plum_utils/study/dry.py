@@ -189,6 +189,7 @@ def fitted(architecture: str, tokenizer: Any, prompts: list[str]) -> Any:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model = AutoModelForCausalLM.from_config(config).train()
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=5e-3), random.Random(0)
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, FIT_STEPS)  # else chance decides what the last steps leave
     answers = [f"```python\n{program}```\n{tokenizer.eos_token}" for program in PROGRAMS]
     for _ in range(FIT_STEPS):
         rows = [(prompt, prompt + rng.choice(answers)) for prompt in rng.sample(prompts, 6)]
@@ -199,5 +200,6 @@ def fitted(architecture: str, tokenizer: Any, prompts: list[str]) -> Any:
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        slower.step()
         optimizer.zero_grad()
     return model.eval()
