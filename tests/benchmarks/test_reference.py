@@ -50,7 +50,7 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
                for name in ("adapter_config.json", "adapter_model.safetensors")}
     sweeps = {f"sweeps/{name}/{part}": source.encode() for name, source in (("table5", "sweeps/table5"), ("table6", "sweeps/table6"),
                                                                    ("rounds", "mini_rounds"))
-              for part in ("tables/methods.csv", "figures/methods.svg")}
+              for part in ("tables/methods.csv",)}
     kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), b"old")
     run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
     assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
