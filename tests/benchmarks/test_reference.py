@@ -48,9 +48,8 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
     files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
     adapter = {f"adapters/kto-seed0/{name}": files[f"adapters/kto-seed0/{name}"]
                for name in ("adapter_config.json", "adapter_model.safetensors")}
-    sweeps = {f"sweeps/{name}/{part}": source.encode() for name, source in (("table5", "sweeps/table5"), ("table6", "sweeps/table6"),
-                                                                   ("rounds", "mini_rounds"))
-              for part in ("tables/methods.csv",)}
+    sweeps = {f"sweeps/{name}/tables/methods.csv": source for name, source in (
+        ("table5", b"sweeps/table5"), ("table6", b"sweeps/table6"), ("rounds", b"mini_rounds"))}
     kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), b"old")
     run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
     assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
