@@ -3,6 +3,7 @@ reference run, its first policy's adapter in half precision, tables of every swe
 table. Prints their sizes.
 
     python benchmarks/reference.py            # of outputs/reference_run, outputs/sweeps, outputs/mini_rounds, outputs/mini_search
+    python benchmarks/reference.py table5     # that sweep's tables alone
 
 The READMEs of the folder and of search/ are written by hand, and stay.
 """
@@ -13,6 +14,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Sequence
 
 from safetensors.torch import load_file, save_file
 
@@ -27,25 +29,37 @@ RUN = ("notebooks", "tables", "figures", "report.md", "manifest.json")
 SHOWN = ("tables",)  # of sweeps: with figures and the adapter it would be more than LIMIT
 
 
-def collect(outputs: Path, target: Path) -> int:
-    """Replace in ``target`` the parts of each run that ``outputs`` has; what it has not stays as it is. Returns the bytes.
+def collect(outputs: Path, target: Path, names: Sequence[str] = ()) -> int:
+    """Replace in ``target`` the parts of each run that ``outputs`` has; what it has not stays as it is.
+
+    Args:
+        names: of the sweeps (``rounds`` is one) to take alone; none given: all of them, the reference run and the search.
+
+    Returns:
+        The bytes of ``target``.
 
     Raises:
-        SystemExit: the reference run is not done, or was made by more than one commit.
+        SystemExit: a named sweep was not run; the reference run is not done, or was made by more than one commit.
     """
-    run = Run(outputs / "reference_run")
-    _whole(run)
-    _replace(run.path, target, RUN)
-    _give_adapter(run, target / "adapters")
-    for sweep in sorted((outputs / "sweeps").glob("*/")):
-        _replace(sweep, target / "sweeps" / sweep.name, SHOWN)
-    _replace(outputs / "mini_rounds", target / "sweeps" / "rounds", SHOWN)
-    for table in (outputs / "mini_search" / "tables").glob("search.*"):
-        _copy(table, target / "search" / table.name)
+    sweeps = {path.name: path for path in sorted((outputs / "sweeps").glob("*/"))} | {"rounds": outputs / "mini_rounds"}
+    if missing := [name for name in names if not (sweeps.get(name, outputs / name) / "tables").is_dir()]:
+        raise SystemExit(f"{outputs}: no tables of {', '.join(missing)}; run params/mini/{missing[0]}.yaml first")
+    if not names:
+        _collect_run(Run(outputs / "reference_run"), target)
+        for table in (outputs / "mini_search" / "tables").glob("search.*"):
+            _copy(table, target / "search" / table.name)
+    for name in names or sweeps:
+        _replace(sweeps[name], target / "sweeps" / name, SHOWN)
     sizes = {part.name: sum(one.stat().st_size for one in (part, *part.rglob("*")) if one.is_file())
              for part in sorted(target.iterdir())}
     print("\n".join(f"{size:12,}  {name}" for name, size in sizes.items()) + f"\n{sum(sizes.values()):12,}  together")
     return sum(sizes.values())
+
+
+def _collect_run(run: Run, target: Path) -> None:
+    _whole(run)
+    _replace(run.path, target, RUN)
+    _give_adapter(run, target / "adapters")
 
 
 def _whole(run: Run) -> None:
@@ -86,10 +100,11 @@ def _copy(source: Path, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sweeps", nargs="*", help="names of sweeps to take alone; default: everything")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of the runs; default: outputs/")
     parser.add_argument("--to", type=Path, default=ROOT / "outputs" / "reference", help="default: outputs/reference/")
     options = parser.parse_args()
-    if (size := collect(options.outputs, options.to)) > LIMIT:
+    if (size := collect(options.outputs, options.to, options.sweeps)) > LIMIT:
         raise SystemExit(f"{size:,} bytes are more than {LIMIT:,}; leave something out before it is committed")
 
 

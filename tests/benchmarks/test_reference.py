@@ -67,3 +67,16 @@ def test_a_run_that_is_not_of_one_piece_is_not_collected(outputs, tmp_path, entr
     with pytest.raises(SystemExit, match=said):
         collect(outputs, tmp_path / "reference")
     assert not (tmp_path / "reference").exists()
+
+
+def test_named_sweeps_are_collected_alone(outputs, tmp_path):
+    target = tmp_path / "reference"
+    collect(outputs, target, ["table6", "rounds"])
+    assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*.*")) == [
+        "sweeps/rounds/tables/methods.csv", "sweeps/table6/tables/methods.csv"]
+
+
+def test_a_sweep_that_was_not_run_is_not_collected(outputs, tmp_path):
+    with pytest.raises(SystemExit, match="no tables of table9; run params/mini/table9.yaml first"):
+        collect(outputs, tmp_path / "reference", ["table5", "table9"])
+    assert not (tmp_path / "reference").exists()
