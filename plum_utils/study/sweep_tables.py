@@ -10,7 +10,7 @@ import pandas as pd
 
 from plum_utils.data import paper
 from plum_utils.evaluation.beside_paper import NAMES
-from plum_utils.evaluation.sharpness import EQUAL, SHARPNESS, curves, equal_entropy
+from plum_utils.evaluation.sharpness import EQUAL, KEY, SHARPNESS, curves, equal_entropy
 from plum_utils.evaluation.tables import headline, long_form
 from plum_utils.jsonl import read_jsonl
 from plum_utils.runs import Run
@@ -128,11 +128,15 @@ def _scored(run: Run) -> pd.DataFrame:
 
 
 def sharpness(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
-    """Lesson 05's table ``sharpness`` of all runs that have one: group, and its own columns, where ``policy`` is the method; a
-    group's baseline is there once."""
+    """Lesson 05's table ``sharpness`` of all runs that have one: group, its own columns, where ``policy`` is the method, and
+    ``samples``, a problem's answers: of ten fewer are distinct than of five. A group's baseline is there once."""
     parts = [_sharpness(run).replace({"policy": {"baseline": BASELINE, "PLUM": one.row.row}}).assign(group=group_of(one))
+             .join(_scored(run).groupby(KEY).size().groupby(level=["suite", "temperature"]).max().rename("samples"),
+                   on=["suite", "temperature"])
              for one, run in _finished(experiments, outputs)]
-    table = pd.concat([pd.DataFrame(columns=["group", *SHARPNESS]), *(part for part in parts if len(part))])
+    columns = ["group", *SHARPNESS]
+    columns.insert(columns.index("distinct"), "samples")
+    table = pd.concat([pd.DataFrame(columns=columns), *(part for part in parts if len(part))])
     return table.drop_duplicates(["group", "suite", "temperature", "policy"], ignore_index=True)
 
 

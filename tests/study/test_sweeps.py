@@ -299,6 +299,7 @@ def test_methods_are_compared_at_equal_entropy_where_it_was_measured(two):
     table = sweep_tables.sharpness(*two)
     assert list(zip(table.policy, table.temperature)) == [(name, temperature) for name in ("Baseline", "SFT", "KTO")
                                                           for temperature in (0.4, 0.8)]
+    assert set(table.samples) == {1}
     equal = sweep_tables.equal_entropies(*two).query("measure == 'entropy_per_answer'")
     assert list(zip(equal["first"], equal["second"], equal.entropy, equal.difference.round(6))) == [
         ("Baseline", "SFT", 12.5, 0), ("Baseline", "KTO", 15, 40), ("SFT", "KTO", 12.5, 35)]
