@@ -212,22 +212,44 @@ def _ours(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sweep_block(name: str, *tables: str) -> str:
-    """Those of a sweep's tables that are committed, whole, our own rows alone."""
+    """Those of a sweep's tables that are committed, with a link to each: our own rows of what several methods were measured on, a
+    value and its interval in one cell."""
     shown = []
     for table in tables:
         path = REFERENCE / "sweeps" / name / "tables" / f"{table}.csv"
         if path.exists():
-            frame = _ours(read_table(path))
+            frame = _shared(_ours(read_table(path)))
+            numeric = numeric_columns(frame)
+            folded = _folded(frame)
             shown.append(f"[{table}](../{path.with_suffix('.md').relative_to(ROOT).as_posix()}):\n\n"
-                         + markdown_table(as_text(frame), numeric_columns(frame)))
+                         + markdown_table(as_text(folded), [numeric[frame.columns.get_loc(column)] for column in folded]))
     return "\n\n".join(shown)
+
+
+def _shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without suites that one method alone was measured on beside the baseline, and pairs that could not be compared."""
+    method = next((name for name in ("method", "policy") if name in frame), None)
+    if method:
+        suite = "metric" if "metric" in frame else "suite"
+        return frame[frame.groupby(suite)[method].transform("nunique") > 2]
+    kept = frame.dropna(subset="difference")
+    return kept.drop(columns=[name for name in kept if name.endswith(("_least", "_greatest"))])
+
+
+def _folded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each column with its ``_low`` and ``_high`` (``value`` with ``low`` and ``high``) as one, of text."""
+    ends = {name: ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high") for name in frame}
+    triples = {name: two for name, two in ends.items() if set(two) <= set(frame)}
+    cells = {name: ["" if pd.isna(value) else f"{value + 0:.3g} [{low:.3g}, {high:.3g}]"
+                    for value, low, high in frame[[name, *two]].itertuples(index=False)] for name, two in triples.items()}
+    return frame.assign(**cells).drop(columns=[name for two in triples.values() for name in two])
 
 
 BLOCKS = {"run": run_block, "claims": claims_block,
           "sft_against_kto": lambda: sweep_block("table5", "methods", "comparisons", "sharpness", "equal_entropy"),
           "negatives": lambda: sweep_block("figure3", "methods", "comparisons")}
 # The verdicts that the page's sections below the table explain: where one turns, its section is to be written anew.
-EXPLAINED = {"KTO is better than SFT on correct solutions": FAILS,
+EXPLAINED = {"KTO is better than SFT on correct solutions": UNTOLD,
              "Failing programs are better negatives than un-runnable ones": UNTOLD}
 
 
