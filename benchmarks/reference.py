@@ -1,9 +1,9 @@
 """Put into outputs/reference what of finished runs is committed: notebooks, tables, figures, report and manifest of the
-reference run, its first policy's adapter in half precision, tables of every sweep and of the rounds, and the search's
+reference run, its first policy's adapter in half precision, tables and figures of every sweep and of the rounds, and the search's
 table. Prints their sizes.
 
     python benchmarks/reference.py            # of outputs/reference_run, outputs/sweeps, outputs/mini_rounds, outputs/mini_search
-    python benchmarks/reference.py table5     # that sweep's tables alone
+    python benchmarks/reference.py table5     # that sweep alone
 
 The READMEs of the folder and of search/ are written by hand, and stay.
 """
@@ -26,7 +26,8 @@ from plum_utils.stages import STAGES
 
 LIMIT = 12 * 10**6  # bytes in all
 RUN = ("notebooks", "tables", "figures", "report.md", "manifest.json")
-SHOWN = ("tables",)  # of sweeps: with figures and the adapter it would be more than LIMIT
+SHOWN = ("tables", "figures")  # of sweeps
+LEFT_OUT = shutil.ignore_patterns(".*", "*.svg")  # each figure is there as PNG
 
 
 def collect(outputs: Path, target: Path, names: Sequence[str] = ()) -> int:
@@ -88,7 +89,7 @@ def _replace(source: Path, target: Path, parts: tuple[str, ...]) -> None:
     for part in parts:
         if (source / part).is_dir():
             shutil.rmtree(target / part, ignore_errors=True)
-            shutil.copytree(source / part, target / part, ignore=shutil.ignore_patterns(".*"))
+            shutil.copytree(source / part, target / part, ignore=LEFT_OUT)
         elif (source / part).is_file():
             _copy(source / part, target / part)
 

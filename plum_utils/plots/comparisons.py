@@ -66,7 +66,7 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "") -> Figure:
     Args:
         table: one row a value: ``group`` (a model or data set), ``method`` (``Baseline`` or another), ``metric``,
             ``value`` in percent, ``origin`` (``this run`` or ``paper``) and optionally ``low`` and ``high``.
-        note: a second line of the title.
+        note: under the title.
 
     Raises:
         ValueError: no rows, or a group that has two values of one method and metric.
@@ -78,8 +78,10 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "") -> Figure:
     high = max(rows * height for rows, _, height in grids)
     comparable = len(sides) == 2 and set(sides[0].metric) & set(sides[1].metric)
     styles = method_styles(sorted(table.method.unique(), key=lambda name: name != "Baseline"))
+    letters = round(8.5 * sum(widths))  # of the title in the figure's width
+    heading = "\n".join(plain(text, letters) for text in (title, note) if text)
     with matplotlib.rc_context(STYLE):
-        figure = ShownFigure(figsize=(sum(widths), high + (2.4 if note else 2.1)), layout="constrained")
+        figure = ShownFigure(figsize=(sum(widths), high + 2.1 + 0.3 * heading.count("\n")), layout="constrained")
         parts = figure.subfigures(1, len(sides), width_ratios=widths, squeeze=False)[0]
         for part, side, (rows, columns, height) in zip(parts, sides, grids):
             part.suptitle(_sweep_heading(side), fontsize=12, fontweight="bold")
@@ -88,7 +90,7 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "") -> Figure:
             cells = part.add_gridspec(len(heights), columns, height_ratios=heights)
             axes = [part.add_subplot(cells[divmod(place, columns)]) for place in range(side.metric.nunique())]
             _sweep_side(side, axes, columns, styles, _sweep_limits(table if comparable else side))
-    figure.suptitle("\n".join(filter(None, (plain(title, 110), plain(note, 130)))), x=0.01, ha="left", fontsize=13)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=13)
     handles = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
     names = [name for name in styles if name in handles]
     figure.legend([handles[name] for name in names], [plain(name) for name in names], loc="outside lower center",
@@ -153,7 +155,7 @@ def _sweep_side(side: pd.DataFrame, axes: list[Axes], columns: int, styles: dict
         axis.tick_params(axis="y", length=0)
         axis.set_xlim(*limits)
         axis.xaxis.set_major_locator(MaxNLocator(5))
-        finish(axis, plain(metric, 30), "pass@1 (%)" if place + columns >= len(axes) else "")
+        finish(axis, plain(metric, 22), "pass@1 (%)" if place + columns >= len(axes) else "")
 
 
 def _sweep_panel(axis: Axes, rows: pd.DataFrame, groups: list[str], styles: dict) -> None:

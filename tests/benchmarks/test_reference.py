@@ -30,11 +30,11 @@ def outputs(tmp_path):
         policies.append({"objective": "kto", "seed": seed, "digest": adapter_digest(folder),
                          "adapter": folder.relative_to(run.path).as_posix()})
     write_json(run.path / "04_train_kto/policies.json", policies)
-    for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb",
-                 "tables/.partial"):
+    for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.png", "figures/a.svg",
+                 "notebooks/01.ipynb", "tables/.partial"):
         write_text(run.path / name, "new")
     for folder in ("sweeps/table5", "sweeps/table6", "mini_rounds"):
-        for name in ("tables/methods.csv", "figures/methods.svg", "report.html"):
+        for name in ("tables/methods.csv", "figures/methods.png", "figures/methods.svg", "report.html"):
             write_text(run.path.parent / folder / name, folder)
     write_text(run.path.parent / "mini_search/tables/search.csv", "s")
     return run.path.parent
@@ -48,8 +48,9 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
     files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
     adapter = {f"adapters/kto-seed0/{name}": files[f"adapters/kto-seed0/{name}"]
                for name in ("adapter_config.json", "adapter_model.safetensors")}
-    sweeps = {f"sweeps/{name}/tables/methods.csv": source for name, source in (
-        ("table5", b"sweeps/table5"), ("table6", b"sweeps/table6"), ("rounds", b"mini_rounds"))}
+    sweeps = {f"sweeps/{name}/{file}": source for name, source in (
+        ("table5", b"sweeps/table5"), ("table6", b"sweeps/table6"), ("rounds", b"mini_rounds"))
+        for file in ("tables/methods.csv", "figures/methods.png")}
     kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), b"old")
     run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
     assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
@@ -73,7 +74,7 @@ def test_named_sweeps_are_collected_alone(outputs, tmp_path):
     target = tmp_path / "reference"
     collect(outputs, target, ["table6", "rounds"])
     assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*.*")) == [
-        "sweeps/rounds/tables/methods.csv", "sweeps/table6/tables/methods.csv"]
+        f"sweeps/{name}/{file}" for name in ("rounds", "table6") for file in ("figures/methods.png", "tables/methods.csv")]
 
 
 def test_a_sweep_that_was_not_run_is_not_collected(outputs, tmp_path):
