@@ -107,7 +107,7 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     tables = {"methods": pd.concat([ours, theirs], ignore_index=True) if len(theirs) else ours}
     versus = sweep_tables.comparisons(experiments, outputs)
     if len(versus):
-        tables["comparisons"] = versus
+        tables |= {"comparisons": versus, "training": sweep_tables.training(experiments, outputs)}
     draw = comparisons.fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
     figures = {"methods": draw(pd.concat([_compared(ours, "metric", "method"), theirs]), sweep.title)} if len(ours) else {}
     if len(sharp := sweep_tables.sharpness(experiments, outputs)):

@@ -163,6 +163,19 @@ def equal_entropies(experiments: list[Experiment], outputs: Path) -> pd.DataFram
     return table.assign(p_holm=holm(table.p_permutation))
 
 
+def training(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
+    """How each row was trained, training seeds averaged: columns group, method, objective (of the phase), seeds, steps, rows
+    (of a set, pairs for DPO), and what lesson 04's table ``training_summary`` has of the first and last fifth of the steps."""
+    rows = []
+    for one, run in _finished(experiments, outputs):
+        summary, p = run.load_table("training_summary"), one.params.training
+        for objective, phase in summary.groupby("objective", sort=False):
+            means = phase.filter(regex="^(steps|first|last)").mean()
+            rows.append({"group": group_of(one), "method": one.row.row, "objective": objective, "seeds": len(phase), "steps": means.steps,
+                         "rows": means.steps * p.batch_size * p.accumulation} | means.to_dict())
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
 def scaling(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
     """The gain against the amount of data: columns instructions, k, metric, difference and its interval, rows."""
     rows = []

@@ -222,6 +222,8 @@ def finished(path, passed: int, seeds: int = 1) -> Run:
     scored = long_form(rows)
     run.save_table(results_table(scored, 100), "results")
     run.save_table(pass_at_k_table(scored, [1], 100), "pass_at_k")
+    run.save_table(pd.DataFrame({"objective": "kto", "seed": range(seeds), "steps": 24, "tokens_per_second": 9.0,
+                                 "last loss": [0.1 * (one + 1) for one in range(seeds)]}), "training_summary")
     run.update_stage("05_evalplus_eval", {"status": "done", "outputs": {}, "device": "CPU"})
     return run
 
@@ -253,6 +255,12 @@ def test_methods_are_compared_problem_by_problem_within_a_group_only(two):
     assert table.loc[0, "difference"] == 50 and table.loc[0, "p_holm"] == table.loc[0, "p_permutation"]
     apart = [experiments[0], experiment("two", "KTO", model="other")]
     assert sweep_tables.comparisons(apart, outputs).empty
+
+
+def test_how_each_row_was_trained_stands_beside_it(two):
+    table = sweep_tables.training(*two).round(6)
+    assert table.to_dict("list") == {"group": ["M", "M"], "method": ["SFT", "KTO"], "objective": ["kto", "kto"], "seeds": [1, 3],
+                                     "steps": [24, 24], "rows": [384, 384], "last loss": [0.1, 0.2]}
 
 
 def test_the_runs_of_a_scaling_sweep_are_compared_with_each_other(two):
