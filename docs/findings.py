@@ -14,7 +14,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import pandas as pd
 
@@ -211,14 +211,16 @@ def _ours(frame: pd.DataFrame) -> pd.DataFrame:
     return own.drop(columns=["origin", "group"], errors="ignore").dropna(axis="columns", how="all")
 
 
-def sweep_block(name: str, *tables: str) -> str:
+def sweep_block(name: str, *tables: str, against: Sequence[str] = ()) -> str:
     """Those of a sweep's tables that are committed, with a link to each: our own rows of what several methods were measured on, a
-    value and its interval in one cell."""
+    value and its interval in one cell; of pairs those with a method of ``against`` alone, where it is given."""
     shown = []
     for table in tables:
         path = REFERENCE / "sweeps" / name / "tables" / f"{table}.csv"
         if path.exists():
             frame = _shared(_ours(read_table(path)))
+            if against and "second" in frame:
+                frame = frame[frame[["first", "second"]].isin(against).any(axis=1)]
             numeric = numeric_columns(frame)
             folded = _folded(frame)
             shown.append(f"[{table}](../{path.with_suffix('.md').relative_to(ROOT).as_posix()}):\n\n"
@@ -228,12 +230,11 @@ def sweep_block(name: str, *tables: str) -> str:
 
 def _shared(frame: pd.DataFrame) -> pd.DataFrame:
     """Without suites that one method alone was measured on beside the baseline, and pairs that could not be compared."""
-    method = next((name for name in ("method", "policy") if name in frame), None)
-    if method:
-        suite = "metric" if "metric" in frame else "suite"
-        return frame[frame.groupby(suite)[method].transform("nunique") > 2]
-    kept = frame.dropna(subset="difference")
-    return kept.drop(columns=[name for name in kept if name.endswith(("_least", "_greatest"))])
+    if "difference" in frame:
+        kept = frame.dropna(subset="difference")
+        return kept.drop(columns=[name for name in kept if name.endswith(("_least", "_greatest"))])
+    method, suite = (next((name for name in names if name in frame), None) for names in (("method", "policy"), ("metric", "suite")))
+    return frame[frame.groupby(suite)[method].transform("nunique") > 2] if suite else frame
 
 
 def _folded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -247,10 +248,10 @@ def _folded(frame: pd.DataFrame) -> pd.DataFrame:
 
 BLOCKS = {"run": run_block, "claims": claims_block,
           "sft_against_kto": lambda: sweep_block("table5", "methods", "comparisons", "sharpness", "equal_entropy"),
-          "negatives": lambda: sweep_block("figure3", "methods", "comparisons")}
+          "negatives": lambda: sweep_block("figure3", "methods", "comparisons", "training", against=("SFT", "PLUM"))}
 # The verdicts that the page's sections below the table explain: where one turns, its section is to be written anew.
 EXPLAINED = {"KTO is better than SFT on correct solutions": UNTOLD,
-             "Failing programs are better negatives than un-runnable ones": UNTOLD}
+             "Failing programs are better negatives than un-runnable ones": HOLDS}
 
 
 if __name__ == "__main__":
