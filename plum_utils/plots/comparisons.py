@@ -92,9 +92,7 @@ def fig_sweep(table: pd.DataFrame, title: str, note: str = "") -> Figure:
             _sweep_side(side, axes, columns, styles, _sweep_limits(table if comparable else side))
     figure.suptitle(heading, x=0.01, ha="left", fontsize=13)
     handles = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
-    names = [name for name in styles if name in handles]
-    figure.legend([handles[name] for name in names], [plain(name) for name in names], loc="outside lower center",
-                  ncols=min(6, len(names)), fontsize=11, frameon=False)
+    legend_below(figure, {plain(name): handles[name] for name in styles if name in handles}, columns=6)
     return figure
 
 

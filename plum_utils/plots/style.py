@@ -55,11 +55,18 @@ def new_panels(count: int, ylabel: str) -> tuple[ShownFigure, list[Axes]]:
     return figure, list(axes.flat[:count])
 
 
-def legend_below(figure: Figure | SubFigure, axis: Axes, columns: int = 4) -> None:
-    """The axis's legend below the picture, where it covers no data."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10,
-                  frameon=False)
+def legend_below(figure: Figure | SubFigure, entries: Axes | dict[str, Any], columns: int = 4) -> None:
+    """A legend below the picture, where it covers no data, in as many columns as fit.
+
+    Args:
+        entries: an axis, whose own it is, or name -> handle.
+    """
+    handles, names = entries.get_legend_handles_labels() if isinstance(entries, Axes) else (entries.values(), list(entries))
+    for fewer in range(min(columns, len(names)), 0, -1):
+        legend = figure.legend(handles, names, loc="outside lower center", ncols=fewer, fontsize=10, frameon=False)
+        if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def finish(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", whole: str = "", legend: int = 0) -> None:

@@ -93,6 +93,7 @@ SCORES = pd.DataFrame({"source": ["basics"] * 6 + ["evol"] * 3, "score": [1, 1, 
 STATUSES = pd.Series({"passed": 840, "failed": 2800, "type_error": 300, "error": 90, "syntax": 410, "timeout": 12,
                       "no_code": 7})
 FLOW = pd.Series({"un-runnable": 800, "duplicate": 450, "no chosen solution": 1500, "chosen": 700, "rejected": 1170})
+SIX = ("Baseline", "un-runnable negatives", "un-runnable negatives, one pass", "defining negatives", "undefined negatives", "PLUM")
 FIGURES = {
     "table1": lambda: lessons.fig_table1(pd.DataFrame({"source": ["OSS-Instruct-like", "Evol-Instruct-like",
                                                                 "ShareGPT-like"], "ours": [98.2, 91.7, 100.0],
@@ -133,6 +134,7 @@ FIGURES = {
     "sweep": lambda: comparisons.fig_sweep(pd.concat([sweep(), printed(6)]), "Table 6: KTO against DPO"),
     "sweep-ten-models": lambda: comparisons.fig_sweep(pd.concat([sweep(TEN, metrics=paper.BENCHMARKS), printed(2)]), "Ten"),
     "sweep-three-methods": lambda: comparisons.fig_sweep(sweep(methods=("Baseline", "PLUM", "un-runnable negatives")), "One"),
+    "sweep-six-methods": lambda: comparisons.fig_sweep(sweep(methods=SIX, metrics=("a", "b")), "Six methods with names as long as these"),
     "sweep-one-row": lambda: comparisons.fig_sweep(sweep(methods=("PLUM",), metrics=("HE",)), "One row"),
     "sweep-zeros": lambda: comparisons.fig_sweep(sweep().assign(value=0.0, low=0.0, high=0.0), "Zeros"),
     "sweep-no-values": lambda: comparisons.fig_sweep(sweep().assign(value=NAN, low=NAN, high=NAN), "Nothing measured"),
@@ -151,6 +153,7 @@ FIGURES = {
     "sharpness-methods": lambda: comparisons.fig_sharpness(pd.concat(
         sharpness(("Baseline", "SFT", "DPO", "PLUM-KTO"), (0.4, 0.8, 1.0)).assign(group=group)
         for group in ("OSS-Instruct: M", HOSTILE))),
+    "sharpness-six-methods": lambda: comparisons.fig_sharpness(sharpness(SIX, (0.8, 1.0))),
     "rounds": lambda: comparisons.fig_rounds(rounds(4, ("HE", "HE+", "MBPP", "heldout_basics, T=0.8", HOSTILE))),
     "rounds-one": lambda: comparisons.fig_rounds(rounds(0, ("HE",)).assign(low=NAN, high=NAN)),
     "power": lambda: power(),
@@ -184,8 +187,8 @@ def test_figures_draw_inside_their_frame(name):
     figure, renderer, given = drawn(name)
     assert given == []
     frame = figure.bbox
-    for axis in figure.axes:
-        box = axis.get_tightbbox(renderer)
+    for part in (*figure.axes, *figure.legends, *figure.texts):
+        box = part.get_tightbbox(renderer)
         assert box.x0 >= frame.x0 - 2 and box.x1 <= frame.x1 + 2 and box.y0 >= frame.y0 - 2 and box.y1 <= frame.y1 + 2
 
 
