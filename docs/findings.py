@@ -248,9 +248,11 @@ def _folded(frame: pd.DataFrame) -> pd.DataFrame:
 
 BLOCKS = {"run": run_block, "claims": claims_block,
           "sft_against_kto": lambda: sweep_block("table5", "methods", "comparisons", "sharpness", "equal_entropy"),
+          "dpo_against_kto": lambda: sweep_block("table6", "methods", "comparisons", "equal_entropy", "training", against=("KTO",)),
           "negatives": lambda: sweep_block("figure3", "methods", "comparisons", "training", against=("SFT", "PLUM"))}
 # The verdicts that the page's sections below the table explain: where one turns, its section is to be written anew.
 EXPLAINED = {"KTO is better than SFT on correct solutions": UNTOLD,
+             "KTO is better than DPO": HOLDS,
              "Failing programs are better negatives than un-runnable ones": HOLDS}
 
 

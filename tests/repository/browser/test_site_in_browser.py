@@ -34,7 +34,8 @@ def opened(browser: Any, viewport: dict[str, int], troubles: list[str]) -> Any:
     page.on("console", lambda said: troubles.append(f"console: {said.text}")
             if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: troubles.append(f"exception: {error}"))
-    page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}")
+            if request.failure != "net::ERR_ABORTED" else None)  # the next page was opened before it had come
     page.on("response", lambda response: troubles.append(f"{response.status}: {response.url}")
             if response.status >= 400 else None)
     page.on("request", lambda request: troubles.append(f"elsewhere: {request.url}")
