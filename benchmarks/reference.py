@@ -43,7 +43,7 @@ def collect(outputs: Path, target: Path, names: Sequence[str] = ()) -> int:
         SystemExit: a named sweep was not run; the reference run is not done, or was made by more than one commit.
     """
     sweeps = {path.name: path for path in sorted((outputs / "sweeps").glob("*/"))} | {"rounds": outputs / "mini_rounds"}
-    if missing := [name for name in names if not (sweeps.get(name, outputs / name) / "tables").is_dir()]:
+    if missing := [name for name in names if name not in sweeps or not (sweeps[name] / "tables").is_dir()]:
         raise SystemExit(f"{outputs}: no tables of {', '.join(missing)}; run params/mini/{missing[0]}.yaml first")
     if not names:
         _collect_run(Run(outputs / "reference_run"), target)

@@ -27,6 +27,7 @@ from plum_utils.runs import Run
 from plum_utils.stages import EVALUATION
 from plum_utils.study.page import as_text, numeric_columns, read_table
 from plum_utils.study.report import markdown_table
+from plum_utils.study.sweep_tables import shared
 
 PAGE = Path(__file__).with_name("findings.md")
 REFERENCE = ROOT / "outputs" / "reference"
@@ -172,9 +173,14 @@ def _told(source: dict[str, Any]) -> str:
 
 def _measured(one: Measurement, sign: str) -> str:
     digits = f"{sign}.1f" if sign else ".3g"
-    interval = "" if pd.isna(one.low) else f" [{one.low:{digits}}, {one.high:{digits}}]"
     label = f"{one.label}: " if one.label else ""
-    return f"{label}{one.value:{digits}}{interval}, n = {one.n}"
+    return f"{label}{_with_interval(one.value, one.low, one.high, digits)}, n = {one.n}"
+
+
+def _with_interval(value: float, low: float, high: float, digits: str) -> str:
+    """A value with its interval, where it has one; ``digits`` is their format."""
+    interval = "" if pd.isna(low) else f" [{low:{digits}}, {high:{digits}}]"
+    return f"{value + 0:{digits}}{interval}"  # no -0
 
 
 def run_block() -> str:
@@ -208,7 +214,7 @@ def _sweeps() -> pd.DataFrame:
 def _ours(frame: pd.DataFrame) -> pd.DataFrame:
     """A sweep's own rows, without columns that say nothing there."""
     own = frame[frame.origin == "this run"] if "origin" in frame else frame
-    return own.drop(columns=["origin", "group"], errors="ignore").dropna(axis="columns", how="all")
+    return own.drop(columns="origin", errors="ignore").dropna(axis="columns", how="all")
 
 
 def sweep_block(name: str, *tables: str, against: Sequence[str] = ()) -> str:
@@ -218,30 +224,28 @@ def sweep_block(name: str, *tables: str, against: Sequence[str] = ()) -> str:
     for table in tables:
         path = REFERENCE / "sweeps" / name / "tables" / f"{table}.csv"
         if path.exists():
-            frame = _shared(_ours(read_table(path)))
-            if against and "second" in frame:
-                frame = frame[frame[["first", "second"]].isin(against).any(axis=1)]
-            numeric = numeric_columns(frame)
-            folded = _folded(frame)
+            frame = _beside_each_other(_ours(read_table(path)), against).drop(columns="group")
+            folded, right = _folded(frame), dict(zip(frame, numeric_columns(frame)))
             shown.append(f"[{table}](../{path.with_suffix('.md').relative_to(ROOT).as_posix()}):\n\n"
-                         + markdown_table(as_text(folded), [numeric[frame.columns.get_loc(column)] for column in folded]))
+                         + markdown_table(as_text(folded), [right[column] for column in folded]))
     return "\n\n".join(shown)
 
 
-def _shared(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without suites that one method alone was measured on beside the baseline, and pairs that could not be compared."""
-    if "difference" in frame:
-        kept = frame.dropna(subset="difference")
-        return kept.drop(columns=[name for name in kept if name.endswith(("_least", "_greatest"))])
-    method, suite = (next((name for name in names if name in frame), None) for names in (("method", "policy"), ("metric", "suite")))
-    return frame[frame.groupby(suite)[method].transform("nunique") > 2] if suite else frame
+def _beside_each_other(frame: pd.DataFrame, against: Sequence[str]) -> pd.DataFrame:
+    """Suites that several methods were measured on; of a table of pairs those that could be compared."""
+    if "second" in frame:
+        wanted = frame[["first", "second"]].isin(against).any(axis=1) | (not against)
+        ranges = [name for name in frame if name.endswith(("_least", "_greatest"))]
+        return frame[wanted].dropna(subset="difference").drop(columns=ranges)
+    columns = next((two for two in (("metric", "method"), ("suite", "policy")) if set(two) <= set(frame)), None)
+    return shared(frame, *columns) if columns else frame
 
 
 def _folded(frame: pd.DataFrame) -> pd.DataFrame:
     """Each column with its ``_low`` and ``_high`` (``value`` with ``low`` and ``high``) as one, of text."""
     ends = {name: ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high") for name in frame}
     triples = {name: two for name, two in ends.items() if set(two) <= set(frame)}
-    cells = {name: ["" if pd.isna(value) else f"{value + 0:.3g} [{low:.3g}, {high:.3g}]"
+    cells = {name: ["" if pd.isna(value) else _with_interval(value, low, high, ".3g")
                     for value, low, high in frame[[name, *two]].itertuples(index=False)] for name, two in triples.items()}
     return frame.assign(**cells).drop(columns=[name for two in triples.values() for name in two])
 

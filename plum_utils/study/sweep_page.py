@@ -109,18 +109,11 @@ def _methods(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
     if len(versus):
         tables |= {"comparisons": versus, "training": sweep_tables.training(experiments, outputs)}
     draw = comparisons.fig_figure3 if sweep.table == "figure3" else comparisons.fig_sweep
-    figures = {"methods": draw(pd.concat([_compared(ours, "metric", "method"), theirs]), sweep.title)} if len(ours) else {}
+    figures = {"methods": draw(pd.concat([sweep_tables.shared(ours, "metric", "method"), theirs]), sweep.title)} if len(ours) else {}
     if len(sharp := sweep_tables.sharpness(experiments, outputs)):
         tables |= {"sharpness": sharp, "equal_entropy": sweep_tables.equal_entropies(experiments, outputs)}
-        figures["sharpness"] = comparisons.fig_sharpness(_compared(sharp, "suite", "policy"))
+        figures["sharpness"] = comparisons.fig_sharpness(sweep_tables.shared(sharp, "suite", "policy"))
     return tables, figures
-
-
-def _compared(table: pd.DataFrame, suite: str, method: str) -> pd.DataFrame:
-    """Without suites that one row of the sweep was measured on alone, unless none has more: a figure sets rows side by side."""
-    trained = table[table[method] != sweep_tables.BASELINE]
-    rows = trained.drop_duplicates([suite, "group", method])[suite].value_counts()
-    return table[table[suite].isin(rows.index[rows > 1])] if rows.max() > 1 else table
 
 
 def _difficulties(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:

@@ -75,6 +75,18 @@ def _finished(experiments: list[Experiment], outputs: Path, stage: str = EVALUAT
     return [(one, run) for one, run in runs if run.manifest()["stages"].get(stage, {}).get("status") == "done"]
 
 
+def shared(table: pd.DataFrame, suite: str, method: str) -> pd.DataFrame:
+    """A table of ours without the suites that one row of the sweep was measured on alone, unless none has more: what sets rows
+    side by side shows the others.
+
+    Args:
+        suite, method: the columns that name them (``metric`` and ``method`` of ``measured``, ``suite`` and ``policy`` of ``sharpness``).
+    """
+    trained = table[table[method] != BASELINE]
+    rows = trained.drop_duplicates([suite, "group", method])[suite].value_counts()
+    return table[table[suite].isin(rows.index[rows > 1])] if rows.max() > 1 else table
+
+
 def printed(table: str) -> pd.DataFrame:
     """The paper's table in the same long form, as printed; empty for what has no printed numbers."""
     if table not in ("2", "3", "4", "5", "6"):

@@ -77,7 +77,8 @@ def test_named_sweeps_are_collected_alone(outputs, tmp_path):
         f"sweeps/{name}/{file}" for name in ("rounds", "table6") for file in ("figures/methods.png", "tables/methods.csv")]
 
 
-def test_a_sweep_that_was_not_run_is_not_collected(outputs, tmp_path):
-    with pytest.raises(SystemExit, match="no tables of table9; run params/mini/table9.yaml first"):
-        collect(outputs, tmp_path / "reference", ["table5", "table9"])
+@pytest.mark.parametrize("name", ["table9", "reference_run"])
+def test_a_sweep_that_was_not_run_is_not_collected(outputs, tmp_path, name):
+    with pytest.raises(SystemExit, match=f"no tables of {name}; run params/mini/{name}.yaml first"):
+        collect(outputs, tmp_path / "reference", ["table5", name])
     assert not (tmp_path / "reference").exists()

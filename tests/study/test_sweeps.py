@@ -319,9 +319,9 @@ def test_methods_are_compared_at_equal_entropy_where_it_was_measured(two):
 def test_figures_leave_out_suites_that_one_row_alone_was_measured_on():
     rows = pd.DataFrame([("g", "Baseline", "a"), ("g", "SFT", "a"), ("g", "KTO", "a"), ("g", "Baseline", "b"), ("g", "KTO", "b"),
                          ("h", "KTO", "c"), ("g", "KTO", "c")], columns=["group", "method", "metric"])
-    assert set(sweep_page._compared(rows, "metric", "method").metric) == {"a", "c"}
+    assert set(sweep_tables.shared(rows, "metric", "method").metric) == {"a", "c"}
     alone = rows[rows.metric == "b"]
-    assert sweep_page._compared(alone, "metric", "method").equals(alone)
+    assert sweep_tables.shared(alone, "metric", "method").equals(alone)
 
 
 @pytest.mark.parametrize(("suite", "decoding", "name"), [
