@@ -1,6 +1,6 @@
-"""Put into outputs/reference what of finished runs is committed: notebooks, tables, figures, report and manifest of the
-reference run, its first policy's adapter in half precision, tables and figures of every sweep and of the rounds, and the search's
-table. Prints their sizes.
+"""Put into outputs/reference what of finished runs is committed: notebooks, tables, figures (as PNG of 256 colours), report
+and manifest of the reference run, its first policy's adapter in half precision, tables and figures of every sweep and of the
+rounds, and the search's table. Prints their sizes.
 
     python benchmarks/reference.py            # of outputs/reference_run, outputs/sweeps, outputs/mini_rounds, outputs/mini_search
     python benchmarks/reference.py table5     # that sweep alone
@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Sequence
 
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from plum_utils.jsonl import write_json
@@ -89,9 +90,17 @@ def _replace(source: Path, target: Path, parts: tuple[str, ...]) -> None:
     for part in parts:
         if (source / part).is_dir():
             shutil.rmtree(target / part, ignore_errors=True)
-            shutil.copytree(source / part, target / part, ignore=LEFT_OUT)
+            shutil.copytree(source / part, target / part, ignore=LEFT_OUT, copy_function=_copy_small)
         elif (source / part).is_file():
             _copy(source / part, target / part)
+
+
+def _copy_small(source: str, target: str) -> None:
+    """A figure with 256 colours has a third of its bytes and looks the same."""
+    if source.endswith(".png"):
+        Image.open(source).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image, ImageChops
 from safetensors.torch import load, save_file
 
 from benchmarks.reference import collect
@@ -13,6 +14,12 @@ from plum_utils.jsonl import write_json, write_text
 from plum_utils.models.adapters import adapter_digest
 from plum_utils.runs import Run
 from plum_utils.stages import STAGES
+
+
+def save_figure(path):
+    """A picture with a colour in each point, as smooth curves have them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.radial_gradient("L").convert("RGBA").save(path)
 
 
 @pytest.fixture
@@ -30,12 +37,14 @@ def outputs(tmp_path):
         policies.append({"objective": "kto", "seed": seed, "digest": adapter_digest(folder),
                          "adapter": folder.relative_to(run.path).as_posix()})
     write_json(run.path / "04_train_kto/policies.json", policies)
-    for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.png", "figures/a.svg",
+    for name in ("report.md", "report.html", "02_sampling/samples.jsonl", "tables/results.csv", "figures/a.svg",
                  "notebooks/01.ipynb", "tables/.partial"):
         write_text(run.path / name, "new")
+    save_figure(run.path / "figures/a.png")
     for folder in ("sweeps/table5", "sweeps/table6", "mini_rounds"):
-        for name in ("tables/methods.csv", "figures/methods.png", "figures/methods.svg", "report.html"):
+        for name in ("tables/methods.csv", "figures/methods.svg", "report.html"):
             write_text(run.path.parent / folder / name, folder)
+        save_figure(run.path.parent / folder / "figures/methods.png")
     write_text(run.path.parent / "mini_search/tables/search.csv", "s")
     return run.path.parent
 
@@ -46,19 +55,28 @@ def test_what_is_shown_is_collected_and_what_was_there_is_replaced(outputs, tmp_
         write_text(target / name, "old")
     size = collect(outputs, target)
     files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    figures = {name: files.pop(name) for name in list(files) if name.endswith(".png")}
     adapter = {f"adapters/kto-seed0/{name}": files[f"adapters/kto-seed0/{name}"]
                for name in ("adapter_config.json", "adapter_model.safetensors")}
-    sweeps = {f"sweeps/{name}/{file}": source for name, source in (
-        ("table5", b"sweeps/table5"), ("table6", b"sweeps/table6"), ("rounds", b"mini_rounds"))
-        for file in ("tables/methods.csv", "figures/methods.png")}
+    sweeps = {f"sweeps/{name}/tables/methods.csv": source for name, source in (
+        ("table5", b"sweeps/table5"), ("table6", b"sweeps/table6"), ("rounds", b"mini_rounds"))}
     kept = dict.fromkeys(("README.md", "search/README.md", "sweeps/table1/tables/kept.csv"), b"old")
-    run = dict.fromkeys(("report.md", "tables/results.csv", "figures/a.png", "notebooks/01.ipynb"), b"new")
+    run = dict.fromkeys(("report.md", "tables/results.csv", "notebooks/01.ipynb"), b"new")
     assert files == sweeps | kept | run | adapter | {"search/search.csv": b"s", "manifest.json": files["manifest.json"]}
     config = json.loads(files["adapters/kto-seed0/adapter_config.json"])
     assert config == {"r": 2, "base_model_name_or_path": "embedded:smollm2"}
     assert load(files["adapters/kto-seed0/adapter_model.safetensors"])["lora_A"].equal(torch.tensor([0.1, 1.0]).half())
-    assert size == sum(map(len, files.values()))
+    assert sorted(figures) == ["figures/a.png"] + [f"sweeps/{name}/figures/methods.png" for name in ("rounds", "table5", "table6")]
+    assert size == sum(map(len, [*files.values(), *figures.values()]))
     assert capsys.readouterr().out.splitlines()[-1].split() == [f"{size:,}", "together"]
+
+
+def test_a_figure_looks_the_same_with_fewer_colours(outputs, tmp_path):
+    collect(outputs, tmp_path / "reference", ["table5"])
+    made, taken = (Image.open(folder / "table5/figures/methods.png") for folder in (outputs / "sweeps", tmp_path / "reference/sweeps"))
+    assert taken.mode == "P" and taken.size == made.size
+    difference = ImageChops.difference(made.convert("RGB"), taken.convert("RGB"))
+    assert max(high for _, high in difference.getextrema()) <= 8  # of 255
 
 
 @pytest.mark.parametrize(("entry", "said"), [({"status": "failed", "commit": "abc"}, "stage 05 is not done"),
