@@ -89,6 +89,12 @@ def test_what_several_of_our_sweeps_ask_for_is_one_run():
     assert len(found["reference_run"]) == 7 and all(params == same[0] for same in found.values() for params in same)
 
 
+def test_the_data_styles_are_sampled_alike_but_for_evol_instruct():
+    """Two and a half times as many samples an instruction, as in the paper."""
+    oss, evol, sharegpt = (load_params(ROOT / f"params/mini/{name}.yaml").sampling for name in ("oss", "evol", "sharegpt"))
+    assert sharegpt == oss and evol == oss.model_copy(update={"k": oss.k * 50 // 20})
+
+
 def test_the_candidates_of_the_search_make_as_many_steps_but_for_the_one_with_more():
     p = load_params(ROOT / "params" / "mini_search.yaml")
     each = [TrainingParams.model_validate(p.training.model_dump() | one) for one in p.search.candidates]
