@@ -91,8 +91,8 @@ def measurements(source: dict[str, Any], reference: Path = REFERENCE) -> list[Me
 
     Args:
         source: ``table`` below the reference run, ``rows`` (column -> value that each row has), and ``column`` of the
-            difference in points (``difference``), its interval beside it; or ``value`` with ``low``, ``high``, ``n``
-            and what it ``shows``: a number that is no difference, and decides nothing.
+            difference in points (``difference``), its interval beside it; or ``value`` with ``low``, ``high`` and ``n``:
+            a number that is no difference, and decides nothing. What it is of, where that is not plain, ``shows``.
     """
     path, column = reference / source["table"], source.get("value", source.get("column", "difference"))
     if not path.exists():
