@@ -28,12 +28,11 @@ def require_both_sides(frame: pd.DataFrame) -> None:
     Raises:
         ValueError: no sample of the KTO set is chosen, or none is rejected.
     """
-    counts = frame.loc[frame.used, "label"].value_counts() if len(frame) else {}
-    missing = [label for label in (CHOSEN, REJECTED) if not counts.get(label, 0)]
-    if missing:
-        raise ValueError(f"none of {len(frame)} judged samples is {' and none '.join(missing)}: there is nothing to "
-                         "prefer. Sample more (sampling.k), take easier or more instructions (data.train, "
-                         "data.train_limit), or a stronger policy.")
+    sides = set(frame.loc[frame.used, "label"]) if len(frame) else set()
+    if not {CHOSEN, REJECTED} <= sides:
+        missing = "fails tests that another passes" if CHOSEN in sides else "passes its tests"
+        raise ValueError(f"none of {len(frame)} judged samples {missing}: there is nothing to prefer. Sample more (sampling.k), "
+                         "take easier or more instructions (data.train, data.train_limit), or a stronger policy.")
 
 
 def kto_rows(frame: pd.DataFrame, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -267,16 +267,16 @@ def test_figure_2_counts_every_sample_duplicates_too():
 
 
 @pytest.mark.parametrize(("items", "missing"), [
-    ([(0, "failed", 0), (1, "syntax", 0)], "chosen and none rejected"),
-    ([(0, "passed", 0), (1, "failed", 0)], "rejected"),
+    ([(0, "failed", 0), (1, "syntax", 0)], "passes its tests"),
+    ([(0, "passed", 0), (1, "failed", 0)], "fails tests that another passes"),
 ])
 def test_nothing_to_prefer_is_an_error_that_says_what_to_do(items, missing):
-    with pytest.raises(ValueError, match=f"is {missing}: .*sampling.k"):
+    with pytest.raises(ValueError, match=f"none of 2 judged samples {missing}: .*sampling.k"):
         sets_module.require_both_sides(labelled(items)[0])
 
 
 def test_no_sample_at_all_is_the_same_error():
-    with pytest.raises(ValueError, match="none of 0 judged samples"):
+    with pytest.raises(ValueError, match="none of 0 judged samples passes its tests"):
         sets_module.require_both_sides(pd.DataFrame())
 
 
