@@ -138,7 +138,7 @@ def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown
         run = Run(outputs / one.params.name)
         if (run.path / "tables" / "figure2.csv").exists():
             ratios = run.load_table("figure2").correctness_ratio
-            tables[one.params.name] = ratios.describe().to_frame().T
+            tables[one.params.name] = ratios.describe().to_frame().T.assign(K=one.params.sampling.k)
             figures[one.params.name] = lessons.fig_figure2(ratios, one.params.sampling.k)
     return tables, figures
 

@@ -281,6 +281,15 @@ def test_the_runs_of_a_scaling_sweep_are_compared_with_each_other(two):
     assert list(sweep_page._shown(sweep, experiments[:1], outputs)[0]) == ["scaling"]
 
 
+def test_a_run_that_solved_nothing_is_in_figure_2_with_its_samples(two):
+    experiments, outputs = two
+    Run(outputs / "one").save_table(pd.DataFrame({"correctness_ratio": [0.0, 0.0]}), "figure2")
+    Run(outputs / "one").update_stage("03_preferences", {"status": "failed"})
+    tables, figures = sweep_page._shown(sweeps.Sweep(title="t", table="figure2", runs=["one.yaml"]), experiments, outputs)
+    assert list(tables) == list(figures) == ["one"]
+    assert tables["one"][["count", "mean", "K"]].values.tolist() == [[2, 0, experiments[0].params.sampling.k]]
+
+
 def test_the_papers_rows_stand_in_the_same_form():
     table = sweep_tables.printed("5")
     row = table[(table.group == "SC2-7B-Base") & (table.method == "PLUM-KTO") & (table.metric == "HE+")]
