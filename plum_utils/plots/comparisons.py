@@ -191,10 +191,12 @@ def fig_sharpness(table: pd.DataFrame) -> Figure:
         table: ``suite``, ``policy``, ``temperature``, ``entropy_per_token`` (nats), ``pass_at_1`` (percent); and ``group``,
             where several models or data sets have panels of their own.
     """
-    groups = list(table.groupby([name for name in ("group", "suite") if name in table], sort=False))
-    figure, axes = new_panels(len(groups), "pass@1 (%)")
+    columns = [name for name in ("group", "suite") if name in table]
+    several = [name for name in columns if table[name].nunique() > 1] or columns
+    groups = list(table.groupby(columns, sort=False))
+    figure, axes = new_panels(len(groups), "pass@1 (%)" if "suite" in several else f"pass@1 of {plain(table.suite.iloc[0])} (%)")
     styles = method_styles(sorted(table.policy.unique(), key=lambda name: name.lower() != "baseline"))
-    for axis, (names, group) in zip(axes, groups):
+    for axis, (_, group) in zip(axes, groups):
         for policy, (colour, marker) in styles.items():
             line = group[group.policy == policy].sort_values("temperature")
             axis.plot(line.entropy_per_token, line.pass_at_1, color=colour, marker=marker, markersize=14,
@@ -203,8 +205,9 @@ def fig_sharpness(table: pd.DataFrame) -> Figure:
                 axis.text(row.entropy_per_token, row.pass_at_1, f"{row.temperature:g}", fontsize=7, fontweight="bold",
                           color="white", ha="center", va="center_baseline",
                           path_effects=[withStroke(linewidth=2, foreground=colour)])
+        axis.sharex(axes[0])
         axis.margins(0.1)
-        finish(axis, plain(", ".join(names), 30), "entropy per token (nats)")
+        finish(axis, plain(", ".join(group[several].iloc[0]), 30), "entropy per token (nats)")
     most = max(1, table.pass_at_1.max())
     axes[0].set_ylim(-0.08 * most, 1.15 * most)  # no mark is cut
     legend_below(figure, axes[0], columns=6)

@@ -369,6 +369,15 @@ def test_rounds_have_a_line_for_each_metric_from_round_0():
     assert list(axis.containers[0][0].get_ydata()) == [20, 26, 32] and list(axis.get_xticks()) == [0, 1, 2]
 
 
+def test_panels_of_sharpness_are_named_by_what_tells_them_apart_on_one_scale():
+    table = pd.concat([sharpness().assign(group="OSS"), sharpness(temperatures=(0.4,)).assign(group="ShareGPT")])
+    one, two = comparisons.fig_sharpness(table).axes
+    assert (one.get_title(loc="left"), two.get_title(loc="left")) == ("OSS", "ShareGPT")
+    assert one.get_ylabel() == "pass@1 of heldout_basics (%)" and one.get_xlim() == two.get_xlim()
+    one, two = comparisons.fig_sharpness(pd.concat([table, table.assign(suite="mbpp")])).axes[2:]
+    assert (one.get_title(loc="left"), two.get_title(loc="left")) == ("OSS, mbpp", "ShareGPT, mbpp")
+
+
 def test_a_policys_line_goes_from_temperature_to_temperature_each_labelled():
     figure = comparisons.fig_sharpness(sharpness(temperatures=(1.0, 0.4)).iloc[::-1])
     baseline, trained = figure.axes[0].lines
