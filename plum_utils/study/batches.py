@@ -31,12 +31,16 @@ def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebook
     """
     wanted, failures = [stage for stage in STAGES if stage.number <= sweep.until], {}
     for place, one in enumerate(experiments, 1):
-        print(f"=== {place}/{len(experiments)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
-        run = Run(outputs / one.params.name)
+        print(f"=== {place}/{len(experiments)} {one.folder}: {one.row.model}, {one.row.row}", flush=True)
+        run = Run(outputs / one.folder)
         try:
+            if one.round:
+                up_to_it = one.params.model_copy(update={"rounds": one.round})
+                execute_rounds(up_to_it, run.path.parent, notebooks, force and one.round == 1)
+                continue
             Pipeline(one.params, run, notebooks, others=runs_beside(outputs, run)).execute(wanted, force)
         except (StageFailed, NotReady, RunLocked) as error:
-            failures[one.params.name] = str(error)
+            failures[one.folder] = str(error)
             print(f"failed: {error}", flush=True)
     return failures
 

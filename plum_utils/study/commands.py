@@ -251,7 +251,7 @@ def _pipelines(arguments: argparse.Namespace, path: Path) -> tuple[list[Pipeline
 def _of_sweep(sweep: Sweep, experiments: list[Experiment], arguments: argparse.Namespace
               ) -> tuple[list[Pipeline], list[Stage]]:
     outputs = arguments.run_dir or ROOT / "outputs"
-    runs = [Pipeline(one.params, Run(outputs / one.params.name), arguments.notebooks) for one in experiments]
+    runs = [Pipeline(one.params, Run(outputs / one.folder), arguments.notebooks) for one in experiments]
     return runs, [stage for stage in STAGES if stage.number <= sweep.until]
 
 

@@ -50,7 +50,7 @@ def write_sweep_report(sweep: Sweep, experiments: list[Experiment], outputs: Pat
         outputs: folder of the runs' folders.
         failures: experiment -> why it has no result; told on the page.
     """
-    runs = [run for one in experiments if (run := Run(outputs / one.params.name)).manifest_path.exists()]
+    runs = [run for one in experiments if (run := Run(outputs / one.folder)).manifest_path.exists()]
     shown = _shown(sweep, experiments, outputs)
     notes = [*sweep.notes, *(f"{one}: no result. {cause}" for one, cause in failures.items())]
     notes += [MULTIPLE] if "comparisons" in shown[0] else []
@@ -135,11 +135,12 @@ def _sources(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Show
 def _ratios(sweep: Sweep, experiments: list[Experiment], outputs: Path) -> Shown:
     tables, figures = {}, {}
     for one in experiments:
-        run = Run(outputs / one.params.name)
+        run = Run(outputs / one.folder)
         if (run.path / "tables" / "figure2.csv").exists():
             ratios = run.load_table("figure2").correctness_ratio
-            tables[one.params.name] = ratios.describe().to_frame().T.assign(K=one.params.sampling.k)
-            figures[one.params.name] = lessons.fig_figure2(ratios, one.params.sampling.k)
+            name = one.folder.replace("/", "-")
+            tables[name] = ratios.describe().to_frame().T.assign(K=one.params.sampling.k)
+            figures[name] = lessons.fig_figure2(ratios, one.params.sampling.k)
     return tables, figures
 
 
@@ -159,7 +160,7 @@ def listing(folder: Path, outputs: Path) -> str:
         lines += ["", f"{name}: {sweep.title} ({path.relative_to(folder)})"]
         for one in experiments:
             row = ", ".join(filter(None, (one.row.data, one.row.model, one.row.row)))
-            lines.append(f"  {one.path.name:42}{_progress(Run(outputs / one.params.name)):14}{row}")
+            lines.append(f"  {one.path.name:42}{_progress(Run(outputs / one.folder)):14}{row}")
     return "\n".join(lines[1:]) if lines else f"no sweep below {folder}"
 
 

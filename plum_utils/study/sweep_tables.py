@@ -28,8 +28,8 @@ def measured(experiments: list[Experiment], outputs: Path) -> pd.DataFrame:
 
     Returns:
         Columns ``LONG``: group (the data set, or the model where there is one data set), method (``Baseline`` or the
-        row's name), metric, value, low, high, gain (over the baseline, problem by problem, in points) and its interval,
-        problems, seeds, origin; a group's baseline is there once, and has no gain.
+        row's name), metric, value, low, high, gain (over the baseline, or of a later round over the one before it, problem by
+        problem, in points) and its interval, problems, seeds, origin; a group's baseline is there once, and has no gain.
     """
     rows: list[dict[str, Any]] = []
     for one, run in _finished(experiments, outputs):
@@ -71,7 +71,7 @@ def group_of(one: Experiment) -> str:
 
 def _finished(experiments: list[Experiment], outputs: Path, stage: str = EVALUATION
               ) -> list[tuple[Experiment, Run]]:
-    runs = [(one, Run(outputs / one.params.name)) for one in experiments]
+    runs = [(one, Run(outputs / one.folder)) for one in experiments]
     return [(one, run) for one, run in runs if run.manifest()["stages"].get(stage, {}).get("status") == "done"]
 
 

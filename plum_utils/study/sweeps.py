@@ -6,11 +6,13 @@ A sweep file names parameter files; which row of the table each stands for is wr
     table: "5"
     until: "05"
     runs: [sft.yaml, base.yaml, {params: base.yaml, name: kto_small, row: KTO on 50, set: {labels.instructions: 50}}]
+
+A run in rounds is a row a round.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,11 +56,18 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run of a sweep: its parameters, the file they are in, and the row of the table that it stands for."""
+    """One run of a sweep: its parameters, the file they are in, and the row of the table that it stands for; of a run in rounds
+    which ``round``, counted from 1 (0: it is one run)."""
 
     params: Params
     path: Path
     row: RowParams
+    round: int = 0
+
+    @property
+    def folder(self) -> str:
+        """The run's, below that of all runs."""
+        return f"{self.params.name}/round{self.round}" if self.round else self.params.name
 
 
 def is_sweep(path: Path) -> bool:
@@ -76,12 +85,12 @@ def load_sweep(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Swe
         ParamsError: a broken file, an experiment without a row of this table, or two of one name.
     """
     sweep = load_yaml(Sweep, path)
-    experiments = [_experiment(sweep, one, path, overrides or {}) for one in sweep.runs]
-    names = [one.params.name for one in experiments]
+    runs = [_experiment(sweep, one, path, overrides or {}) for one in sweep.runs]
+    names = [one.params.name for one in runs]
     for name in names:
         if names.count(name) > 1:
             raise ParamsError(f"{path}: two runs are called {name!r}, and would share a folder; give one a `name`")
-    return sweep, experiments
+    return sweep, [each for one in runs for each in _rounds(one)]
 
 
 def of_row(experiments: list[Experiment], row: int | None) -> list[Experiment]:
@@ -108,6 +117,12 @@ def _experiment(sweep: Sweep, one: SweepRun, path: Path, overrides: dict[str, An
                           f"in {path}")
     row = RowParams(**(found.model_dump() if found else {"table": sweep.table}) | own)
     return Experiment(params, file, row)
+
+
+def _rounds(one: Experiment) -> list[Experiment]:
+    rounds = range(1, one.params.rounds + 1) if one.params.rounds > 1 else ()
+    named = [replace(one, round=number, row=one.row.model_copy(update={"row": f"{one.row.row}, round {number}"})) for number in rounds]
+    return named or [one]
 
 
 def find_sweeps(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from plum_utils.jsonl import sha256_file
 from plum_utils.params import Params
 from plum_utils.runs import Run
-from plum_utils.study import batches, sweep_tables
+from plum_utils.study import batches, sweep_tables, sweeps
 from plum_utils.study import pipeline as pipeline_module
 from plum_utils.study.commands import main
 from plum_utils.training.policy import save_adapter
@@ -68,8 +68,9 @@ def test_another_adapter_or_an_interrupted_merge_is_merged_anew(tiny, tmp_path, 
     assert sorted(path.name for path in run.path.iterdir()) == ["04_train_kto", "policy-1"]
 
 
-def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tiny, tmp_path, tiny_notebooks,
-                                                                             monkeypatch):
+@pytest.fixture
+def seen(monkeypatch):
+    """(folder of the run, lesson, its policy) of each lesson that would have run."""
     seen = []
 
     def stand_in(source, folder, parameters, environment):
@@ -83,6 +84,10 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tin
         return ""
 
     monkeypatch.setattr(pipeline_module, "run_notebook", stand_in)
+    return seen
+
+
+def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tiny, tmp_path, tiny_notebooks, seen):
     params = Params(name="r", rounds=2, policy={"model": tiny, "dtype": "float32"}, generator={"live_instructions": 0})
     batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
     name = tiny.rsplit("/", 1)[-1]
@@ -96,6 +101,44 @@ def test_each_round_samples_trains_and_is_measured_from_the_last_ones_policy(tin
     batches.execute_rounds(params, tmp_path / "out", tiny_notebooks)
     assert "round1" not in {one[0] for one in seen}
     assert Run(tmp_path / "out" / "round1").manifest()["stages"]["02_sampling"]["taken_from"] == "beside"
+
+
+@pytest.fixture
+def sweep_of_rounds(tiny, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"name: r\nrounds: 2\npolicy: {{model: {tiny}, dtype: float32}}\n"
+                                     "generator: {live_instructions: 0}\n")
+    (tmp_path / "s.yaml").write_text("title: T\ntable: rounds_controlled\nuntil: '05'\nruns:\n"
+                                     "  - {params: r.yaml, model: M, row: a step}\n"
+                                     "  - {params: r.yaml, name: alone, model: M, row: two steps, set: {rounds: 1}}\n")
+    return sweeps.load_sweep(tmp_path / "s.yaml")
+
+
+def test_in_a_sweep_each_round_is_a_row(sweep_of_rounds, tmp_path, tiny_notebooks, seen):
+    sweep, experiments = sweep_of_rounds
+    assert [(one.folder, one.row.row) for one in experiments] == [
+        ("r/round1", "a step, round 1"), ("r/round2", "a step, round 2"), ("alone", "two steps")]
+    assert batches.execute(sweep, experiments, tmp_path / "out", tiny_notebooks) == {}
+    assert [one for one in seen if one[0] == "round2"] == [("round2", f"0{n}", "policy-1") for n in range(2, 7)]
+    assert len(seen) == len(set(seen)), "a round is made once"
+    for number, one in enumerate(experiments):
+        measured(Run(tmp_path / "out" / one.folder), 10 * number, 10 * number + 10)
+    table = sweep_tables.measured(experiments, tmp_path / "out")
+    assert dict(zip(table.method, table.value)) == {"Baseline": 0, "a step, round 1": 10, "a step, round 2": 20, "two steps": 30}
+
+
+def test_a_later_round_alone_makes_what_it_starts_from(sweep_of_rounds, tmp_path, tiny_notebooks, seen):
+    sweep, experiments = sweep_of_rounds
+    batches.execute(sweep, sweeps.of_row(experiments, 2), tmp_path / "out", tiny_notebooks)
+    assert [one[:2] for one in seen if one[1] == "04"] == [("round1", "04"), ("round2", "04")]
+
+
+def test_a_round_that_fails_is_told_by_its_folder(sweep_of_rounds, tmp_path, tiny_notebooks, monkeypatch):
+    def fails(*arguments):
+        raise pipeline_module.StageFailed("it broke")
+
+    monkeypatch.setattr(batches, "execute_rounds", fails)
+    assert batches.execute(*sweep_of_rounds[:1], sweep_of_rounds[1][:2], tmp_path / "out", tiny_notebooks) == {
+        "r/round1": "it broke", "r/round2": "it broke"}
 
 
 def measured(run: Run, before: float, after: float) -> Run:

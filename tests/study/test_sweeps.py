@@ -66,15 +66,17 @@ def test_every_sweep_loads(path):
 
 
 MINI = [path for path in SWEEPS if path.parent.name == "mini" and load_yaml(sweeps.Sweep, path).until >= "05"]
-OTHER_STEPS = ("one pass", "half the steps", "24 steps", "48 steps")  # what such a row is called
+OTHER_STEPS = ("one pass", "half the steps", "round 1", "round 2", "48 steps")  # what such a row is called
 
 
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
 def test_methods_that_are_compared_make_as_many_steps_of_as_many_rows(path):
-    """All phases together, but for rows whose names say that they make others; these three seeds each, or one for a curve."""
+    """All phases and rounds together, but for rows whose names say that they make others; these three seeds each, or one for a curve."""
     _, experiments = sweeps.load_sweep(path)
-    trainings = [one.params.training for one in experiments if not one.row.row.endswith(OTHER_STEPS)]
-    assert len({(how.max_steps * len(how.objective.split("+")), how.batch_size * how.accumulation) for how in trainings}) == 1
+    whole = [one for one in experiments if not one.row.row.endswith(OTHER_STEPS)]
+    trainings = [one.params.training for one in whole]
+    assert len({(how.max_steps * len(how.objective.split("+")) * max(1, one.round), how.batch_size * how.accumulation)
+                for one, how in zip(whole, trainings)}) == 1
     assert {len(how.seeds) for how in trainings} == {1 if path.stem in ("scaling", "rounds_controlled") else 3}
     for how in trainings:
         assert len(trainings) == 1 or how.max_steps > 0 and min(how.epochs, how.sft_epochs) >= 8, "too few passes for max_steps"
