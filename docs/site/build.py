@@ -209,8 +209,11 @@ class Source:
             parts += ["## Further results", _toctree([self._relative(page, name) for page in below])] if below else []
         captions = {saved: text for path in sorted((folder / "notebooks").glob("*.ipynb"))
                     for saved, text in captions_of(path).items()}
-        figures = [self._figure(path, name, captions) for path in sorted((folder / "figures").glob("*.png"))]
-        tables = [self._table(path, name, captions) for path in sorted((folder / "tables").glob("*.csv"))]
+        drawn = sorted((folder / "figures").glob("*.png"))
+        figures = [self._figure(path, name, captions) for path in drawn]
+        first = {path.stem for path in drawn}  # a table that has a figure is what the page is about
+        tables = [self._table(path, name, captions)
+                  for path in sorted((folder / "tables").glob("*.csv"), key=lambda path: (path.stem not in first, path.stem))]
         parts += ["## Figures", *figures] if figures else []
         parts += ["## Tables", *tables] if tables else []
         loose = [f"- [{escaped(path.name)}](path:{self._relative(self._copied(path), name)})"

@@ -180,6 +180,13 @@ def test_long_tables_are_cut_and_say_so(source, tiny_run):
     assert "### Pass at k\n" in text
 
 
+def test_tables_that_have_a_figure_come_first(source, tiny_run):
+    for name in ("verdicts", "audit"):
+        (tiny_run / "tables" / f"{name}.csv").write_text("a\n1\n")
+    headings = re.findall(r"^### (\w.*)$", source.writers["run/index"]().split("## Tables")[1], re.MULTILINE)
+    assert headings == ["Verdicts", "Audit", "Pass at k"]
+
+
 def test_a_folder_without_a_run_and_a_foreign_folder_are_refused(tiny_run, tmp_path, capsys):
     assert build.main([str(tmp_path / "nothing")]) == 1
     (tmp_path / "mine").mkdir()
