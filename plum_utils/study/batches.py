@@ -30,17 +30,18 @@ def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebook
         Name -> cause of each experiment that failed.
     """
     wanted, failures = [stage for stage in STAGES if stage.number <= sweep.until], {}
-    for place, one in enumerate(experiments, 1):
-        print(f"=== {place}/{len(experiments)} {one.folder}: {one.row.model}, {one.row.row}", flush=True)
+    last = {one.params.name: one.round for one in experiments}
+    runs = [one for one in experiments if one.round == last[one.params.name]]  # a later round brings the earlier ones
+    for place, one in enumerate(runs, 1):
+        print(f"=== {place}/{len(runs)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
         run = Run(outputs / one.folder)
         try:
             if one.round:
-                up_to_it = one.params.model_copy(update={"rounds": one.round})
-                execute_rounds(up_to_it, run.path.parent, notebooks, force and one.round == 1)
+                execute_rounds(one.params.model_copy(update={"rounds": one.round}), run.path.parent, notebooks, force)
                 continue
             Pipeline(one.params, run, notebooks, others=runs_beside(outputs, run)).execute(wanted, force)
         except (StageFailed, NotReady, RunLocked) as error:
-            failures[one.folder] = str(error)
+            failures[one.params.name] = str(error)
             print(f"failed: {error}", flush=True)
     return failures
 

@@ -132,13 +132,23 @@ def test_a_later_round_alone_makes_what_it_starts_from(sweep_of_rounds, tmp_path
     assert [one[:2] for one in seen if one[1] == "04"] == [("round1", "04"), ("round2", "04")]
 
 
-def test_a_round_that_fails_is_told_by_its_folder(sweep_of_rounds, tmp_path, tiny_notebooks, monkeypatch):
+def test_a_forced_sweep_makes_each_round_again_once(sweep_of_rounds, tmp_path, tiny_notebooks, seen):
+    sweep, experiments = sweep_of_rounds
+    batches.execute(sweep, experiments[:2], tmp_path / "out", tiny_notebooks)
+    first = list(seen)
+    seen.clear()
+    batches.execute(sweep, experiments[:2], tmp_path / "out", tiny_notebooks, force=True)
+    assert [one for one in seen if one[0] == "round1"] == [one for one in first if one[0] == "round1"]
+    assert len(seen) == len(set(seen)) >= len(first)
+
+
+def test_rounds_that_fail_are_told(sweep_of_rounds, tmp_path, tiny_notebooks, monkeypatch):
     def fails(*arguments):
         raise pipeline_module.StageFailed("it broke")
 
     monkeypatch.setattr(batches, "execute_rounds", fails)
-    assert batches.execute(*sweep_of_rounds[:1], sweep_of_rounds[1][:2], tmp_path / "out", tiny_notebooks) == {
-        "r/round1": "it broke", "r/round2": "it broke"}
+    sweep, experiments = sweep_of_rounds
+    assert batches.execute(sweep, experiments[:2], tmp_path / "out", tiny_notebooks) == {"r": "it broke"}
 
 
 def measured(run: Run, before: float, after: float) -> Run:
