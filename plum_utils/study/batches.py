@@ -14,7 +14,7 @@ from plum_utils.runs import Run
 from plum_utils.stages import STAGES, TRAINING
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.study.reuse import runs_beside
-from plum_utils.study.sweeps import Experiment, Sweep
+from plum_utils.study.sweeps import Experiment, Sweep, round_folder
 
 DIGEST = "plum_adapter.txt"
 
@@ -34,12 +34,12 @@ def execute(sweep: Sweep, experiments: list[Experiment], outputs: Path, notebook
     runs = [one for one in experiments if one.round == last[one.params.name]]  # a later round brings the earlier ones
     for place, one in enumerate(runs, 1):
         print(f"=== {place}/{len(runs)} {one.params.name}: {one.row.model}, {one.row.row}", flush=True)
-        run = Run(outputs / one.folder)
+        run = Run(outputs / one.params.name)
         try:
             if one.round:
-                execute_rounds(one.params.model_copy(update={"rounds": one.round}), run.path.parent, notebooks, force)
-                continue
-            Pipeline(one.params, run, notebooks, others=runs_beside(outputs, run)).execute(wanted, force)
+                execute_rounds(one.params.model_copy(update={"rounds": one.round}), run.path, notebooks, force)
+            else:
+                Pipeline(one.params, run, notebooks, others=runs_beside(outputs, run)).execute(wanted, force)
         except (StageFailed, NotReady, RunLocked) as error:
             failures[one.params.name] = str(error)
             print(f"failed: {error}", flush=True)
@@ -53,7 +53,7 @@ def execute_rounds(params: Params, folder: Path, notebooks: Path = ROOT / "noteb
     runs, policy = [], params.policy
     for number in range(1, params.rounds + 1):
         one = params.model_copy(update={"name": f"{params.name}-round{number}", "policy": policy, "rounds": 1})
-        run = Run(folder / f"round{number}")
+        run = Run(folder / round_folder(number))
         print(f"=== round {number}/{params.rounds}: policy {Path(policy.model).name}", flush=True)
         others = (*runs_beside(folder, run), *runs_beside(folder.parent, Run(folder)))
         Pipeline(one, run, notebooks, others=others).execute(list(STAGES), force)

@@ -29,7 +29,7 @@ from plum_utils.study.page import write_html, write_report
 from plum_utils.study.pipeline import NotReady, Pipeline, RunLocked, StageFailed
 from plum_utils.study.report import NoResults, write_results
 from plum_utils.study.sweep_page import listing, write_rounds_report, write_sweep_report
-from plum_utils.study.sweeps import Experiment, Sweep, is_sweep, load_sweep, of_row, sweep_of_table
+from plum_utils.study.sweeps import Experiment, Sweep, is_sweep, load_sweep, of_row, round_folder, sweep_of_table
 from plum_utils.study.weak_hosts import check_host
 
 
@@ -200,7 +200,7 @@ def _run_one(arguments: argparse.Namespace, path: Path) -> int:
     pipeline, chosen = _pipeline(arguments), _chosen(arguments)
     check_host([pipeline.params], chosen)
     rounds = pipeline.params.rounds > 1
-    first = replace(pipeline, run=Run(pipeline.run.path / "round1")) if rounds else pipeline
+    first = replace(pipeline, run=Run(pipeline.run.path / round_folder(1))) if rounds else pipeline
     _look_first(arguments, [first], chosen, arguments.force)
     if rounds:
         _refuse_some_stages(arguments, "rounds run all stages; give one round's folder and parameters instead")

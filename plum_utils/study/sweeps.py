@@ -67,7 +67,12 @@ class Experiment:
     @property
     def folder(self) -> str:
         """The run's, below that of all runs."""
-        return f"{self.params.name}/round{self.round}" if self.round else self.params.name
+        return f"{self.params.name}/{round_folder(self.round)}" if self.round else self.params.name
+
+
+def round_folder(number: int) -> str:
+    """Of a run in rounds the folder of one, counted from 1, below the run's own."""
+    return f"round{number}"
 
 
 def is_sweep(path: Path) -> bool:
@@ -120,9 +125,10 @@ def _experiment(sweep: Sweep, one: SweepRun, path: Path, overrides: dict[str, An
 
 
 def _rounds(one: Experiment) -> list[Experiment]:
-    rounds = range(1, one.params.rounds + 1) if one.params.rounds > 1 else ()
-    named = [replace(one, round=number, row=one.row.model_copy(update={"row": f"{one.row.row}, round {number}"})) for number in rounds]
-    return named or [one]
+    if one.params.rounds == 1:
+        return [one]
+    return [replace(one, round=number, row=one.row.model_copy(update={"row": f"{one.row.row}, round {number}"}))
+            for number in range(1, one.params.rounds + 1)]
 
 
 def find_sweeps(folder: Path) -> list[Path]:
