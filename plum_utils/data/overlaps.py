@@ -26,7 +26,7 @@ from plum_utils.data.evalplus import SuiteUnavailable
 from plum_utils.data.instructions import Instruction
 from plum_utils.data.problems import BUNDLED, Problem, load_suite
 from plum_utils.jsonl import iter_jsonl
-from plum_utils.params import LiveCodeBenchParams
+from plum_utils.params import BENCHMARKS, LiveCodeBenchParams
 
 COLUMNS = ["instruction_id", "benchmark", "task_id", "rule", "evidence"]
 BOILERPLATE = 3      # problems of one benchmark: the form of its statements ("each test contains several test cases")
@@ -74,7 +74,7 @@ def load_benchmarks(where: LiveCodeBenchParams) -> list[Benchmark]:
     Where a benchmark's data cannot be had its ``unchecked`` says so; that is no error, but it belongs in every table.
     """
     contests = "livecodebench_mini" if where.source == "bundled" else "livecodebench"
-    loads = {name: partial(_suite_tasks, name) for name in ("humaneval", "mbpp")}
+    loads = {name: partial(_suite_tasks, name) for name in BENCHMARKS}
     loads |= {contests: partial(_contest_tasks, where)} | {name: partial(_suite_tasks, name) for name in BUNDLED}
     found = []
     for name, load in loads.items():
