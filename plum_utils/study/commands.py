@@ -235,7 +235,7 @@ def _check(arguments: argparse.Namespace) -> int:
     print(table(found), flush=True)
     for line in pipelines:
         if len(pipelines) > 1:
-            print(f"{line.params.name}: ", end="")
+            print(f"{portable(line.run.path)}: ", end="")
         announce(line, chosen)
     return int(stops(found))
 

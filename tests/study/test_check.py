@@ -333,6 +333,8 @@ def test_a_sweeps_runs_are_looked_at_together(monkeypatch, tmp_path, capsys):
     assert commands.main(["check", str(sweep), "--run-dir", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert said.count("Magicoder-OSS-Instruct-75K is") == 1 and said.count(": forecast") == 6
+    commands.main(["check", str(ROOT / "params" / "mini" / "rounds_controlled.yaml"), "--run-dir", str(tmp_path)])
+    assert "mini_rounds/round3: forecast" in capsys.readouterr().out
 
 
 def test_the_table_has_what_stops_first_and_fits_a_terminal():
